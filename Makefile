@@ -1,0 +1,43 @@
+# All that a newcomer types: make train, make test. Python 3.11-3.13, make and git are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup train test lint ui bench lock clean
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV) (about 2 minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+train: setup ## all eight folds on the built-in data
+	$(BIN)/python -m h3.train -m 'fold=glob([lomo_*,lowo_*])' hydra/launcher=joblib hydra.launcher.n_jobs=2
+
+test: setup ## the test suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check src tests scripts
+
+ui: setup ## MLflow on 127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
+
+lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+
+clean:
+	rm -rf $(VENV) outputs multirun .h3_cache
+
+.PHONY: study
+STUDY := $(BIN)/python -m h3.train -m hydra/launcher=joblib hydra.launcher.n_jobs=2 replay.enabled=false
+
+study: setup ## the whole comparison on the built-in data: sweep, within-Mixtral check, ablation, report
+	$(STUDY) 'fold=glob([lomo_*,lowo_*])' 'model=glob(*)'
+	$(STUDY) fold=within_mixtral fold.holdout=codegen,general,reasoning,roleplay
+	$(STUDY) experiment=ablation
+	$(BIN)/python -m h3.compare out=compare
