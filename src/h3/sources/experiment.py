@@ -1,0 +1,200 @@
+"""Experiment folders: what they are called, what ran in them, and what every log source returns.
+
+    folders = find(["runs/"])                    # experiment folders below the given ones
+    experiment = describe(folders[0], Assumptions())
+
+An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`) and an
+`exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from h3 import catalog, schema
+from h3.errors import InputError
+
+TRACE_FILES = ("traces.json", "traces.json.gz")
+TRACEV2_FILES = ("data.csv", "data.csv.gz")
+LIFECYCLE_FILES = ("per_request_lifecycle_metrics.json", "results/per_request_lifecycle_metrics.json")
+REQUEST_FILES = TRACEV2_FILES + LIFECYCLE_FILES
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What fills a quantity that a log does not hold; every run records the ones it used.
+
+    hardware: accelerator of an experiment whose configuration names none.
+    block_size_tokens: tokens of a KV block where the configuration names none.
+    kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count once),
+        "none": null.
+    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached; "uncached":
+        every prompt token is computed; "none": null.
+    shared_prefix_tokens: request logs, workload -> cached tokens at the start of its prompts, where they share no more
+        than that; goes before prefill_tokens for those workloads.
+    model_configs: folder of `<model>/config.json` for models that h3 does not know.
+    """
+
+    hardware: str = "H100"
+    block_size_tokens: int = 16
+    kv_tokens: str = "blocks"
+    prefill_tokens: str = "repeat"
+    shared_prefix_tokens: Mapping[str, int] = field(default_factory=dict)
+    model_configs: str | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of a server under one workload: names, setup and architecture."""
+
+    name: str
+    path: Path
+    model: str
+    workload: str
+    hardware: str
+    tensor_parallelism: int
+    max_num_seqs: float
+    max_num_batched_tokens: float
+    block_size_tokens: float
+    architecture: catalog.Architecture
+
+    def columns(self) -> dict:
+        """The step table's columns that are the same for every row of this experiment (`clock` and `log` excepted)."""
+        return {
+            "experiment": self.name, "model": self.model, "workload": self.workload, "hardware": self.hardware,
+            "tensor_parallelism": self.tensor_parallelism, "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens, "block_size_tokens": self.block_size_tokens,
+            **self.architecture.columns(),
+        }
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What a source returns: step table, rejects, and a record of assumptions, exclusions and counts."""
+
+    table: pd.DataFrame
+    rejects: pd.DataFrame
+    record: dict = field(default_factory=dict)
+
+
+def combine(parts: Iterable[Ingested]) -> Ingested:
+    """One Ingested from several; records are joined by experiment, lists appended."""
+    parts = list(parts)
+    if not parts:
+        raise InputError("no experiment left to read; expected at least one experiment folder with a usable log")
+    record: dict = {}
+    for part in parts:
+        for key, value in part.record.items():
+            if isinstance(value, list):
+                record.setdefault(key, []).extend(value)
+            elif isinstance(value, dict):
+                record.setdefault(key, {}).update(value)
+            else:
+                record[key] = value
+    table = pd.concat([part.table for part in parts], ignore_index=True)
+    rejects = pd.concat([part.rejects for part in parts], ignore_index=True)
+    return Ingested(schema.check(table, "ingested steps"), rejects, record)
+
+
+def find(paths: str | Path | Iterable[str | Path], names: tuple[str, ...]) -> list[Path]:
+    """Experiment folders directly below the given folders that hold one of the log files `names`, sorted by name.
+
+    Raises InputError for a path that is no folder, a folder without experiments, and the same experiment name twice.
+    """
+    roots = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: dict[str, Path] = {}
+    for root in map(Path, roots):
+        for folder in _experiments_below(root, names):
+            if folder.name in found:
+                raise InputError(f"{folder}: experiment {folder.name!r} is there twice, also as {found[folder.name]}; expected one")
+            found[folder.name] = folder
+    return [found[name] for name in sorted(found)]
+
+
+def _experiments_below(root: Path, names: tuple[str, ...]) -> list[Path]:
+    if not root.is_dir():
+        state = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"{root}: {state}; expected a folder of experiment folders")
+    folders = [root] if log_file(root, names) else sorted(path for path in root.iterdir() if path.is_dir() and log_file(path, names))
+    if not folders:
+        raise InputError(f"{root}: no experiment folder in it; expected folders that hold one of {', '.join(names)}")
+    return folders
+
+
+def log_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of the files `names` that the folder holds, or None."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def describe(folder: Path, assume: Assumptions) -> Experiment:
+    """What ran in an experiment folder, from its exp-config.yaml, header.yaml and name.
+
+    Raises InputError for a missing or malformed configuration and for an unknown model.
+    """
+    config = _configuration(folder)
+    parsed = catalog.parse_experiment(folder.name) or {}
+    model_id = config.get("model") or parsed.get("model")
+    if not model_id:
+        raise InputError(f"{folder}/exp-config.yaml: key 'model' is missing; expected the name of the served model")
+    tp = _whole(folder, config, "tensor_parallelism", parsed.get("tp"))
+    own_config = folder / "config.json"
+    arch = catalog.read_hf_config(own_config) if own_config.is_file() else catalog.architecture(model_id, assume.model_configs)
+    catalog.check_tensor_parallelism(arch, tp, f"{folder}/exp-config.yaml")
+    return Experiment(
+        name=folder.name, path=folder, model=catalog.model_name(parsed.get("model", model_id)),
+        workload=str(config.get("workload") or parsed.get("workload") or folder.name),
+        hardware=catalog.hardware(config.get("hardware") or config.get("gpu") or assume.hardware).name,
+        tensor_parallelism=tp,
+        max_num_seqs=_optional(folder, config, "max_num_seqs"),
+        max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),
+        block_size_tokens=_optional(folder, config, "block_size", assume.block_size_tokens), architecture=arch,
+    )
+
+
+def _configuration(folder: Path) -> dict:
+    """exp-config.yaml over header.yaml's server section, as one mapping with exp-config's key names."""
+    header = _yaml(folder / "header.yaml")
+    server = header.get("server") or {}
+    if not isinstance(server, dict):
+        raise InputError(f"{folder}/header.yaml: server={server!r}; expected key: value lines below it")
+    merged = {**server, "tensor_parallelism": server.get("tensor_parallel")}
+    merged.update(_yaml(folder / "exp-config.yaml"))
+    if not any(value is not None for value in merged.values()):
+        raise InputError(f"{folder}: no exp-config.yaml; expected model, tensor_parallelism, max_num_seqs, max_num_batched_tokens")
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _yaml(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}); expected key: value lines") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {type(content).__name__}; expected key: value lines")
+    return content
+
+
+def _whole(folder: Path, config: dict, key: str, fallback: str | None) -> int:
+    value = config.get(key, fallback)
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
+        raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a whole number")
+    return int(value)
+
+
+def _optional(folder: Path, config: dict, key: str, default: float = float("nan")) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a number")
+    return float(value)
+
+
+def assumptions_record(assume: Assumptions) -> dict:
+    """The assumptions as a part of a source's record."""
+    return {"assumptions": asdict(assume)}

@@ -1,0 +1,55 @@
+"""Traces and request logs together: each experiment folder is read by what it holds.
+
+    ingested = load(["traces/", "requests/"], Assumptions(), RequestOptions())
+
+An experiment that is there in both forms is read from its trace, whose periods and batches are measured rather than
+recovered; the record says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from h3.errors import InputError
+from h3.sources import requests, traces
+from h3.sources.experiment import REQUEST_FILES, TRACE_FILES, Assumptions, Ingested, combine, describe, find, log_file
+from h3.sources.requests import RequestOptions
+
+
+def load(
+    paths: str | Path | list[str | Path], assume: Assumptions, options: RequestOptions, progress: Callable[[str], None] | None = None
+) -> Ingested:
+    """All experiments below the given folders, whatever their log; raises InputError as the single sources do."""
+    parts, read, twice = [], set(), []
+    for folder in _by_form(paths):
+        if folder.name in read:
+            twice.append({"experiment": folder.name, "reason": f"{folder}: read from its trace instead"})
+            continue
+        read.add(folder.name)
+        if progress:
+            progress(folder.name)
+        experiment = describe(folder, assume)
+        if log_file(folder, TRACE_FILES):
+            parts.append(traces.load_experiment(experiment, assume))
+        else:
+            parts.append(requests.load_experiment(experiment, assume, options))
+    ingested = combine(parts)
+    if ingested.table.empty:
+        raise InputError(f"{paths}: no step in any experiment; expected at least one usable log")
+    ingested.record.setdefault("left_out", []).extend(twice)
+    return ingested
+
+
+def _by_form(paths: str | Path | list[str | Path]) -> list[Path]:
+    """Folders with traces first, then those with request logs; the same name twice in one form is an error."""
+    roots = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: dict[tuple[str, ...], list[Path]] = {TRACE_FILES: [], REQUEST_FILES: []}
+    for root in roots:
+        for folder in find(root, TRACE_FILES + REQUEST_FILES):
+            form = TRACE_FILES if log_file(folder, TRACE_FILES) else REQUEST_FILES
+            same = [other for other in found[form] if other.name == folder.name]
+            if same:
+                raise InputError(f"{folder}: experiment {folder.name!r} is there twice, also as {same[0]}; expected one")
+            found[form].append(folder)
+    return found[TRACE_FILES] + found[REQUEST_FILES]
