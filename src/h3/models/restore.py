@@ -1,0 +1,87 @@
+"""A fitted predictor from what it said about itself: no pickles, nothing in the file is run.
+
+    fitted = from_description(json.load(open("fit.json")))          # FittedResidual.describe(), from a run or a bundle
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import xgboost as xgb
+
+from h3 import bundle_trees, features, physics
+from h3.errors import InputError
+from h3.models.base import Base
+from h3.models.xgboost_residual import FittedResidual, Support
+
+
+def from_description(content: dict, where: str = "fit.json") -> FittedResidual:
+    """The fit that FittedResidual.describe() describes: it predicts the same.
+
+    Raises InputError for another model, unknown features or terms, trees that are none, numbers that are not finite.
+    """
+    if not isinstance(content, dict) or content.get("model") != "xgboost_residual":
+        found = content.get("model") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"{where}: model {found!r}; expected 'xgboost_residual', the only one with a base and scale-free features")
+    described = content.get("features")
+    if not isinstance(described, list) or not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in described):
+        raise InputError(f"{where}: features are missing; expected a list of them with their names")
+    names = [entry.get("name") for entry in described]
+    feature_set, dropped = _feature_set(names, where)
+    return FittedResidual(
+        _base(content.get("base"), where), booster(content.get("booster"), names, where),
+        _support(content.get("support"), len(names), where), feature_set, dropped,
+    )
+
+
+def booster(content: object, names: list[str], where: str) -> xgb.Booster:
+    """The XGBoost booster of a JSON content, loaded only after bundle_trees.check_booster passed it."""
+    bundle_trees.check_booster(content, names, where)
+    loaded = xgb.Booster()
+    try:
+        loaded.load_model(bytearray(json.dumps(content, allow_nan=False).encode()))
+    except (xgb.core.XGBoostError, ValueError) as error:
+        raise InputError(f"{where}: XGBoost {xgb.__version__} cannot read it: {str(error).splitlines()[0]}") from None
+    return loaded
+
+
+def _feature_set(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
+    """The feature set and the groups left out of it that give exactly these names in this order."""
+    for name, chosen in features.SETS.items():
+        known = {feature.name for feature in chosen.features}
+        if set(names) <= known:
+            kept = {feature.group for feature in chosen.features if feature.name in names}
+            dropped = tuple(sorted({feature.group for feature in chosen.features} - kept))
+            if [entry["name"] for entry in features.manifest(name, dropped)] == names:
+                return name, dropped
+    known = {feature.name for chosen in features.SETS.values() for feature in chosen.features}
+    unknown = [name for name in names if name not in known]
+    raise InputError(f"{where}: " + (f"unknown feature {unknown[0]!r}" if unknown else f"features {names} are no feature set of h3"))
+
+
+def _base(content: object, where: str) -> Base:
+    terms = content.get("terms") if isinstance(content, dict) else None
+    if terms != list(physics.TERMS):
+        raise InputError(f"{where}: base terms {terms}; expected {', '.join(physics.TERMS)}")
+    coefficients = numbers(content.get("coefficients"), len(terms), f"{where}: base coefficients")
+    if (coefficients < 0).any():
+        raise InputError(f"{where}: base coefficient {coefficients.min()}; expected none below 0")
+    return Base(coefficients)
+
+
+def _support(content: object, count: int, where: str) -> Support:
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: support is missing; expected the low and high of each feature")
+    low, high = (numbers(content.get(side), count, f"{where}: support {side}") for side in ("low", "high"))
+    if (low > high).any():
+        raise InputError(f"{where}: support has low > high for feature {int(np.flatnonzero(low > high)[0])}")
+    return Support(low.astype(np.float32), high.astype(np.float32))
+
+
+def numbers(content: object, count: int, where: str) -> np.ndarray:
+    """A JSON list as `count` finite float64; raises InputError if it is none."""
+    plain = isinstance(content, list) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in content)
+    if not plain or len(content) != count or not all(abs(value) <= 3.4e38 for value in content):
+        raise InputError(f"{where}: {str(content)[:80]}; expected {count} finite numbers")
+    return np.array(content, dtype=float)
