@@ -1,0 +1,258 @@
+"""The verdict over a sweep: does the hypothesis hold, for whom, why, against whom. Writes verdict.json, report.md, report.html.
+
+    python -m h3.compare                                  # the newest sweep
+    python -m h3.compare sweep=RUN_ID out=DIR             # another
+    python -m h3.compare model=roofline_layers            # the same question about a rival
+
+Reads predictions and results from the tracking store; trains nothing. The files are also logged to the sweep's parent run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from pydantic import Field
+
+from h3 import ablation, cli, diagnostics, report, report_parts, significance, stability, track, track_read, verdict
+from h3.config import Strict, TrackingConfig, from_hydra
+from h3.errors import InputError
+from h3.models import registry
+from h3.track_read import FoldRun, Sweep
+
+Runs = dict[tuple[str, str], FoldRun]  # (fold, predictor) → run
+
+
+class CompareConfig(Strict):
+    """conf/compare.yaml; thresholds are MAPE in %."""
+
+    sweep: str | None = None
+    ablation: str | None = None
+    within: str | None = None
+    model: str = "xgboost_residual"
+    out: str = "compare"
+    threshold: float = Field(20.0, gt=0)
+    moe_threshold: float = Field(25.0, gt=0)
+    refute: float = Field(25.0, gt=0)
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def compare(config: CompareConfig) -> dict:
+    """Judge the sweep, write the three files to config.out and log them to the parent run; the content of verdict.json.
+
+    Raises InputError for a sweep that is not there or that mixes data, and for a store that cannot be reached.
+    """
+    _check(config)
+    store = track.open_store(config.tracking.uri, config.tracking.experiment)
+    sweep = track_read.find_sweep(store, config.sweep)
+    every = track_read.read_runs(store, sweep)
+    digest = one_digest(every, sweep)
+    runs, left_out = choose(every)
+    content = judged(config, runs, every) | {"left_out": left_out, "provenance": provenance(sweep, every, digest)}
+    content |= _beside(store, config, every, digest)
+    predictions = _predictions(runs)
+    content |= evidence(config.model, runs, predictions)
+    content = plain(content)
+    paths = _write(content, {fold: frame for (fold, name), frame in predictions.items() if name == config.model}, Path(config.out))
+    track_read.log_files(store, sweep.run_id, paths)
+    return content
+
+
+def _check(config: CompareConfig) -> None:
+    if config.model not in registry.PREDICTORS:
+        raise InputError(f"model={config.model}: unknown; expected one of {', '.join(registry.PREDICTORS)}")
+    if Path(config.out).exists() and not Path(config.out).is_dir():
+        raise InputError(f"out={config.out} is a file; expected a folder")
+
+
+def one_digest(runs: list[FoldRun], sweep: Sweep) -> str:
+    """The digest of the data of all runs; raises InputError with both if there are two, or if no run finished."""
+    digests = sorted({run.result["data_digest"] for run in runs if run.result})
+    if len(digests) > 1:
+        raise InputError(f"sweep {sweep.run_id} mixes data: digests {' and '.join(digests)}; expected one, sweep again on one source")
+    if not digests:
+        told = f"{len(runs)} runs, none with a result" if runs else "no runs"
+        raise InputError(f"sweep {sweep.run_id} has {told}; expected at least one finished fold")
+    return digests[0]
+
+
+def choose(runs: list[FoldRun]) -> tuple[Runs, list[dict]]:
+    """One finished run a fold and predictor, the newest, and what was left out and why. Folds within a model are apart."""
+    chosen: Runs = {}
+    left_out = []
+    for run in runs:
+        if not run.finished:
+            left_out.append({"what": run.name, "why": f"run {run.run_id} {run.status.lower()}, no result"})
+            continue
+        result = run.result
+        key = (_fold_name(result), result["model"])
+        if result.get("ablation", ablation.WHOLE) != ablation.WHOLE:
+            left_out.append({"what": run.name, "why": f"run {run.run_id} is of the ablation {result['ablation']}"})
+            continue
+        if key in chosen:
+            left_out.append({"what": run.name, "why": f"run {chosen[key].run_id} is repeated by the later {run.run_id}"})
+        chosen[key] = run
+        for entry in result.get("left_out", []):
+            note = {"what": entry["experiment"], "why": entry["reason"]}
+            left_out += [] if note in left_out else [note]
+    return chosen, left_out
+
+
+def _fold_name(result: dict) -> str:
+    """The name in verdict.EXPECTED of the same held-out group, else the run's own."""
+    same = (fold.fold for fold in verdict.EXPECTED if (fold.kind, fold.holdout) == (result["kind"], result["holdout"]))
+    return next(same, result["fold"])
+
+
+def judged(config: CompareConfig, runs: Runs, every: list[FoldRun]) -> dict:
+    """Hypothesis, sentence, fold rows, the study's numbers beside ours, and the table of predictors."""
+    names = ("kind", "holdout", "mape", "mape_base", "mape_train", "bias", "n_train", "n_test", "tuning", "target")
+    rows = [
+        {name: run.result.get(name) for name in names} | {"interval": run.result["mape_interval"], "run_id": run.run_id}
+        for (_, name_of), run in runs.items() if name_of == config.model
+    ]
+    limits = verdict.Thresholds(config.threshold, config.moe_threshold, config.refute)
+    failed = {
+        run.name.removesuffix(f"-{config.model}"): f"run {run.run_id} {run.status.lower()}"
+        for run in every if not run.finished and run.name.endswith(f"-{config.model}")
+    }
+    said = verdict.judge(rows, limits, failed)
+    return {
+        "hypothesis": said["hypothesis"], "sentence": said["sentence"], "model": config.model, "threshold": config.threshold,
+        "moe_threshold": config.moe_threshold, "refute": config.refute, "sees_held_out": registry.sees_held_out(config.model),
+        "folds": said["folds"], "study": verdict.STUDY, "ours": _summary(said["folds"]), "predictors": predictors(runs, config.model),
+    }
+
+
+def _summary(folds: list[dict]) -> dict:
+    """Mean and worst MAPE of each kind of fold, None without one."""
+    values = {kind: [row["mape"] for row in folds if row["kind"] == kind and row["mape"] is not None] for kind in ("lomo", "lowo")}
+    means = {f"{kind}_mean_mape": float(np.mean(each)) if each else None for kind, each in values.items()}
+    return means | {f"{kind}_worst_mape": max(each, default=None) for kind, each in values.items()}
+
+
+def predictors(runs: Runs, model: str) -> list[dict]:
+    """A row a predictor: MAPE of each fold (None: no result), means, whether it sees held-out truth; ours first, then by mean."""
+    rows = []
+    for name in sorted({name for _, name in runs}):
+        folds = {fold: runs[fold, name].result["mape"] if (fold, name) in runs else None for fold in verdict.NAMES}
+        kinds = {kind: _mean([folds[each.fold] for each in verdict.EXPECTED if each.kind == kind]) for kind in ("lomo", "lowo")}
+        rows.append({
+            "predictor": name, "sees_held_out": registry.sees_held_out(name), "folds": folds, "mean": _mean(list(folds.values())),
+            "lomo_mean": kinds["lomo"], "lowo_mean": kinds["lowo"], "n_folds": sum(value is not None for value in folds.values()),
+        })
+    return sorted(rows, key=lambda row: (row["predictor"] != model, row["sees_held_out"], -row["n_folds"], row["mean"] or math.inf))
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """The mean of the known values; None without one."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _predictions(runs: Runs) -> dict:
+    """(fold, predictor) → predictions of the eight folds, in the verdict's order of folds."""
+    found = {key: run.frame("predictions.parquet") for key, run in runs.items() if key[0] in verdict.NAMES}
+    order = sorted((key for key, frame in found.items() if frame is not None), key=lambda key: (verdict.NAMES.index(key[0]), key[1]))
+    return {key: found[key] for key in order}
+
+
+def evidence(model: str, runs: Runs, predictions: dict) -> dict:
+    """Significance against each rival, diagnostics of each fold, stability of the rankings of every predictor with trees."""
+    rows = significance.table(predictions, model)
+    return {
+        "significance": [{**row, "sees_held_out": registry.sees_held_out(row["predictor"])} for row in rows],
+        "diagnostics": {fold: diagnostics.diagnose(frame) for (fold, name), frame in predictions.items() if name == model},
+        "stability": _stability(runs, model),
+    }
+
+
+def _stability(runs: Runs, model: str) -> dict:
+    """Predictor → lomo, lowo, all → stability.measure; ours, and rivals that rank features."""
+    found = {key: run.frame("shap_ranking.parquet") for key, run in runs.items() if key[0] in verdict.NAMES}
+    names = [model, *sorted({name for (_, name), frame in found.items() if frame is not None} - {model})]
+    kinds = {"lomo": ("lomo",), "lowo": ("lowo",), "all": ("lomo", "lowo")}
+    return {
+        name: {
+            label: stability.measure({each.fold: found[each.fold, name] for each in verdict.EXPECTED
+                                      if each.kind in kind and (each.fold, name) in found})
+            for label, kind in kinds.items()
+        }
+        for name in names
+    }
+
+
+def _beside(store: track.Store, config: CompareConfig, every: list[FoldRun], digest: str) -> dict:
+    """The ablation and the check within Mixtral, from sweeps of their own on the same data; None where there is none."""
+    found = {}
+    for kind, run_id in (("ablation", config.ablation), ("within", config.within)):
+        sweep = track_read.find_beside(store, kind, run_id, digest)
+        runs = track_read.read_runs(store, sweep) if sweep else []
+        if sweep:
+            one_digest([*every, *runs], sweep)
+        found[kind] = (sweep, runs)
+    (ablated, ablation_runs), (_, within_runs) = found["ablation"], found["within"]
+    summary = ablation.summary([run.result for run in ablation_runs if run.finished])
+    if summary:
+        failed = [run.name for run in ablation_runs if not run.finished]
+        summary |= {"sweep": ablated.run_id, "overrides": ablated.overrides, "failed": failed}
+    inside = [run.result for run in [*every, *within_runs] if run.finished and run.result["kind"] == "within"]
+    names = ("fold", "holdout", "model", "mape", "mape_interval", "mape_train", "n_test")
+    return {"ablation": summary, "within": [{name: result.get(name) for name in names} for result in inside]}
+
+
+def provenance(sweep: Sweep, runs: list[FoldRun], digest: str) -> dict:
+    """Where every number comes from: runs, data, commits, packages, assumptions, and the commands that make them again."""
+    first = next(run for run in runs if run.result)
+    overrides = " ".join(f"'{part}'" if set(part) & set("()[]*{} ") else part for part in sweep.overrides.split())
+    train = f"python -m h3.train -m {overrides}" if sweep.overrides else f"python -m h3.train fold={first.result['fold']}"
+    return {
+        "sweep": sweep.run_id, "started": sweep.started, "source": sweep.source, "data_digest": digest,
+        "commits": sorted({run.commit for run in runs} | {sweep.commit}), "versions": first.json("versions.json") or {},
+        "seeds": sorted({run.result["seed"] for run in runs if run.result}), "assumptions": first.result.get("assumptions", {}),
+        "n_runs": len(runs), "n_finished": sum(run.finished for run in runs),
+        "commands": [train, f"python -m h3.compare sweep={sweep.run_id}"],
+    }
+
+
+def plain(value: object) -> object:
+    """The value for JSON: NaN and infinities are null, numpy's numbers Python's."""
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(content: dict, predictions: dict, out: Path) -> list[Path]:
+    """The three files, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    sections = report.sections(content, predictions)
+    texts = {
+        "verdict.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "report.md": report_parts.markdown(content, sections), "report.html": report_parts.html(content, sections),
+    }
+    for name, text in texts.items():
+        scratch = out / f".{name}.{os.getpid()}"
+        scratch.write_text(text)
+        os.replace(scratch, out / name)
+    return [out / name for name in texts]
+
+
+def main(cfg: DictConfig) -> None:
+    """One Hydra job: print the sentence, the fold table and where the report is."""
+    config = from_hydra(cfg, CompareConfig)
+    content = compare(config)
+    print(content["sentence"] + "\n")
+    print(report_parts.as_markdown(report.fold_table(content)))
+    print(f"report: {config.out}/report.html")
+
+
+if __name__ == "__main__":
+    cli.run(main, "compare")
