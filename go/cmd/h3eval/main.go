@@ -1,0 +1,143 @@
+// Command h3eval prints the predicted period of a step, in us, and the parts it is made of.
+//
+//	go run ./cmd/h3eval -bundle DIR -config config.json -tp 2 -hardware H100 -batch batch.json
+//	go run ./cmd/h3eval -bundle DIR -cases cases.jsonl          # a JSON case a line in, a JSON prediction a line out
+//
+// batch.json: [[progress_index, new_tokens, prompt_tokens], ...] or {"requests": [{"progress_index": ...}, ...]}.
+// A case: {"config": {HuggingFace config}, "tensor_parallelism": 2, "hardware": "H100", "requests": [[...], ...]}.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"h3/h3bundle"
+)
+
+func main() {
+	bundle := flag.String("bundle", "", "folder of the bundle")
+	config := flag.String("config", "", "HuggingFace config.json")
+	tp := flag.Int("tp", 1, "tensor-parallel degree")
+	hardware := flag.String("hardware", "H100", "accelerator in the bundle's table")
+	batch := flag.String("batch", "", "batch file, - for standard input")
+	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
+	flag.Parse()
+	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases); err != nil {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		os.Exit(2)
+	}
+}
+
+func run(dir, config string, tp int, hardware, batch, cases string) error {
+	if dir == "" || (cases == "" && (config == "" || batch == "")) {
+		return fmt.Errorf("expected -bundle DIR and either -cases FILE or -config FILE with -batch FILE")
+	}
+	bundle, err := h3bundle.Open(dir)
+	if err != nil {
+		return err
+	}
+	if cases != "" {
+		file, err := open(cases)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		return evaluateCases(bundle, file, os.Stdout)
+	}
+	return printOne(bundle, config, tp, hardware, batch)
+}
+
+func open(name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(name)
+}
+
+func readAll(name string) ([]byte, error) {
+	file, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, h3bundle.MaxFileBytes+1))
+}
+
+func printOne(bundle *h3bundle.Bundle, config string, tp int, hardware, batch string) error {
+	data, err := readAll(config)
+	if err != nil {
+		return err
+	}
+	arch, err := h3bundle.ParseConfig(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", config, err)
+	}
+	kernel, err := bundle.Kernel(h3bundle.Deployment{Architecture: arch, TensorParallelism: tp, Hardware: hardware})
+	if err != nil {
+		return err
+	}
+	if data, err = readAll(batch); err != nil {
+		return err
+	}
+	composition, err := h3bundle.ParseBatch(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", batch, err)
+	}
+	p := kernel.Evaluate(&composition)
+	fmt.Printf("%-28s %14.2f us\n%-28s %14.2f us\n", "period", kernel.PeriodUS(&composition), "base", p.BaseUS)
+	for i, part := range p.Parts {
+		fmt.Printf("  %-26s %14.2f us\n", h3bundle.TermNames[i], part)
+	}
+	fmt.Printf("%-28s %14.6f\n%-28s %14.6f\n", "margin of the trees (log)", p.Margin, "trust", p.Trust)
+	for i, name := range bundle.FeatureNames() {
+		fmt.Printf("  %-26s %14.6g\n", name, p.Features[i])
+	}
+	return nil
+}
+
+type answer struct {
+	US       float64   `json:"us"`
+	BaseUS   float64   `json:"base_us"`
+	Trust    float64   `json:"trust"`
+	Margin   float32   `json:"margin"`
+	Features []float32 `json:"features"`
+}
+
+// evaluateCases answers each case on a line; a case that cannot be used gets a line {"error": ...}.
+func evaluateCases(bundle *h3bundle.Bundle, in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 0, 1<<20), h3bundle.MaxFileBytes)
+	buffered := bufio.NewWriter(out)
+	defer buffered.Flush()
+	encoder := json.NewEncoder(buffered)
+	for lines.Scan() {
+		var said any
+		p, err := evaluateCase(bundle, lines.Bytes())
+		if err != nil {
+			said = map[string]string{"error": err.Error()}
+		} else {
+			said = answer{p.US, p.BaseUS, p.Trust, p.Margin, p.Features[:p.NumFeatures]}
+		}
+		if err := encoder.Encode(said); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func evaluateCase(bundle *h3bundle.Bundle, line []byte) (h3bundle.Prediction, error) {
+	var c h3bundle.Case
+	if err := json.Unmarshal(line, &c); err != nil {
+		return h3bundle.Prediction{}, err
+	}
+	kernel, err := bundle.KernelOf(c)
+	if err != nil {
+		return h3bundle.Prediction{}, err
+	}
+	composition := h3bundle.Compose(c.Requests)
+	return kernel.Evaluate(&composition), nil
+}

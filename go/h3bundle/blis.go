@@ -1,0 +1,46 @@
+package h3bundle
+
+import "math"
+
+// BLIS adapts a Kernel to the latency model that BLIS asks for today, all in int64 us, for BLIS's own request type R:
+//
+//	model := h3bundle.NewBLIS(kernel, func(r *sim.Request) (progress, newTokens, inputLen int64) {
+//		return r.ProgressIndex, int64(r.NumNewTokens), int64(r.InputLen())
+//	})
+//	model.StepTime(batch) // batch []*sim.Request
+type BLIS[R any] struct {
+	kernel *Kernel
+	read   func(R) (progress, newTokens, inputLen int64)
+}
+
+// NewBLIS makes the adapter; read gives a request's ProgressIndex, NumNewTokens and InputLen.
+func NewBLIS[R any](kernel *Kernel, read func(R) (progress, newTokens, inputLen int64)) *BLIS[R] {
+	return &BLIS[R]{kernel, read}
+}
+
+// StepTime is the full period of a step, at least 1.
+func (b *BLIS[R]) StepTime(batch []R) int64 {
+	var c Composition
+	var d decodes
+	for _, request := range batch {
+		progress, newTokens, inputLen := b.read(request)
+		if isDecode(progress, newTokens, inputLen) {
+			d = d.with(progress, newTokens)
+		} else {
+			c.Add(progress, newTokens, inputLen)
+		}
+	}
+	c.add(d)
+	return round(b.kernel.PeriodUS(&c))
+}
+
+// QueueingTime is the time from a request's arrival to the wait queue; a constant of the bundle.
+func (b *BLIS[R]) QueueingTime(R) int64 { return round(b.kernel.overheads.QueueingUS) }
+
+// OutputTokenProcessingTime is 0: the period holds all of a token's work.
+func (b *BLIS[R]) OutputTokenProcessingTime() int64 { return round(b.kernel.overheads.OutputTokenUS) }
+
+// PostDecodeFixedOverhead is the time from a request's last token to its response; a constant of the bundle.
+func (b *BLIS[R]) PostDecodeFixedOverhead() int64 { return round(b.kernel.overheads.PostDecodeUS) }
+
+func round(us float64) int64 { return int64(math.Floor(us + 0.5)) }

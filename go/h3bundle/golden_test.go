@@ -1,0 +1,173 @@
+package h3bundle
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// goldenDir holds the bundle that scripts/make_golden_bundle.py wrote and Python tests read too.
+var goldenDir = filepath.Join("..", "..", "tests", "golden", "bundle")
+
+type golden struct {
+	FeatureNames []string                   `json:"feature_names"`
+	Configs      map[string]json.RawMessage `json:"configs"`
+	Vectors      []struct {
+		Config            string    `json:"config"`
+		TensorParallelism int       `json:"tensor_parallelism"`
+		Hardware          string    `json:"hardware"`
+		Requests          []Request `json:"requests"`
+		Features          []float32 `json:"features"`
+		BaseUS            float64   `json:"base_us"`
+		Trust             float64   `json:"trust"`
+		Margin            float32   `json:"margin"`
+		US                float64   `json:"us"`
+	} `json:"vectors"`
+}
+
+func openGolden(t testing.TB) *Bundle {
+	t.Helper()
+	bundle, err := Open(goldenDir)
+	if err != nil {
+		t.Fatalf("the golden bundle must be there: %v", err)
+	}
+	return bundle
+}
+
+func readGolden(t testing.TB) golden {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(goldenDir, "golden.json"))
+	if err != nil {
+		t.Fatalf("the golden file must be there: %v", err)
+	}
+	var g golden
+	if err := json.Unmarshal(data, &g); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func relative(found, expected float64) float64 {
+	if expected == 0 {
+		return math.Abs(found)
+	}
+	return math.Abs(found-expected) / math.Abs(expected)
+}
+
+func TestEveryGoldenVectorAgrees(t *testing.T) {
+	bundle, g := openGolden(t), readGolden(t)
+	if len(g.Vectors) < 500 {
+		t.Fatalf("%d golden vectors; expected at least 500", len(g.Vectors))
+	}
+	trusted, unequal, worstUS := 0, 0, 0.0
+	for i, v := range g.Vectors {
+		kernel, err := bundle.KernelOf(Case{g.Configs[v.Config], v.TensorParallelism, v.Hardware, nil})
+		if err != nil {
+			t.Fatalf("vector %d: %v", i, err)
+		}
+		composition := Compose(v.Requests)
+		p := kernel.Evaluate(&composition)
+		for j, expected := range v.Features {
+			if p.Features[j] != expected {
+				unequal++
+			}
+			if d := relative(float64(p.Features[j]), float64(expected)); !(d <= 1e-6) {
+				t.Errorf("vector %d: %s is %v; expected %v", i, g.FeatureNames[j], p.Features[j], expected)
+			}
+		}
+		if p.Margin != v.Margin {
+			t.Errorf("vector %d: margin %v; expected %v, the same branches in float32", i, p.Margin, v.Margin)
+		}
+		if !(relative(p.BaseUS, v.BaseUS) <= 1e-9) || !(math.Abs(p.Trust-v.Trust) <= 1e-6) {
+			t.Errorf("vector %d: base %v, trust %v; expected %v, %v", i, p.BaseUS, p.Trust, v.BaseUS, v.Trust)
+		}
+		if worstUS = max(worstUS, relative(p.US, v.US)); !(relative(p.US, v.US) <= 1e-5) {
+			t.Errorf("vector %d: %v us; expected %v", i, p.US, v.US)
+		}
+		if v.Trust > 0 {
+			trusted++
+		}
+	}
+	t.Logf("%d vectors, %d inside the trusted range, %d features not bit-equal, largest difference %.3g in us", len(g.Vectors), trusted, unequal, worstUS)
+	if trusted < 100 {
+		t.Errorf("%d vectors have trust; expected at least 100", trusted)
+	}
+}
+
+func testKernel(t testing.TB, config string, tp int) *Kernel {
+	t.Helper()
+	kernel, err := openGolden(t).KernelOf(Case{readGolden(t).Configs[config], tp, "H100", nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel
+}
+
+func decodeBatch(size int) Batch {
+	var batch Batch
+	for i := 0; i < size; i++ {
+		batch.Reqs = append(batch.Reqs, Req{Scheduled: 1, Computed: int64(600 + 7*i), PromptLen: 512})
+	}
+	return batch
+}
+
+func TestBothAdaptersGiveTheSameTime(t *testing.T) {
+	kernel, batch := testKernel(t, "mixtral-8x7b", 2), decodeBatch(40)
+	batch.Reqs = append(batch.Reqs, Req{Scheduled: 300, Computed: 100, PromptLen: 900})
+	blis := NewBLIS(kernel, func(r *Req) (int64, int64, int64) { return r.Computed, r.Scheduled, r.PromptLen })
+	var requests []*Req
+	for i := range batch.Reqs {
+		requests = append(requests, &batch.Reqs[i])
+	}
+	if us, period := blis.StepTime(requests), kernel.StepTime(batch); math.Abs(float64(period)/1e3-float64(us)) > 0.5 {
+		t.Errorf("%v and %d us", period, us)
+	}
+	if blis.OutputTokenProcessingTime() != 0 || blis.QueueingTime(nil) != 9300 || blis.PostDecodeFixedOverhead() != 1850 {
+		t.Errorf("overheads %d, %d, %d", blis.QueueingTime(nil), blis.OutputTokenProcessingTime(), blis.PostDecodeFixedOverhead())
+	}
+	if kernel.QueueingTime() != 9300*time.Microsecond || kernel.PostDecodeFixedOverhead() != 1850*time.Microsecond || kernel.OutputTokenProcessingTime() != 0 {
+		t.Error("overheads of the kernel differ")
+	}
+}
+
+func TestStepTimeIsPositiveForAnyBatch(t *testing.T) {
+	kernel := testKernel(t, "fine-experts-30b", 4)
+	for _, batch := range []Batch{{}, {Reqs: []Req{{}}}, {Reqs: []Req{{-5, -6, -7, -8}}}, {Reqs: []Req{{math.MaxInt64, math.MaxInt64, math.MaxInt64, 0}}},
+		{Reqs: []Req{{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64, 0}}}, {Reqs: []Req{{math.MinInt64, math.MinInt64, math.MinInt64, math.MinInt64}}}} {
+		if period := kernel.StepTime(batch); period < time.Microsecond {
+			t.Errorf("%v for %v", period, batch)
+		}
+	}
+}
+
+func TestCachedTokensCountAsComputedOnce(t *testing.T) {
+	kernel := testKernel(t, "llama-2-7b", 1)
+	without := kernel.StepTime(Batch{Reqs: []Req{{Scheduled: 100, Computed: 0, PromptLen: 600, CachedTokens: 500}}})
+	with := kernel.StepTime(Batch{Reqs: []Req{{Scheduled: 100, Computed: 500, PromptLen: 600, CachedTokens: 500}}})
+	if without != with {
+		t.Errorf("%v and %v", without, with)
+	}
+}
+
+func TestConcurrentCallsAgree(t *testing.T) {
+	kernel, batch := testKernel(t, "mixtral-8x7b", 2), decodeBatch(64)
+	expected, done := kernel.StepTime(batch), make(chan time.Duration, 64)
+	for i := 0; i < cap(done); i++ {
+		go func() { done <- kernel.StepTime(batch) }()
+	}
+	for i := 0; i < cap(done); i++ {
+		if got := <-done; got != expected {
+			t.Errorf("%v; expected %v", got, expected)
+		}
+	}
+}
+
+func TestStepTimeDoesNotAllocate(t *testing.T) {
+	kernel, batch := testKernel(t, "mixtral-8x7b", 2), decodeBatch(128)
+	if allocations := testing.AllocsPerRun(100, func() { kernel.StepTime(batch) }); allocations != 0 {
+		t.Errorf("%v allocations; expected none", allocations)
+	}
+}

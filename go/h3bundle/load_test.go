@@ -1,0 +1,290 @@
+package h3bundle
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// goldenFiles is the golden bundle in memory, to be damaged.
+func goldenFiles(t testing.TB) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for _, name := range []string{"manifest.json", "manifest.sha256", "booster.json", "booster_moe.json", "golden.json"} {
+		data, err := os.ReadFile(filepath.Join(goldenDir, name))
+		if err != nil {
+			t.Fatalf("the golden bundle must be there: %v", err)
+		}
+		files[name] = data
+	}
+	return files
+}
+
+func load(files map[string][]byte) (*Bundle, error) {
+	fsys := fstest.MapFS{}
+	for name, data := range files {
+		fsys["dist/"+name] = &fstest.MapFile{Data: data}
+	}
+	return Load(fsys, "dist")
+}
+
+// sign makes the digests right again after an edit, so that what lies behind them is tested.
+func sign(t testing.TB, files map[string][]byte) {
+	t.Helper()
+	var m map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(files["manifest.json"]))
+	decoder.UseNumber()
+	if decoder.Decode(&m) == nil {
+		for name, entry := range m["files"].(map[string]any) {
+			entry.(map[string]any)["sha256"] = digest(files[name])
+			entry.(map[string]any)["bytes"] = len(files[name])
+		}
+		files["manifest.json"], _ = json.Marshal(m)
+	}
+	files["manifest.sha256"] = []byte(digest(files["manifest.json"]) + "  manifest.json\n")
+}
+
+func replace(old, new string) func([]byte) []byte {
+	return func(data []byte) []byte {
+		if !bytes.Contains(data, []byte(old)) {
+			panic("nothing to replace: " + old)
+		}
+		return bytes.Replace(data, []byte(old), []byte(new), 1)
+	}
+}
+
+func TestGoldenBundleLoadsFromAnyFileSystem(t *testing.T) {
+	bundle, err := load(goldenFiles(t))
+	if err != nil || bundle.Digest() != openGolden(t).Digest() {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestDamagedFilesAreRefused(t *testing.T) {
+	for name, damage := range map[string]func(map[string][]byte){
+		"truncated booster": func(f map[string][]byte) { f["booster.json"] = f["booster.json"][:1000] },
+		"edited booster": func(f map[string][]byte) {
+			f["booster.json"] = replace("reg:squarederror", "reg:squarederroR")(f["booster.json"])
+		},
+		"swapped boosters": func(f map[string][]byte) {
+			f["booster.json"], f["booster_moe.json"] = f["booster_moe.json"], f["booster.json"]
+		},
+		"edited manifest":    func(f map[string][]byte) { f["manifest.json"] = replace("9300", "9301")(f["manifest.json"]) },
+		"truncated manifest": func(f map[string][]byte) { f["manifest.json"] = f["manifest.json"][:500] },
+		"missing booster":    func(f map[string][]byte) { delete(f, "booster_moe.json") },
+		"missing digest":     func(f map[string][]byte) { delete(f, "manifest.sha256") },
+		"empty digest":       func(f map[string][]byte) { f["manifest.sha256"] = nil },
+		"no files":           func(f map[string][]byte) { clear(f) },
+	} {
+		files := goldenFiles(t)
+		damage(files)
+		if _, err := load(files); err == nil {
+			t.Errorf("%s: loaded", name)
+		}
+	}
+}
+
+func TestBadManifestsAreRefused(t *testing.T) {
+	for _, edit := range []struct{ old, new, expected string }{
+		{`"format_version": 1`, `"format_version": 2`, "version"},
+		{`"name": "kv_to_weights"`, `"name": "queue_depth"`, "unknown feature"},
+		{`"weights_us",`, `"weights_ms",`, "unknown term"},
+		{`"queueing_us": 9300.0`, `"queueing_us": 1e999`, "not the JSON"},
+		{`"queueing_us": 9300.0`, `"queueing_us": NaN`, "not the JSON"},
+		{`"queueing_us": 9300.0`, `"queueing_us": 1e12`, "queueing_us"},
+		{`"gemm_efficiency": 0.8`, `"gemm_efficiency": 0`, "gemm_efficiency"},
+		{`"moe": "moe"`, `"moe": "other"`, "routing"},
+		{`"booster": "booster.json"`, `"booster": "../booster.json"`, "booster"},
+		{`"formula": "`, `"code": "import os", "formula": "`, "unknown field"},
+		{`"provenance": {`, `"provenance": {"x": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `,`, "nested"},
+	} {
+		files := goldenFiles(t)
+		files["manifest.json"] = replace(edit.old, edit.new)(files["manifest.json"])
+		files["manifest.sha256"] = []byte(digest(files["manifest.json"]) + "\n")
+		if _, err := load(files); err == nil || !strings.Contains(err.Error(), edit.expected) {
+			t.Errorf("%s: %v; expected an error with %q", edit.new[:min(60, len(edit.new))], err, edit.expected)
+		}
+	}
+}
+
+func smallTree() map[string]any {
+	return map[string]any{
+		"left_children": []int{1, 3, -1, -1, -1}, "right_children": []int{2, 4, -1, -1, -1}, "split_indices": []int{0, 1, 0, 0, 0},
+		"split_conditions": []any{0.5, 0.25, 0.1, 0.2, 0.3}, "default_left": []int{1, 0, 0, 0, 0},
+	}
+}
+
+func TestTreesThatAreNoneAreRefused(t *testing.T) {
+	features := []string{"kv_to_weights", "prefill_share"}
+	for name, edit := range map[string]struct {
+		change   map[string]any
+		expected string
+	}{
+		"cycle":               {map[string]any{"left_children": []int{1, 0, -1, -1, -1}}, "reached twice"},
+		"child out of range":  {map[string]any{"right_children": []int{2, 5, -1, -1, -1}}, "has child 5"},
+		"negative child":      {map[string]any{"right_children": []int{2, -7, -1, -1, -1}}, "has child -7"},
+		"one child":           {map[string]any{"right_children": []int{2, -1, -1, -1, -1}}, "has child -1"},
+		"huge number":         {map[string]any{"split_conditions": []any{0.5, 0.25, json.Number("1e39"), 0.2, 0.3}}, "JSON"},
+		"huge leaf":           {map[string]any{"split_conditions": []any{0.5, 0.25, 1e6, 0.2, 0.3}}, "add up"},
+		"unknown feature":     {map[string]any{"split_indices": []int{0, 9, 0, 0, 0}}, "feature 9"},
+		"short list":          {map[string]any{"split_indices": []int{0, 1}}, "lists of"},
+		"categorical":         {map[string]any{"split_type": []int{1, 0, 0, 0, 0}}, "categorical"},
+		"default of no sense": {map[string]any{"default_left": []any{"x", 0, 0, 0, 0}}, "default_left"},
+	} {
+		tree := smallTree()
+		maps.Copy(tree, edit.change)
+		if _, err := parseBooster(boosterJSON(t, features, []map[string]any{tree}), features); err == nil || !strings.Contains(err.Error(), edit.expected) {
+			t.Errorf("%s: %v; expected an error with %q", name, err, edit.expected)
+		}
+	}
+	if _, err := parseBooster(boosterJSON(t, []string{"a", "b"}, nil), features); err == nil || !strings.Contains(err.Error(), `unknown feature "a"`) {
+		t.Errorf("features: %v", err)
+	}
+}
+
+func TestRowsGoLeftBelowTheThresholdAndMissingOnesToTheDefault(t *testing.T) {
+	b, err := parseBooster(boosterJSON(t, []string{"a", "b"}, []map[string]any{smallTree()}), []string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, c := range []struct{ a, b, leaf float32 }{
+		{0.5, 0, 0.1}, {0.49999997, 0.25, 0.3}, {0, 0.2499999, 0.2}, {nan, 0, 0.2}, {nan, nan, 0.3}, {0, nan, 0.3}, {inf, 0, 0.1}, {-inf, -inf, 0.2},
+	} {
+		x := row{c.a, c.b}
+		if got := b.margin(&x); got != c.leaf {
+			t.Errorf("margin(%v, %v) = %v; expected %v", c.a, c.b, got, c.leaf)
+		}
+	}
+}
+
+func TestShallowTreesInBlocksGiveTheSameSum(t *testing.T) {
+	for depth := range 4 {
+		b, err := parseBooster(randomBooster(t, 50, depth), fuzzFeatures)
+		if err != nil || len(b.blocks) != 50 {
+			t.Fatalf("depth %d: %d blocks, %v", depth, len(b.blocks), err)
+		}
+		walked := *b
+		walked.blocks = nil
+		for _, v := range readGolden(t).Vectors {
+			var x row
+			copy(x[:], v.Features)
+			if one, other, missing := b.margin(&x), walked.margin(&x), b.marginMissing(&x); one != other || one != missing {
+				t.Fatalf("depth %d: %v, %v and %v", depth, one, other, missing)
+			}
+		}
+	}
+}
+
+func TestBoosterWithoutTreesIsTheBaseAlone(t *testing.T) {
+	b, err := parseBooster(boosterJSON(t, []string{"a"}, []map[string]any{}), []string{"a"})
+	if err != nil || b.margin(&row{1}) != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestHugeFilesAreRefused(t *testing.T) {
+	files := goldenFiles(t)
+	files["booster.json"] = make([]byte, MaxFileBytes+1)
+	if _, err := load(files); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestConfigsWithoutWhatIsNeededAreRefused(t *testing.T) {
+	base := `"num_hidden_layers":2,"hidden_size":64,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100`
+	for config, expected := range map[string]string{
+		`{}`:                                `"num_hidden_layers" is missing`,
+		`[]`:                                "JSON",
+		`{"a":`:                             "JSON",
+		`{` + base:                          "JSON",
+		`{` + base + `,"kv_lora_rank":512}`: "latent attention",
+		`{` + base + `,"num_experts":8}`:    "num_experts_per_tok",
+		`{` + base + `,"num_experts":8,"top_k":9}`:                        "exceeds",
+		`{` + base + `,"torch_dtype":"int3"}`:                             "torch_dtype",
+		`{` + base + `,"head_dim":-1}`:                                    "head_dim",
+		`{` + base + `,"head_dim":16.0}`:                                  "head_dim",
+		`{` + base + `,"num_key_value_heads":true}`:                       "num_key_value_heads",
+		`{` + base + `,"text_config":3}`:                                  "text_config",
+		`{` + base + `,"quantization_config":{"bits":1e300}}`:             "bits",
+		`{"x":` + strings.Repeat(`[`, 99) + strings.Repeat(`]`, 99) + `}`: "nested",
+	} {
+		if _, err := ParseConfig([]byte(config)); err == nil || !strings.Contains(err.Error(), expected) {
+			t.Errorf("%.90s: %v; expected an error with %q", config, err, expected)
+		}
+	}
+	if _, err := ParseConfig([]byte(`{` + base + `}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTensorParallelismMustDivideTheHeads(t *testing.T) {
+	bundle, g := openGolden(t), readGolden(t)
+	for _, tp := range []int{0, -1, 3, 128} {
+		if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], tp, "H100", nil}); err == nil {
+			t.Errorf("tensor parallelism %d was accepted", tp)
+		}
+	}
+	if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], 1, "abacus", nil}); err == nil {
+		t.Error("unknown hardware was accepted")
+	}
+}
+
+// FuzzLoad edits manifest, booster and config; what loads must give a finite, positive step time.
+func FuzzLoad(f *testing.F) {
+	files := goldenFiles(f)
+	config := []byte(`{"num_hidden_layers":2,"hidden_size":64,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100}`)
+	small := boosterJSON(f, openGolden(f).FeatureNames(), []map[string]any{smallTree()})
+	f.Add(files["manifest.json"], small, config)
+	f.Add(bytes.ReplaceAll(files["manifest.json"], []byte(`"trees": 40`), []byte(`"trees": 1`)), small, config)
+	f.Add([]byte("{}"), small, []byte(fmt.Sprintf(`{"text_config":%s}`, config)))
+	f.Fuzz(func(t *testing.T, manifestJSON, boosterJSON, configJSON []byte) {
+		arch, configErr := ParseConfig(configJSON)
+		m, err := parseManifest(manifestJSON)
+		b, boosterErr := parseBooster(boosterJSON, fuzzFeatures)
+		if boosterErr == nil {
+			b.margin(&row{})
+		}
+		if err != nil || configErr != nil {
+			return
+		}
+		bundle, err := assemble(m, map[string][]byte{"booster.json": boosterJSON, "booster_moe.json": boosterJSON}, "")
+		if err != nil {
+			return
+		}
+		kernel, err := bundle.Kernel(Deployment{arch, 1, "H100"})
+		if err != nil {
+			return
+		}
+		for _, batch := range []Batch{{}, decodeBatch(3), {Reqs: []Req{{2048, 100, 4096, 0}}}} {
+			if us := kernel.StepTime(batch).Microseconds(); us < 1 || us > maxPeriodUS {
+				t.Fatalf("%d us", us)
+			}
+		}
+	})
+}
+
+var fuzzFeatures = []string{
+	"kv_to_weights", "compute_to_weights", "compute_excess_to_weights", "prefill_attention_to_weights", "all_reduce_to_weights",
+	"prefill_share", "prefill_step_share", "expert_coverage", "tokens_per_expert", "graph_padding",
+}
+
+// FuzzBatch reads batches; what can be read gives a finite, positive step time.
+func FuzzBatch(f *testing.F) {
+	kernel := testKernel(f, "mixtral-8x7b", 2)
+	f.Add([]byte(`[[600, 1, 512], [0, 300, 300]]`))
+	f.Add([]byte(`{"requests": [{"progress_index": 0, "new_tokens": 5, "prompt_tokens": 9}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		composition, err := ParseBatch(data)
+		if us := kernel.PeriodUS(&composition); err == nil && !(us >= 1 && us <= maxPeriodUS) {
+			t.Fatalf("%v us", us)
+		}
+	})
+}

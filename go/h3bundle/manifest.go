@@ -1,0 +1,221 @@
+package h3bundle
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+const (
+	format        = "h3-bundle"
+	formatVersion = 1
+	routingRule   = "moe iff num_experts >= 2"
+	trustRule     = "linear_trust"
+)
+
+// Hardware is one accelerator; peaks are dense figures, SI units.
+type Hardware struct {
+	PeakBF16FLOPs            float64 `json:"peak_bf16_flops"`
+	PeakFP8FLOPs             float64 `json:"peak_fp8_flops"`
+	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s"`
+	NVLinkBandwidthBytesS    float64 `json:"nvlink_bandwidth_bytes_s"`
+	MemoryBytes              float64 `json:"memory_bytes"`
+	StreamingMultiprocessors float64 `json:"streaming_multiprocessors"`
+}
+
+// Overheads are constants of a request, us.
+type Overheads struct {
+	QueueingUS    float64 `json:"queueing_us"`
+	PostDecodeUS  float64 `json:"post_decode_us"`
+	OutputTokenUS float64 `json:"output_token_us"`
+}
+
+type constants struct {
+	ActivationBytes     float64   `json:"activation_bytes"`
+	KVBytes             float64   `json:"kv_bytes"`
+	TileQueries         float64   `json:"attention_tile_queries"`
+	GEMMEfficiency      float64   `json:"gemm_efficiency"`
+	AttentionEfficiency float64   `json:"attention_efficiency"`
+	AllReduceLatencyUS  float64   `json:"all_reduce_latency_us"`
+	AllReduceEfficiency float64   `json:"all_reduce_efficiency"`
+	GraphBatchSizes     []float64 `json:"graph_batch_sizes"`
+}
+
+type fileEntry struct {
+	SHA256 string `json:"sha256"`
+	Bytes  int64  `json:"bytes"`
+}
+
+type modelEntry struct {
+	Booster      string    `json:"booster"`
+	Trees        int       `json:"trees"`
+	Coefficients []float64 `json:"coefficients"`
+	Support      struct {
+		Low  []float32 `json:"low"`
+		High []float32 `json:"high"`
+	} `json:"support"`
+}
+
+type manifest struct {
+	Format        string          `json:"format"`
+	FormatVersion json.Number     `json:"format_version"`
+	Target        json.RawMessage `json:"target"`
+	Formula       string          `json:"formula"`
+	Features      []struct {
+		Index   int    `json:"index"`
+		Name    string `json:"name"`
+		DType   string `json:"dtype"`
+		Unit    string `json:"unit"`
+		Group   string `json:"group"`
+		Formula string `json:"formula"`
+	} `json:"features"`
+	Terms     []string            `json:"terms"`
+	Constants constants           `json:"constants"`
+	Hardware  map[string]Hardware `json:"hardware"`
+	Aliases   map[string]string   `json:"hardware_aliases"`
+	Routing   struct {
+		Rule  string `json:"rule"`
+		Dense string `json:"dense"`
+		MoE   string `json:"moe"`
+	} `json:"routing"`
+	Models         map[string]modelEntry `json:"models"`
+	OutsideSupport struct {
+		Rule    string `json:"rule"`
+		Meaning string `json:"meaning"`
+	} `json:"outside_support"`
+	Overheads      Overheads            `json:"overheads"`
+	XGBoostVersion string               `json:"xgboost_version"`
+	Files          map[string]fileEntry `json:"files"`
+	Provenance     json.RawMessage      `json:"provenance"`
+}
+
+// parseManifest reads a manifest and checks everything in it that does not need the other files.
+func parseManifest(data []byte) (*manifest, error) {
+	var version struct {
+		Format        string      `json:"format"`
+		FormatVersion json.Number `json:"format_version"`
+	}
+	if err := decode(data, false, &version); err != nil {
+		return nil, err
+	}
+	if version.Format != format || version.FormatVersion.String() != fmt.Sprint(formatVersion) {
+		return nil, fmt.Errorf("format %q version %q; expected %q version %d", version.Format, version.FormatVersion, format, formatVersion)
+	}
+	var m manifest
+	if err := decode(data, true, &m); err != nil {
+		return nil, err
+	}
+	for _, check := range []func() error{m.checkLists, m.checkNumbers, m.checkModels} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return &m, nil
+}
+
+func (m *manifest) featureNames() []string {
+	names := make([]string, len(m.Features))
+	for i, feature := range m.Features {
+		names[i] = feature.Name
+	}
+	return names
+}
+
+func (m *manifest) checkLists() error {
+	if len(m.Features) < 1 || len(m.Features) > maxFeatures {
+		return fmt.Errorf("%d features; expected 1 to %d", len(m.Features), maxFeatures)
+	}
+	for i, feature := range m.Features {
+		if _, ok := featureIndex[feature.Name]; !ok {
+			return fmt.Errorf("unknown feature %q", feature.Name)
+		}
+		if feature.Index != i || feature.DType != "float32" {
+			return fmt.Errorf("feature %q has index %d and dtype %q; expected %d and float32", feature.Name, feature.Index, feature.DType, i)
+		}
+	}
+	if len(m.Terms) != int(numTerms) {
+		return fmt.Errorf("%d terms; expected %d", len(m.Terms), numTerms)
+	}
+	for i, name := range m.Terms {
+		if name != TermNames[i] {
+			return fmt.Errorf("unknown term %q; expected %q", name, TermNames[i])
+		}
+	}
+	if m.Routing.Rule != routingRule || m.OutsideSupport.Rule != trustRule {
+		return fmt.Errorf("rules %q and %q; expected %q and %q", m.Routing.Rule, m.OutsideSupport.Rule, routingRule, trustRule)
+	}
+	return nil
+}
+
+func within(name string, value, low, high float64) error {
+	if !(value >= low && value <= high) {
+		return fmt.Errorf("%s=%g; expected %g to %g", name, value, low, high)
+	}
+	return nil
+}
+
+func (m *manifest) checkNumbers() error {
+	type bounded struct {
+		name             string
+		value, low, high float64
+	}
+	c, o := &m.Constants, &m.Overheads
+	checks := []bounded{
+		{"activation_bytes", c.ActivationBytes, 0.125, 16}, {"kv_bytes", c.KVBytes, 0.125, 16},
+		{"attention_tile_queries", c.TileQueries, 1, 65536}, {"gemm_efficiency", c.GEMMEfficiency, 0.001, 1},
+		{"attention_efficiency", c.AttentionEfficiency, 0.001, 1}, {"all_reduce_latency_us", c.AllReduceLatencyUS, 0, 1e6},
+		{"all_reduce_efficiency", c.AllReduceEfficiency, 0.001, 1}, {"queueing_us", o.QueueingUS, 0, maxNumber},
+		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
+		{"number of graph_batch_sizes", float64(len(c.GraphBatchSizes)), 1, 4096},
+	}
+	low := 1.0
+	for _, size := range c.GraphBatchSizes {
+		checks = append(checks, bounded{"graph_batch_sizes, ascending", size, low, 65536})
+		low = size + 1
+	}
+	for name, h := range m.Hardware {
+		checks = append(checks, bounded{name + " peak_bf16_flops", h.PeakBF16FLOPs, 1e9, 1e20},
+			bounded{name + " peak_fp8_flops", h.PeakFP8FLOPs, 1e9, 1e20},
+			bounded{name + " memory_bandwidth_bytes_s", h.MemoryBandwidthBytesS, 1e6, 1e18},
+			bounded{name + " nvlink_bandwidth_bytes_s", h.NVLinkBandwidthBytesS, 1e6, 1e18},
+			bounded{name + " streaming_multiprocessors", h.StreamingMultiprocessors, 1, 1e6})
+	}
+	for _, b := range checks {
+		if err := within(b.name, b.value, b.low, b.high); err != nil {
+			return err
+		}
+	}
+	for alias, name := range m.Aliases {
+		if _, ok := m.Hardware[name]; !ok {
+			return fmt.Errorf("hardware alias %q names %q, which is not in the table", alias, name)
+		}
+	}
+	return nil
+}
+
+func (m *manifest) checkModels() error {
+	for _, name := range []string{m.Routing.Dense, m.Routing.MoE} {
+		if _, ok := m.Models[name]; !ok {
+			return fmt.Errorf("routing names model %q, which is not there", name)
+		}
+	}
+	for name, model := range m.Models {
+		if model.Booster != "booster.json" && model.Booster != "booster_moe.json" {
+			return fmt.Errorf("model %q has booster %q; expected booster.json or booster_moe.json", name, model.Booster)
+		}
+		if len(model.Coefficients) != len(m.Terms) || len(model.Support.Low) != len(m.Features) || len(model.Support.High) != len(m.Features) {
+			return fmt.Errorf("model %q: coefficients or support of another length than terms and features", name)
+		}
+		for _, value := range model.Coefficients {
+			if err := within("coefficient of "+name, value, 0, maxNumber); err != nil {
+				return err
+			}
+		}
+		for i, low := range model.Support.Low {
+			if !(low <= model.Support.High[i]) || math.IsInf(float64(low), 0) {
+				return fmt.Errorf("model %q: support of feature %d is %g to %g", name, i, low, model.Support.High[i])
+			}
+		}
+	}
+	return nil
+}
