@@ -1,0 +1,88 @@
+"""Do Go and Python agree on many random batches, and how fast are they?
+
+    python scripts/bench_bundle.py                                   # 100,000 batches on tests/golden/bundle
+    python scripts/bench_bundle.py --bundle dist/blis --batches 2000
+
+Random deployments (bundle_golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to 128 requests go
+through h3eval and through h3. Reported: largest relative differences, rows whose float32 margin differs, rows a second of
+Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/. Ends with 1 if they do not agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from h3 import bundle, bundle_golden
+
+ROOT = Path(__file__).parents[1]
+CHUNK = 10_000
+
+
+def ask_go(program: Path, folder: Path, chosen: list, scratch: Path) -> list[dict]:
+    """h3eval's answers."""
+    with open(scratch / "cases.jsonl", "w") as file:
+        for name, degree, hardware, requests in chosen:
+            case = {"config": bundle_golden.CONFIGS[name], "tensor_parallelism": degree, "hardware": hardware, "requests": requests}
+            file.write(json.dumps(case) + "\n")
+    done = subprocess.run([program, "-bundle", folder, "-cases", scratch / "cases.jsonl"], check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compare(answers: list[dict], expected: pd.DataFrame, names: list[str]) -> dict[str, float]:
+    """Largest relative differences of features and us, and rows whose margin differs."""
+    features = np.array([answer["features"] for answer in answers])
+    us = np.array([answer["us"] for answer in answers])
+    margin = np.array([answer["margin"] for answer in answers], np.float32)
+    return {
+        "features": float(bundle_golden.relative(features, expected[names].to_numpy(float)).max()),
+        "us": float(bundle_golden.relative(us, expected["us"].to_numpy()).max()),
+        "margins_off": int((margin != expected["margin"].to_numpy()).sum()),
+    }
+
+
+def rows_per_second(read: bundle.Bundle, table: pd.DataFrame, repeats: int = 3) -> float:
+    """Rows a second of Bundle.predict, the best of the repeats."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        read.predict(table)
+        best = min(best, time.perf_counter() - start)
+    return len(table) / best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=ROOT / "tests" / "golden" / "bundle")
+    parser.add_argument("--batches", type=int, default=100_000)
+    options = parser.parse_args()
+    read = bundle.read(options.bundle)
+    names = [entry["name"] for entry in read.manifest["features"]]
+    generator = np.random.default_rng(1)
+    places, worst, tables = bundle_golden.deployments(generator), {"features": 0.0, "us": 0.0, "margins_off": 0}, []
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "h3eval"
+        subprocess.run(["go", "build", "-o", program, "./cmd/h3eval"], cwd=ROOT / "go", check=True)
+        for start in range(0, options.batches, CHUNK):
+            size = min(CHUNK, options.batches - start)
+            chosen = [(*next(places), bundle_golden.random_batch(generator)) for _ in range(size)]
+            tables.append(bundle_golden.table_of(chosen, bundle_golden.CONFIGS))
+            expected = bundle.predict(read.fitted_by_route(), tables[-1])
+            found = compare(ask_go(program, options.bundle.resolve(), chosen, Path(folder)), expected, names)
+            worst = {name: worst[name] + found[name] if name == "margins_off" else max(worst[name], found[name]) for name in worst}
+            print(f"{start + size} batches: {worst}", flush=True)
+    speed = rows_per_second(read, pd.concat([*tables] * max(1, 200_000 // options.batches), ignore_index=True))
+    print(f"Bundle.predict: {speed:,.0f} rows/s")
+    return int(worst["features"] > 1e-6 or worst["us"] > 1e-5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
