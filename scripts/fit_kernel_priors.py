@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3 import catalog
+from h3 import catalog, physics
 
 H100 = catalog.hardware("H100")
 BANDWIDTH_BYTES_US = H100.memory_bandwidth_bytes_s / 1e6
@@ -62,12 +62,18 @@ def prefill_attention(folder: Path) -> None:
 
 
 def all_reduce(folder: Path) -> None:
-    """All-reduce in CUDA graphs: latency and share of NVLink bandwidth, messages of 64 kB to 2 MB."""
-    table = read(folder, "all_reduce").query("backend == 'vllm_graph' and 65536 <= message_size * 2 <= 4194304")
+    """All-reduce in CUDA graphs, messages of up to 4 MB: latency and share of NVLink bandwidth of one and of two shots."""
+    table = read(folder, "all_reduce").query("backend == 'vllm_graph' and message_size * 2 <= 4194304")
     # message_size counts bfloat16 elements (aiconfigurator's collector), so a message has twice as many bytes.
-    wire = 2.0 * (table["num_gpus"] - 1) / table["num_gpus"] * table["message_size"] * 2
-    floor, per_byte = relative_fit([np.ones(len(table)), wire.to_numpy()], table["us"].to_numpy())
-    print(f"all-reduce: {floor:.2f} us + wire bytes at {1e6 / per_byte / H100.nvlink_bandwidth_bytes_s:.2f} of NVLink")
+    table = table.assign(tensor_parallelism=table["num_gpus"], message_bytes=table["message_size"] * 2.0)
+    two = physics.two_shot(table, table["message_bytes"].to_numpy())
+    wire = physics.all_reduce_wire_bytes(table, table["message_bytes"].to_numpy())
+    ranks, us, one = table["num_gpus"].to_numpy(float), table["us"].to_numpy(), np.ones(len(table))
+    latency, per_byte = relative_fit([one[~two], wire[~two]], us[~two])
+    print(f"one-shot all-reduce: {latency:.2f} us + wire bytes at {1e6 / per_byte / H100.nvlink_bandwidth_bytes_s:.2f} of NVLink")
+    latency, rank, per_byte = relative_fit([one[two], ranks[two], wire[two]], us[two])
+    share = 1e6 / per_byte / H100.nvlink_bandwidth_bytes_s
+    print(f"two-shot all-reduce: {latency:.2f} us + {rank:.2f} us a rank + wire bytes at {share:.2f} of NVLink")
 
 
 def experts(folder: Path) -> None:

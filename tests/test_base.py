@@ -18,7 +18,7 @@ from h3.models import base
 from h3.models.protocol import digest
 
 DENSE = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
-DIVERSE = ["llama-2-7b", "llama-2-70b", "mixtral-8x7b-v0-1"]
+DIVERSE = ["llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1"]
 # Half a scale off the prior, up and down in turn.
 TRUTH = {name: prior + (0.5 if index % 2 else -0.5) * scale for index, (name, (prior, scale)) in enumerate(base.PRIOR.items())}
 
@@ -40,7 +40,7 @@ def error(fitted, table):
     return metrics.mape(fitted.predict(folds.without_targets(table)), table["period_us"].to_numpy())
 
 
-def test_known_coefficients_are_recovered_from_three_diverse_models():
+def test_known_coefficients_are_recovered_from_four_diverse_models():
     fitted = base.fit(served(DIVERSE), "period_us", strength=1e-12)
     assert dict(zip(physics.TERMS, fitted.coefficients, strict=True)) == pytest.approx(TRUTH, rel=0.01)
 

@@ -150,7 +150,7 @@ def test_writing_replaces_a_bundle_and_nothing_else(written, fitted, tmp_path):
 
 
 def test_a_copy_is_the_bundle_byte_for_byte(written, tmp_path):
-    copy = bundle.copy(bundle.read(written), tmp_path / "copy")
+    copy = bundle.copy(written, tmp_path / "copy")
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == {path.name: path.read_bytes() for path in written.iterdir()}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from h3 import bundle, catalog, predict
+from h3 import bundle, bundle_golden, catalog, predict
 from h3.batch import Deployment, step_table
 from h3.errors import InputError
 from h3.predict import PredictConfig
@@ -83,10 +83,19 @@ def test_a_question_far_outside_names_the_features_and_rests_on_the_base(config,
     assert "kv_to_weights: " in said
 
 
-def test_a_question_inside_says_so(config, read):
-    answer = predict.predict(PredictConfig(config=config, batch=32, context=700), read)
+def test_a_question_inside_says_so(tmp_path, read):
+    (tmp_path / "known.json").write_text(json.dumps(bundle_golden.CONFIGS["llama-2-7b"]))
+    answer = predict.predict(PredictConfig(config=str(tmp_path / "known.json"), batch=32, context=700), read)
     assert answer["trust"][0] == 1
     assert "every row lies inside" in predict.report(answer, read)
+
+
+def test_a_deployment_that_the_trees_do_not_serve_gets_the_base_and_is_told(config, read):
+    answer = predict.predict(PredictConfig(config=config, batch=32, context=700), read)
+    assert (answer["trust"][0], answer["correction"][0], answer["outside"][0]) == (0, 1, "deployment")
+    said = predict.report(answer, read)
+    assert "1 of 1 rows lie outside the range" in said
+    assert "the physical base answers alone" in said
 
 
 def test_too_many_combinations_are_refused(config, read):

@@ -200,14 +200,26 @@ def test_a_champion_of_other_data_is_evaluated_again_on_the_new(world, opened, m
 
 def test_trees_are_used_only_if_most_folds_wanted_some():
     chosen = ((0, 3), (0, 3), (8, 1), (16, 2))
-    folds = [{"n_estimators": rounds, "max_depth": depth, "reg_lambda": 10.0 * depth} for rounds, depth in chosen]
+    folds = [tuned("lowo", n_estimators=rounds, max_depth=depth, reg_lambda=10.0 * depth) for rounds, depth in chosen]
     assert promote.consensus(folds) == {"n_estimators": 0, "max_depth": 1, "reg_lambda": 15.0}
     assert promote.consensus(folds[1:])["n_estimators"] == 8
 
 
+def tuned(kind, **params):
+    return {"kind": kind, "params": params}
+
+
+def test_trees_tested_on_workloads_ship_for_known_deployments_unless_held_out_models_wanted_some_too():
+    workloads = [tuned("lowo", n_estimators=rounds, known_only=True) for rounds in (24, 48, 96)]
+    none, some = tuned("lomo", n_estimators=0, known_only=False), tuned("lomo", n_estimators=16, known_only=False)
+    assert promote.consensus([none, none, some, *workloads]) == {"n_estimators": 48, "known_only": True}
+    assert promote.consensus([none, some, some, *workloads]) == {"n_estimators": 16, "known_only": False}
+    assert promote.consensus([none, none]) == {"n_estimators": 0, "known_only": False}
+
+
 def test_without_trees_anywhere_the_parameters_are_those_of_the_folds():
     same = {"n_estimators": 0, "max_depth": 3, "reg_lambda": 10.0}
-    assert promote.consensus([same] * 8) == same
+    assert promote.consensus([tuned("lomo", **same), tuned("lowo", **same)] * 4) == same
 
 
 def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) -> promote.Candidate:

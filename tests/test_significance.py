@@ -77,6 +77,14 @@ def test_nothing_in_common_is_refused():
         significance.compare(predictions([1, 2], "a"), predictions([1, 2], "b"))
 
 
-def test_the_table_has_a_row_a_rival_where_both_have_predictions():
-    found = significance.table({("f", "ours"): predictions([1, 1]), ("f", "x"): predictions([2, 2]), ("g", "x"): predictions([2])}, "ours")
-    assert [(row["fold"], row["predictor"], row["verdict"]) for row in found] == [("f", "x", "better")]
+def test_the_table_has_a_row_a_rival_that_has_predictions_in_their_order():
+    rivals = {"x": lambda: predictions([2, 2]), "absent": lambda: None, "a": lambda: predictions([0, 0])}
+    found = significance.table(predictions([1, 1]), rivals)
+    assert [(row["predictor"], row["verdict"]) for row in found] == [("x", "better"), ("a", "worse")]
+
+
+def test_steps_with_equal_keys_are_told_apart_by_their_order_whatever_else_differs():
+    twice = predictions([1, 3]).assign(step_id=0)
+    found = significance.paired(twice, pd.concat([twice.assign(ape=5.0), predictions([9]).assign(step_id=7)]))
+    assert found["ape_ours"].tolist() == [1, 3]
+    assert found["ape_rival"].tolist() == [5, 5]

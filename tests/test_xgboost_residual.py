@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from h3 import features, folds
 from h3.errors import InputError
-from h3.models import base, registry, xgboost_residual
+from h3.models import base, registry, restore, xgboost_residual
 from h3.models.protocol import Context, digest
-from h3.models.xgboost_residual import Params, Support, XGBoostResidual
+from h3.models.support import Support
+from h3.models.xgboost_residual import Params, XGBoostResidual
 
 MODELS = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 PARAMS = Params(n_estimators=12, max_depth=3, learning_rate=0.2, min_child_weight=1.0, reg_lambda=1.0)
@@ -156,19 +158,40 @@ SEEN = pd.DataFrame({"varied": [1.0, 3.0, 2.0], "constant": [5.0, 5.0, 5.0]}, dt
 ])
 def test_trust_is_one_inside_the_training_ranges_and_gone_a_width_outside(varied, constant, trust):
     row = pd.DataFrame({"varied": [varied], "constant": [constant]}, dtype=np.float32)
-    assert Support.of(SEEN).trust(row)[0] == pytest.approx(trust)
+    support = Support.of(SEEN, TRAIN, known_only=False)
+    assert support.trust(row, TRAIN[:1])[0] == pytest.approx(trust)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=10), st.data())
 def test_training_rows_are_trusted_and_trust_falls_with_distance(rows, data):
     matrix = pd.DataFrame(rows, columns=list("abc"), dtype=np.float32)
-    support = Support.of(matrix)
-    assert (support.trust(matrix) == 1).all()
+    steps = pd.concat([TRAIN[:1]] * len(matrix), ignore_index=True)
+    support = Support.of(matrix, steps, known_only=data.draw(st.booleans()))
+    assert (support.trust(matrix, steps) == 1).all()
     far = matrix.assign(a=matrix["a"] + np.float32(data.draw(st.floats(1, 1e5, width=32))))
     farther = far.assign(a=far["a"] + np.float32(1e5))
-    assert (support.trust(farther) <= support.trust(far)).all()
-    assert ((support.trust(far) >= 0) & (support.trust(far) <= 1)).all()
+    assert (support.trust(farther, steps) <= support.trust(far, steps)).all()
+    assert ((support.trust(far, steps) >= 0) & (support.trust(far, steps) <= 1)).all()
+
+
+@pytest.mark.parametrize("change", [{"tensor_parallelism": 8}, {"hardware": "A100"}, {"num_layers": 17}, {"bytes_per_parameter": 1.0}])
+def test_trees_for_known_deployments_are_silent_on_another_one_and_speak_on_an_alias(change):
+    fitted = XGBoostResidual(replace(PARAMS, known_only=True)).fit(TRAIN, Context(group="workload"))
+    inputs = folds.without_targets(TRAIN)
+    assert np.abs(fitted.margin(inputs)).max() > 0.05
+    assert fitted.margin(inputs.assign(hardware="h100-sxm")) == pytest.approx(fitted.margin(inputs), abs=0)
+    changed = inputs.assign(**change)
+    assert np.array_equal(fitted.predict(changed), fitted.predict_base(changed))
+    assert np.abs(XGBoostResidual(PARAMS).fit(TRAIN, Context()).margin(changed)).max() > 0
+
+
+def test_trees_for_known_deployments_survive_writing_and_reading():
+    fitted = XGBoostResidual(replace(PARAMS, known_only=True)).fit(TRAIN, Context(group="workload"))
+    read = restore.from_description(json.loads(json.dumps(fitted.describe())))
+    inputs = folds.without_targets(TRAIN)
+    both = pd.concat([inputs, inputs.assign(tensor_parallelism=8)], ignore_index=True)
+    assert np.array_equal(read.predict(both), fitted.predict(both))
 
 
 def test_the_learning_curve_starts_at_the_base_alone_and_ends_where_the_full_fit_does():

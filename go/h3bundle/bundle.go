@@ -110,6 +110,10 @@ func (b *Bundle) Kernel(d Deployment) (*Kernel, error) {
 	model := b.manifest.Models[route]
 	k := &Kernel{booster: b.boosters[route], overheads: b.manifest.Overheads}
 	k.physics = newPhysics(d.Architecture, float64(d.TensorParallelism), b.manifest.Hardware[name], &b.manifest.Constants)
+	k.trusted = 1
+	if !model.serves(known(d.Architecture, d.TensorParallelism, name)) {
+		k.trusted = 0
+	}
 	copy(k.coefficients[:], model.Coefficients)
 	for i, feature := range b.manifest.Features {
 		k.features = append(k.features, selected{featureIndex[feature.Name], newRange(model.Support.Low[i], model.Support.High[i])})

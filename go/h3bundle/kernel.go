@@ -41,6 +41,7 @@ type Kernel struct {
 	features     []selected
 	booster      *booster
 	overheads    Overheads
+	trusted      float64 // 0: the trees were not tested on this deployment, else 1
 }
 
 // Prediction is a period and what it is made of: us = base x exp(trust x margin), base = sum of Parts (us by term).
@@ -71,7 +72,7 @@ func (k *Kernel) Evaluate(c *Composition) Prediction {
 		outside = max(outside, max(chosen.span.low-x, x-chosen.span.high)/chosen.span.width)
 	}
 	p.NumFeatures = len(k.features)
-	p.Trust = 1 - min(1, outside)
+	p.Trust = (1 - min(1, outside)) * k.trusted
 	p.Margin = k.booster.margin((*row)(&p.Features))
 	p.US = p.BaseUS * math.Exp(p.Trust*float64(p.Margin))
 	return p

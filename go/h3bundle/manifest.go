@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 )
 
 const (
@@ -36,8 +37,13 @@ type constants struct {
 	TileQueries         float64   `json:"attention_tile_queries"`
 	GEMMEfficiency      float64   `json:"gemm_efficiency"`
 	AttentionEfficiency float64   `json:"attention_efficiency"`
-	AllReduceLatencyUS  float64   `json:"all_reduce_latency_us"`
-	AllReduceEfficiency float64   `json:"all_reduce_efficiency"`
+	OneShotLatencyUS    float64   `json:"one_shot_latency_us"`
+	OneShotEfficiency   float64   `json:"one_shot_efficiency"`
+	TwoShotLatencyUS    float64   `json:"two_shot_latency_us"`
+	TwoShotRankUS       float64   `json:"two_shot_rank_us"`
+	TwoShotEfficiency   float64   `json:"two_shot_efficiency"`
+	TwoShotFewRanks     float64   `json:"two_shot_few_ranks"`
+	TwoShotBytes        []float64 `json:"two_shot_bytes"`
 	GraphBatchSizes     []float64 `json:"graph_batch_sizes"`
 }
 
@@ -53,7 +59,42 @@ type modelEntry struct {
 	Support      struct {
 		Low  []float32 `json:"low"`
 		High []float32 `json:"high"`
+		// Deployments that the trees serve; nil: any.
+		Deployments []knownDeployment `json:"deployments"`
 	} `json:"support"`
+}
+
+// knownDeployment is a deployment as h3's step table has it.
+type knownDeployment struct {
+	Hardware          string  `json:"hardware"`
+	TensorParallelism float64 `json:"tensor_parallelism"`
+	NumLayers         float64 `json:"num_layers"`
+	HiddenSize        float64 `json:"hidden_size"`
+	NumHeads          float64 `json:"num_heads"`
+	NumKVHeads        float64 `json:"num_kv_heads"`
+	HeadDim           float64 `json:"head_dim"`
+	VocabSize         float64 `json:"vocab_size"`
+	DenseFFNSize      float64 `json:"dense_ffn_size"`
+	NumMoELayers      float64 `json:"num_moe_layers"`
+	NumExperts        float64 `json:"num_experts"`
+	ExpertsPerToken   float64 `json:"experts_per_token"`
+	ExpertFFNSize     float64 `json:"expert_ffn_size"`
+	SharedFFNSize     float64 `json:"shared_ffn_size"`
+	BytesPerParameter float64 `json:"bytes_per_parameter"`
+}
+
+// known describes a deployment; hardware by its name in the manifest's table.
+func known(a Architecture, tensorParallelism int, hardware string) knownDeployment {
+	return knownDeployment{
+		hardware, float64(tensorParallelism), float64(a.NumLayers), float64(a.HiddenSize), float64(a.NumHeads), float64(a.NumKVHeads),
+		float64(a.HeadDim), float64(a.VocabSize), float64(a.DenseFFNSize), float64(a.NumMoELayers), float64(a.NumExperts),
+		float64(a.ExpertsPerToken), float64(a.ExpertFFNSize), float64(a.SharedFFNSize), a.BytesPerParameter,
+	}
+}
+
+// serves says whether a model's trees were tested on a deployment.
+func (m *modelEntry) serves(d knownDeployment) bool {
+	return m.Support.Deployments == nil || slices.Contains(m.Support.Deployments, d)
 }
 
 type manifest struct {
@@ -163,10 +204,16 @@ func (m *manifest) checkNumbers() error {
 	checks := []bounded{
 		{"activation_bytes", c.ActivationBytes, 0.125, 16}, {"kv_bytes", c.KVBytes, 0.125, 16},
 		{"attention_tile_queries", c.TileQueries, 1, 65536}, {"gemm_efficiency", c.GEMMEfficiency, 0.001, 1},
-		{"attention_efficiency", c.AttentionEfficiency, 0.001, 1}, {"all_reduce_latency_us", c.AllReduceLatencyUS, 0, 1e6},
-		{"all_reduce_efficiency", c.AllReduceEfficiency, 0.001, 1}, {"queueing_us", o.QueueingUS, 0, maxNumber},
+		{"attention_efficiency", c.AttentionEfficiency, 0.001, 1}, {"one_shot_latency_us", c.OneShotLatencyUS, 0, 1e6},
+		{"one_shot_efficiency", c.OneShotEfficiency, 0.001, 1}, {"two_shot_latency_us", c.TwoShotLatencyUS, 0, 1e6},
+		{"two_shot_rank_us", c.TwoShotRankUS, 0, 1e6}, {"two_shot_efficiency", c.TwoShotEfficiency, 0.001, 1},
+		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
+		{"queueing_us", o.QueueingUS, 0, maxNumber},
 		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
 		{"number of graph_batch_sizes", float64(len(c.GraphBatchSizes)), 1, 4096},
+	}
+	for _, size := range c.TwoShotBytes {
+		checks = append(checks, bounded{"two_shot_bytes", size, 0, maxNumber})
 	}
 	low := 1.0
 	for _, size := range c.GraphBatchSizes {

@@ -94,17 +94,21 @@ func (c *Composition) PrefillAttendedTokens() float64 { return c.prefillAttended
 // physics holds what h3's physics.py computes from a deployment alone. Orders of operations follow physics.py, and products
 // are rounded before they are added (float64(a*b)+c), so that no processor fuses them and the last bit is the same.
 type physics struct {
-	bytesPerParameter, ranks                    float64
-	attention, dense, moeLayers, experts, topK  float64 // weights of all layers' attention and dense FFNs; expert counts
-	threeHidden, expertFFN, sharedFFN, head     float64
-	bandwidth, peak, attentionPeak              float64 // bytes/us, FLOP/us
-	active, weightsDenseUS                      float64
-	kvBytesPerToken, tileQueries, flopsPerPair  float64
-	efficiency, latencyUS, allReduces           float64
-	wireRatio, hidden, activationBytes, linkPer float64
-	waveLayers, kvHeads, sms, layers            float64
-	padding                                     []float64 // decode tokens → share of the CUDA-graph batch that holds them
+	bytesPerParameter, ranks                   float64
+	attention, dense, moeLayers, experts, topK float64 // weights of all layers' attention and dense FFNs; expert counts
+	threeHidden, expertFFN, sharedFFN, head    float64
+	bandwidth, peak, attentionPeak             float64 // bytes/us, FLOP/us
+	active, weightsDenseUS                     float64
+	kvBytesPerToken, tileQueries, flopsPerPair float64
+	efficiency, allReduces                     float64
+	hidden, activationBytes, twoShotBytes      float64
+	waveLayers, kvHeads, sms, layers           float64
+	oneShot, twoShot                           allReduce
+	padding                                    []float64 // decode tokens → share of the CUDA-graph batch that holds them
 }
+
+// allReduce is one algorithm's time: latency, messages' worth of bytes on the wire, bytes/us.
+type allReduce struct{ latencyUS, messages, bandwidth float64 }
 
 func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics {
 	layers, moe, hidden := float64(a.NumLayers), float64(a.NumMoELayers), float64(a.HiddenSize)
@@ -114,9 +118,9 @@ func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics
 		attention: layers * (hidden * headDim * (float64(2*heads) + float64(2*kvHeads))), dense: (layers - moe) * float64(a.DenseFFNSize),
 		threeHidden: 3 * hidden, expertFFN: float64(a.ExpertFFNSize), sharedFFN: float64(a.SharedFFNSize), head: hidden * float64(a.VocabSize),
 		bandwidth: h.MemoryBandwidthBytesS / 1e6, peak: h.PeakBF16FLOPs / 1e6, attentionPeak: h.PeakBF16FLOPs / 1e6 * c.AttentionEfficiency,
-		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency, latencyUS: c.AllReduceLatencyUS, hidden: hidden,
-		activationBytes: c.ActivationBytes, linkPer: h.NVLinkBandwidthBytesS / 1e6 * c.AllReduceEfficiency,
-		wireRatio: 2 * (ranks - 1) / ranks, kvHeads: math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
+		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency, hidden: hidden,
+		activationBytes: c.ActivationBytes,
+		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
 		padding: padding(c.GraphBatchSizes),
 	}
 	if a.BytesPerParameter <= 1 {
@@ -124,6 +128,16 @@ func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics
 	}
 	if ranks > 1 {
 		p.allReduces = 2 * layers
+	}
+	link := h.NVLinkBandwidthBytesS / 1e6
+	p.oneShot = allReduce{c.OneShotLatencyUS, ranks - 1, link * c.OneShotEfficiency}
+	p.twoShot = allReduce{c.TwoShotLatencyUS + float64(c.TwoShotRankUS*ranks), 2 * (ranks - 1) / ranks, link * c.TwoShotEfficiency}
+	p.twoShotBytes = c.TwoShotBytes[1]
+	if ranks <= c.TwoShotFewRanks {
+		p.twoShotBytes = c.TwoShotBytes[0]
+	}
+	if ranks <= 2 {
+		p.twoShotBytes = math.Inf(1)
 	}
 	if a.NumKVHeads < a.NumHeads {
 		p.waveLayers = layers
@@ -180,8 +194,11 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	kv := p.kvBytesPerToken * (float64(c.DecodeKVTokens) + max(attended/p.tileQueries, c.PrefillKVTokens+prefill)) / p.bandwidth
 	excess := max(0, compute/p.efficiency-weights)
 	attention := p.flopsPerPair * attended / p.attentionPeak
-	wire := p.wireRatio * tokens * p.hidden * p.activationBytes
-	reduce := p.allReduces * (p.latencyUS + wire/p.linkPer)
+	message, shots := tokens*p.hidden*p.activationBytes, &p.oneShot
+	if message >= p.twoShotBytes {
+		shots = &p.twoShot
+	}
+	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
 	*terms = [numTerms]float64{
 		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms,
 		p.layers, p.moeLayers, requests, 1,

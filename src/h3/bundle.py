@@ -12,22 +12,22 @@ MoE has its own, booster_moe.json (XGBoost's JSON), golden.json (bundle_golden.p
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 
-from h3 import bundle_golden, bundle_json, bundle_manifest, physics
+from h3 import bundle_files, bundle_golden, bundle_json, bundle_manifest, features, physics
+from h3.bundle_files import MANIFEST, MANIFEST_DIGEST, Files
 from h3.bundle_manifest import Overheads
 from h3.errors import InputError
 from h3.models.xgboost_residual import FittedResidual
 
-MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
+
+class OtherPhysics(InputError):
+    """The bundle's files are whole, but this version of h3 computes with other physics than they were made with."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,8 @@ def _by_route(fitted_by_route: dict[str, FittedResidual], table: pd.DataFrame, o
 
 
 def _numbers(fitted: FittedResidual, table: pd.DataFrame) -> pd.DataFrame:
-    matrix = fitted.inputs_matrix(table)
-    margin = fitted.booster.predict(xgb.DMatrix(matrix)) if len(matrix) else np.zeros(0, np.float32)
-    base_us, trust = fitted.predict_base(table), fitted.support.trust(matrix) if len(matrix) else np.zeros(0)
-    return matrix.assign(base_us=base_us, trust=trust, margin=margin, us=base_us * np.exp(trust * margin.astype(float)))
+    numbers = fitted.numbers(table)
+    return numbers.features.assign(base_us=numbers.base_us, trust=numbers.trust, margin=numbers.margin, us=numbers.us)
 
 
 def write(fitted_by_route: dict[str, FittedResidual], path: str | Path, provenance: dict, overheads: Overheads) -> Path:
@@ -95,61 +93,61 @@ def write(fitted_by_route: dict[str, FittedResidual], path: str | Path, provenan
     manifest["files"] = {name: {"sha256": bundle_json.sha256(data), "bytes": len(data)} for name, data in files.items()}
     files[MANIFEST] = (json.dumps(bundle_manifest.check(manifest, MANIFEST), indent=1) + "\n").encode()
     files[MANIFEST_DIGEST] = f"{bundle_json.sha256(files[MANIFEST])}  {MANIFEST}\n".encode()
-    return _write_folder(files, Path(path))
+    return bundle_files.write_folder(files, Path(path))
 
 
-def copy(bundle: Bundle, path: str | Path) -> Path:
-    """Write the files of a bundle to another folder, byte for byte, whole or not at all; its path."""
-    names = [MANIFEST, MANIFEST_DIGEST, *bundle.manifest["files"]]
-    return _write_folder({name: bundle_json.read_bytes(bundle.path / name) for name in names}, Path(path))
+def copy(source: str | Path, path: str | Path) -> Path:
+    """Write the files of the bundle in folder `source` to another folder, byte for byte, whole or not at all; its path.
 
-
-def _write_folder(files: dict[str, bytes], path: Path) -> Path:
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / MANIFEST).is_file())):
-        raise InputError(f"{path}: exists and is not a bundle; expected a new folder, an empty one or a bundle to replace")
-    scratch, old = path.with_name(f".{path.name}.{os.getpid()}.new"), path.with_name(f".{path.name}.{os.getpid()}.old")
-    try:
-        scratch.mkdir(parents=True)
-        for name, data in files.items():
-            (scratch / name).write_bytes(data)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a folder that can be written") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-    return path
+    The files' digests are checked, nothing is evaluated: also a bundle of other physics is copied.
+    """
+    return bundle_files.write_folder(bundle_files.inspect(source).data, Path(path))
 
 
 def read(path: str | Path) -> Bundle:
-    """A bundle with its digests, versions and trees checked; raises InputError naming the file and what is wrong with it."""
-    path = Path(path)
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; expected a bundle")
-    data = bundle_json.read_bytes(path / MANIFEST)
-    said = bundle_json.read_bytes(path / MANIFEST_DIGEST)[:64].decode(errors="replace")
-    digest = bundle_json.sha256(data)
-    if digest != said:
-        raise InputError(f"{path / MANIFEST}: sha256 {digest}; expected {said}, as {MANIFEST_DIGEST} says")
-    manifest = bundle_manifest.check(bundle_json.parse(data, str(path / MANIFEST)), str(path / MANIFEST))
-    files = {name: _checked_bytes(path / name, entry) for name, entry in manifest["files"].items()}
+    """A bundle with its digests, versions and trees checked; raises InputError naming the file and what is wrong with it.
+
+    Raises OtherPhysics, an InputError, for one that only another version of h3 can evaluate.
+    """
+    files = bundle_files.inspect(path)
+    difference = _other_physics(files.manifest)
+    if difference:
+        made = files.manifest.get("provenance")
+        commit = str(made.get("commit") or "unknown")[:12] if isinstance(made, dict) else "unknown"
+        raise OtherPhysics(
+            f"{files.path / MANIFEST}: {difference}, as this version of h3 computes: evaluate it with the version that made it "
+            f"(commit {commit}); export and rollback copy it as it is"
+        )
+    return _evaluable(files)
+
+
+def _evaluable(files: Files) -> Bundle:
+    manifest = bundle_manifest.check(files.manifest, str(files.path / MANIFEST))
     models = {}
     for name, model in manifest["models"].items():
-        where = str(path / model["booster"])
-        models[name] = bundle_manifest.restore_model(manifest, name, bundle_json.parse(files[model["booster"]], where), where)
-    return Bundle(manifest, models, digest, path)
+        where = str(files.path / model["booster"])
+        models[name] = bundle_manifest.restore_model(manifest, name, bundle_json.parse(files.data[model["booster"]], where), where)
+    return Bundle(manifest, models, files.digest, files.path)
 
 
-def _checked_bytes(path: Path, entry: dict) -> bytes:
-    data = bundle_json.read_bytes(path)
-    if len(data) != entry["bytes"]:
-        raise InputError(f"{path}: {len(data)} bytes; the manifest says {entry['bytes']}")
-    digest = bundle_json.sha256(data)
-    if digest != entry["sha256"]:
-        raise InputError(f"{path}: sha256 {digest}; the manifest says {entry['sha256']}")
-    return data
+def _other_physics(manifest: dict) -> str:
+    """The first of format, terms, constants, hardware and features that is not this version's, found and expected; "" if none."""
+    version = bundle_manifest.FORMAT_VERSION
+    if manifest["format_version"] != version:
+        return f"format version {manifest['format_version']}; expected {version}"
+    own = {"terms": list(physics.TERMS), "constants": bundle_manifest.constants(), "hardware": bundle_manifest.hardware()}
+    for key, value in own.items():
+        if manifest.get(key) != value:
+            return f"{key}: {bundle_manifest._difference(manifest.get(key), value)}"
+    formulas = {entry["name"]: entry["formula"] for entry in features.manifest(bundle_manifest.FEATURE_SET)}
+    told = manifest.get("features")
+    for entry in told if isinstance(told, list) else []:
+        name, formula = (entry.get("name"), entry.get("formula")) if isinstance(entry, dict) else (None, None)
+        if name not in formulas:
+            return f"unknown feature {str(name)[:80]!r}; expected some of {', '.join(formulas)}"
+        if formula != formulas[name]:
+            return f"features: {name}: {str(formula)[:120]}; expected {formulas[name]}"
+    return ""
 
 
 def verify(path: str | Path) -> dict:

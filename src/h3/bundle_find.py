@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from h3 import bundle, track
+from h3 import bundle, bundle_files, registry, track
 from h3.bundle import Bundle
-from h3.config import Strict, TrackingConfig
+from h3.config import SourceConfig, Strict, TrackingConfig
 from h3.errors import InputError
 from h3.models import restore
 from h3.models.xgboost_residual import FittedResidual
@@ -32,26 +32,37 @@ def name_model(arguments: list[str]) -> list[str]:
     return [re.sub(r"^model=(['\"]?)([^'\"]*)\1$", r"model.name='\2'", argument) for argument in arguments]
 
 
-def find(model: str) -> Bundle:
+def find(model: str, tracking: TrackingConfig | None = None) -> Bundle:
     """The bundle in that folder, or of that version or alias of the registry; raises InputError if there is none."""
+    return bundle.read(folder(model, tracking))
+
+
+def folder(model: str, tracking: TrackingConfig | None = None) -> Path:
+    """The folder of that bundle, unread; that of a version is downloaded. Raises InputError if there is none."""
     if Path(model).is_dir():
-        return bundle.read(model)
+        return Path(model)
     if "/" in model or model.startswith("."):
-        raise InputError(f"model={model}: no such folder; expected a bundle, or a version or alias of the registry such as champion")
-    try:
-        registry = importlib.import_module("h3.registry")
-    except ModuleNotFoundError:
-        raise InputError(f"model={model}: no registry here; expected the folder of a bundle") from None
-    return registry.load(model)
+        return bundle_files.inspect(model).path  # there, if a killed export left it beside its place
+    return registry.folder(model, tracking)
 
 
-def from_run(run_id: str, tracking: TrackingConfig) -> tuple[FittedResidual, dict]:
-    """The fit that a tracked fold run learned, and its provenance; raises InputError if the run holds no such fit."""
+@dataclass(frozen=True)
+class FoldFit:
+    """The fit that a tracked fold run learned, its provenance, its source and the experiments that it held out."""
+
+    fitted: FittedResidual
+    provenance: dict
+    source: SourceConfig
+    held_out: set[str]
+
+
+def from_run(run_id: str, tracking: TrackingConfig) -> FoldFit:
+    """What a tracked fold run learned; raises InputError if the run holds no such fit."""
     store = track.open_store(tracking.uri, tracking.experiment)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         try:
             run = store.client.get_run(run_id)
-            content = json.loads(Path(store.client.download_artifacts(run_id, "fit.json", folder)).read_text())
+            content = json.loads(Path(store.client.download_artifacts(run_id, "fit.json", scratch)).read_text())
         except Exception as error:  # whatever the store raises
             raise InputError(f"run {run_id}: {str(error).splitlines()[0]}; expected a fold run with fit.json") from None
     params, metrics = run.data.params, run.data.metrics
@@ -60,4 +71,10 @@ def from_run(run_id: str, tracking: TrackingConfig) -> tuple[FittedResidual, dic
         "data_digest": params.get("data_digest", "unknown"), "commit": run.data.tags.get("git_commit", "unknown"), "folds": [fold],
         "note": f"one fold's fit: {params.get('holdout')} was held out",
     }
-    return restore.from_description(content, f"run {run_id}: fit.json"), provenance
+    return FoldFit(restore.from_description(content, f"run {run_id}: fit.json"), provenance, *_recorded(run_id))
+
+
+def _recorded(run_id: str) -> tuple[SourceConfig, set[str]]:
+    """Source and held-out experiments that a run of the open store recorded; raises InputError if it did not."""
+    held_out = {entry["experiment"] for entry in track.load_json(run_id, "result.json").get("experiments", [])}
+    return SourceConfig.model_validate(track.load_config(run_id)["source"]), held_out

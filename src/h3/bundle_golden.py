@@ -58,9 +58,16 @@ CONFIGS = {
 EDGE_DEPLOYMENTS = (("llama-2-7b", 1), ("mixtral-8x7b", 8), ("llama-2-70b", 8), ("fine-experts-30b", 4), ("nested-interleaved", 8))
 
 
+# The study's own, on H100: trees may serve no others.
+KNOWN_DEPLOYMENTS = (("llama-2-7b", 1), ("llama-2-70b", 4), ("codellama-34b", 2), ("mixtral-8x7b", 2))
+
+
 def deployments(generator: np.random.Generator) -> Iterator[tuple[str, int, str]]:
-    """Endless random deployments: config name, tensor parallelism, hardware."""
+    """Endless random deployments: config name, tensor parallelism, hardware; a third of them the study's own."""
     while True:
+        if generator.integers(3) == 0:
+            yield *KNOWN_DEPLOYMENTS[generator.integers(len(KNOWN_DEPLOYMENTS))], "H100"
+            continue
         name = list(CONFIGS)[generator.integers(len(CONFIGS))]
         heads = CONFIGS[name].get("text_config", CONFIGS[name])["num_attention_heads"]
         degrees = [degree for degree in (1, 2, 4, 8) if heads % degree == 0]

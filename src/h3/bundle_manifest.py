@@ -29,7 +29,8 @@ SCHEMA = Path(__file__).parent / "data" / "manifest.schema.json"
 FORMULA = "period_us = sum_i coefficients[i] * terms[i] * exp(trust(x) * sum(leaves(x))); x: features as float32; left iff x < threshold"
 TRUST = (
     "1 inside the range [low, high] that each feature had in training, falling linearly to 0 one range width (at least 2^-126) "
-    "outside, the least over all features; at 0 the base answers alone"
+    "outside, the least over all features; 0 for a deployment that `deployments` does not list (absent: any); at 0 the "
+    "base answers alone"
 )
 
 
@@ -83,7 +84,7 @@ def _model(fitted: FittedResidual, route: str) -> dict:
     return {
         "booster": BOOSTER_FILES[route], "trees": fitted.booster.num_boosted_rounds(),
         "coefficients": [float(value) for value in fitted.base.coefficients],
-        "support": {"low": fitted.support.low.tolist(), "high": fitted.support.high.tolist()},
+        "support": fitted.support.describe(),
     }
 
 
@@ -92,8 +93,11 @@ def constants() -> dict:
     return {
         "activation_bytes": physics.ACTIVATION_BYTES, "kv_bytes": physics.KV_BYTES,
         "attention_tile_queries": physics.ATTENTION_TILE_QUERIES, "gemm_efficiency": physics.GEMM_EFFICIENCY,
-        "attention_efficiency": physics.ATTENTION_EFFICIENCY, "all_reduce_latency_us": physics.ALL_REDUCE_LATENCY_US,
-        "all_reduce_efficiency": physics.ALL_REDUCE_EFFICIENCY, "graph_batch_sizes": [int(size) for size in physics.GRAPH_BATCH_SIZES],
+        "attention_efficiency": physics.ATTENTION_EFFICIENCY, "one_shot_latency_us": physics.ONE_SHOT_LATENCY_US,
+        "one_shot_efficiency": physics.ONE_SHOT_EFFICIENCY, "two_shot_latency_us": physics.TWO_SHOT_LATENCY_US,
+        "two_shot_rank_us": physics.TWO_SHOT_RANK_US, "two_shot_efficiency": physics.TWO_SHOT_EFFICIENCY,
+        "two_shot_few_ranks": physics.TWO_SHOT_FEW_RANKS, "two_shot_bytes": list(physics.TWO_SHOT_BYTES),
+        "graph_batch_sizes": [int(size) for size in physics.GRAPH_BATCH_SIZES],
     }
 
 

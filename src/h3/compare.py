@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
@@ -24,6 +26,7 @@ from h3.errors import InputError
 from h3.models import registry
 from h3.track_read import FoldRun, Sweep
 
+PREDICTIONS = "predictions.parquet"
 Runs = dict[tuple[str, str], FoldRun]  # (fold, predictor) → run
 
 
@@ -54,10 +57,10 @@ def compare(config: CompareConfig) -> dict:
     runs, left_out = choose(every)
     content = judged(config, runs, every) | {"left_out": left_out, "provenance": provenance(sweep, every, digest)}
     content |= _beside(store, config, every, digest)
-    predictions = _predictions(runs)
+    predictions = _predictions(runs, config.model)
     content |= evidence(config.model, runs, predictions)
     content = plain(content)
-    paths = _write(content, {fold: frame for (fold, name), frame in predictions.items() if name == config.model}, Path(config.out))
+    paths = _write(content, predictions, Path(config.out))
     track_read.log_files(store, sweep.run_id, paths)
     return content
 
@@ -123,9 +126,15 @@ def judged(config: CompareConfig, runs: Runs, every: list[FoldRun]) -> dict:
     said = verdict.judge(rows, limits, failed)
     return {
         "hypothesis": said["hypothesis"], "sentence": said["sentence"], "model": config.model, "threshold": config.threshold,
-        "moe_threshold": config.moe_threshold, "refute": config.refute, "sees_held_out": registry.sees_held_out(config.model),
+        "moe_threshold": config.moe_threshold, "refute": config.refute, "sees_held_out": config.model in insiders(runs),
         "folds": said["folds"], "study": verdict.STUDY, "ours": _summary(said["folds"]), "predictors": predictors(runs, config.model),
     }
+
+
+def insiders(runs: Runs) -> set[str]:
+    """Predictors that were trained on held-out truth: registered so, or their run says so (it may be registered no more)."""
+    registered = {name for name in registry.PREDICTORS if registry.sees_held_out(name)}
+    return registered | {name for (_, name), run in runs.items() if run.result.get("sees_held_out")}
 
 
 def _summary(folds: list[dict]) -> dict:
@@ -137,12 +146,12 @@ def _summary(folds: list[dict]) -> dict:
 
 def predictors(runs: Runs, model: str) -> list[dict]:
     """A row a predictor: MAPE of each fold (None: no result), means, whether it sees held-out truth; ours first, then by mean."""
-    rows = []
+    rows, inside = [], insiders(runs)
     for name in sorted({name for _, name in runs}):
         folds = {fold: runs[fold, name].result["mape"] if (fold, name) in runs else None for fold in verdict.NAMES}
         kinds = {kind: _mean([folds[each.fold] for each in verdict.EXPECTED if each.kind == kind]) for kind in ("lomo", "lowo")}
         rows.append({
-            "predictor": name, "sees_held_out": registry.sees_held_out(name), "folds": folds, "mean": _mean(list(folds.values())),
+            "predictor": name, "sees_held_out": name in inside, "folds": folds, "mean": _mean(list(folds.values())),
             "lomo_mean": kinds["lomo"], "lowo_mean": kinds["lowo"], "n_folds": sum(value is not None for value in folds.values()),
         })
     return sorted(rows, key=lambda row: (row["predictor"] != model, row["sees_held_out"], -row["n_folds"], row["mean"] or math.inf))
@@ -154,19 +163,24 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _predictions(runs: Runs) -> dict:
-    """(fold, predictor) → predictions of the eight folds, in the verdict's order of folds."""
-    found = {key: run.frame("predictions.parquet") for key, run in runs.items() if key[0] in verdict.NAMES}
-    order = sorted((key for key, frame in found.items() if frame is not None), key=lambda key: (verdict.NAMES.index(key[0]), key[1]))
-    return {key: found[key] for key in order}
+def _predictions(runs: Runs, model: str) -> dict[str, pd.DataFrame]:
+    """Fold → the model's predictions, in the verdict's order of folds; folds without are left out."""
+    found = {fold: runs[fold, model].frame(PREDICTIONS) for fold in verdict.NAMES if (fold, model) in runs}
+    return {fold: frame for fold, frame in found.items() if frame is not None}
 
 
-def evidence(model: str, runs: Runs, predictions: dict) -> dict:
+def evidence(model: str, runs: Runs, predictions: dict[str, pd.DataFrame]) -> dict:
     """Significance against each rival, diagnostics of each fold, stability of the rankings of every predictor with trees."""
-    rows = significance.table(predictions, model)
+    inside = insiders(runs)
+    rows = []
+    for fold, ours in predictions.items():
+        rivals = {
+            name: partial(run.frame, PREDICTIONS, significance.COLUMNS)
+            for (of, name), run in sorted(runs.items()) if of == fold and name != model
+        }
+        rows += [{"fold": fold, **row, "sees_held_out": row["predictor"] in inside} for row in significance.table(ours, rivals)]
     return {
-        "significance": [{**row, "sees_held_out": registry.sees_held_out(row["predictor"])} for row in rows],
-        "diagnostics": {fold: diagnostics.diagnose(frame) for (fold, name), frame in predictions.items() if name == model},
+        "significance": rows, "diagnostics": {fold: diagnostics.diagnose(frame) for fold, frame in predictions.items()},
         "stability": _stability(runs, model),
     }
 

@@ -2,7 +2,7 @@
 
     python -m h3.export model=champion out=dist/blis
     python -m h3.export verify=dist/blis
-    python -m h3.export format=trained_physics model=dist/blis model_config=config.json tp=2 hardware=H100
+    python -m h3.export format=trained_physics model=dist/blis model_config=config.json tp=2 hardware=H100 steps=steps.parquet
 """
 
 from __future__ import annotations
@@ -12,23 +12,17 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import bundle, bundle_find, catalog, cli, distil
+from h3 import bundle, bundle_files, bundle_find, bundle_overheads, catalog, cli, distil, schema
 from h3.batch import Deployment
 from h3.bundle_find import ModelName
-from h3.bundle_manifest import Overheads
+from h3.bundle_overheads import OverheadsConfig
 from h3.config import Strict, TrackingConfig, from_hydra
 from h3.distil import Distilled
-
-
-class OverheadsConfig(Strict):
-    """Constants of a request, us."""
-
-    queueing_us: float = Field(9300.0, ge=0, le=1e9)
-    post_decode_us: float = Field(1850.0, ge=0, le=1e9)
-    output_token_us: float = Field(0.0, ge=0, le=1e9)
+from h3.errors import InputError
 
 
 class ExportConfig(Strict):
@@ -39,6 +33,7 @@ class ExportConfig(Strict):
     verify: str | None = None
     format: Literal["bundle", "trained_physics"] = "bundle"
     model_config_path: str | None = Field(None, alias="model_config")
+    steps: str | None = None
     tp: int = Field(1, ge=1)
     hardware: str = "H100"
     overheads: OverheadsConfig = OverheadsConfig()
@@ -46,46 +41,67 @@ class ExportConfig(Strict):
 
 
 def export(config: ExportConfig) -> dict:
-    """Write the bundle of the model to `out` and verify it; the report of bundle.verify."""
+    """Write the bundle of the model to `out` and verify it; the report of `copy_verified`."""
     model = str(config.model.name)
-    if bundle_find.RUN_ID.fullmatch(model):
-        fitted, provenance = bundle_find.from_run(model, config.tracking)
-        path = bundle.write({"dense": fitted, "moe": fitted}, config.out, provenance, Overheads(**config.overheads.model_dump()))
-    else:
-        path = bundle.copy(bundle_find.find(model), config.out)
-    return bundle.verify(path)
+    if not bundle_find.RUN_ID.fullmatch(model):
+        return copy_verified(bundle_find.folder(model, config.tracking), config.out)
+    run = bundle_find.from_run(model, config.tracking)
+    overheads, origin = bundle_overheads.resolve(config.overheads, run.source, run.held_out)
+    bundle.write({"dense": run.fitted, "moe": run.fitted}, config.out, {**run.provenance, "overheads": origin}, overheads)
+    return bundle.verify(config.out)
 
 
-def trained_physics(config: ExportConfig) -> Distilled:
-    """The model distilled into BLIS's coefficients, for one deployment or for the four known models."""
-    found = bundle_find.find(str(config.model.name))
+def copy_verified(source: Path, out: str) -> dict:
+    """Copy a bundle and verify the copy: the report of bundle.verify.
+
+    A bundle of other physics is copied too; the report then has only `digest`, `bytes` and, in `not_evaluated`, the reason.
+    """
+    bundle.copy(source, out)
+    try:
+        return bundle.verify(out)
+    except bundle.OtherPhysics as error:
+        files = bundle_files.inspect(out)
+        return {"digest": files.digest, "bytes": sum(map(len, files.data.values())), "not_evaluated": str(error)}
+
+
+def trained_physics(config: ExportConfig) -> tuple[Distilled, pd.DataFrame | None]:
+    """The model distilled into BLIS's coefficients, for one deployment or for the four known models; errors on `steps`, if given."""
+    found = bundle_find.find(str(config.model.name), config.tracking)
     if config.model_config_path is None:
         deployments = distil.known_deployments(config.hardware)
     else:
         arch = catalog.read_hf_config(config.model_config_path)
         deployments = {f"tp{config.tp}": Deployment(arch, config.tp, config.hardware)}
-    return distil.distil(found.predict, deployments, found.overheads)
+    distilled = distil.distil(found.predict, deployments, found.overheads)
+    if config.steps is None:
+        return distilled, None
+    measured = distil.mape_on_steps(distilled.beta, found.predict, schema.read(Path(config.steps))[0], deployments)
+    if measured.empty:
+        raise InputError(f"steps={config.steps}: holds no step of {', '.join(deployments)}; expected a step table with some")
+    return distilled, measured
 
 
 def main(cfg: DictConfig) -> None:
     """One Hydra job."""
     config = from_hydra(cfg, ExportConfig)
     if config.verify is not None:
-        print(_verified(config.verify, bundle.verify(config.verify)))
+        print(describe(config.verify, bundle.verify(config.verify)))
     elif config.format == "bundle":
-        print(_verified(config.out, export(config)))
+        print(describe(config.out, export(config)))
     else:
-        text = distil.as_yaml(trained_physics(config))
+        text = distil.as_yaml(*trained_physics(config))
         print(text, end="")
         if config.out.endswith((".yaml", ".yml")):
             _write(text, Path(config.out))
 
 
-def _verified(path: str, report: dict) -> str:
-    return (
-        f"{path}: {report['vectors']} golden vectors agree (features {report['worst_feature']:.1e}, us {report['worst_us']:.1e} relative), "
-        f"{report['bytes'] / 1e6:.2f} MB, digest {report['digest'][:16]}"
-    )
+def describe(path: str, report: dict) -> str:
+    """The report of `copy_verified` or bundle.verify in one line."""
+    kept = f"{report['bytes'] / 1e6:.2f} MB, digest {report['digest'][:16]}"
+    if "not_evaluated" in report:
+        return f"{path}: digests agree, {kept}; not evaluated: {report['not_evaluated']}"
+    agree = f"features {report['worst_feature']:.1e}, us {report['worst_us']:.1e} relative"
+    return f"{path}: {report['vectors']} golden vectors agree ({agree}), {kept}"
 
 
 def _write(text: str, path: Path) -> None:

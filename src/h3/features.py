@@ -43,8 +43,8 @@ SCALE_FREE = (
 )
 
 
-def _scale_free(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    terms = physics.terms_us(table)
+def _scale_free(table: pd.DataFrame, terms: pd.DataFrame | None) -> dict[str, np.ndarray]:
+    terms = physics.terms_us(table) if terms is None else terms
     weights = terms["weights_us"].to_numpy()
     new, decode = physics.prefill_tokens(table), physics.decode_tokens(table)
     return {
@@ -67,12 +67,12 @@ class FeatureSet:
 
     name: str
     features: tuple[Feature, ...]
-    compute: Callable[[pd.DataFrame], dict[str, np.ndarray]]
+    compute: Callable[[pd.DataFrame, pd.DataFrame | None], dict[str, np.ndarray]]
 
 
 SETS = {
     "scale_free": FeatureSet("scale_free", SCALE_FREE, _scale_free),
-    "raw30": FeatureSet("raw30", tuple(Feature(*row) for row in feature_raw30.FEATURES), feature_raw30.compute),
+    "raw30": FeatureSet("raw30", tuple(Feature(*row) for row in feature_raw30.FEATURES), lambda table, _: feature_raw30.compute(table)),
 }
 
 
@@ -83,10 +83,13 @@ def feature_set(name: str) -> FeatureSet:
     return SETS[name]
 
 
-def build(name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The features of a step table: float32 of shape (rows, features), columns in manifest order."""
+def build(name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = (), terms: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The features of a step table: float32 of shape (rows, features), columns in manifest order.
+
+    `terms`: physics.terms_us(table) where it is known already.
+    """
     chosen = feature_set(name)
-    columns = chosen.compute(table)
+    columns = chosen.compute(table, terms)
     names = [feature.name for feature in chosen.features if feature.group not in drop_groups]
     return pd.DataFrame({key: np.asarray(columns[key], dtype=np.float32) for key in names}, index=table.index)
 

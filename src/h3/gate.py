@@ -127,10 +127,7 @@ class Recipe:
         return cls(TrainConfig.model_validate(content["config"]), content["params"], folds, content["two_boosters"])
 
     def fit(self, table: pd.DataFrame) -> dict[str, FittedResidual]:
-        """The fits by route, on all rows (one booster), or on dense and on MoE rows apart.
-
-        Trees are to serve models that nobody has measured, so they learn what varies within models (group "model").
-        """
+        """The fits by route, on all rows (one booster), or on dense and on MoE rows apart."""
         config = self.config
         context = Context(
             target=config.target_column, group="model", seed=config.seed, threads=config.threads,

@@ -69,7 +69,8 @@ def interval(errors: np.ndarray, experiment: np.ndarray, seed: int, level: float
 def bootstrap_means(errors: np.ndarray, experiment: np.ndarray, seed: int) -> np.ndarray:
     """Macro means of `errors` in RESAMPLES block resamples; the same seed draws the same blocks (for paired tests)."""
     rng = np.random.default_rng(seed)
-    parts = [_block_means(np.asarray(errors)[experiment == name], rng) for name in np.unique(experiment)]
+    codes, names = pd.factorize(experiment, sort=True)
+    parts = [_block_means(np.asarray(errors)[codes == code], rng) for code in range(len(names))]
     return np.mean(parts, axis=0) if parts else np.empty(0)
 
 

@@ -27,8 +27,13 @@ ATTENTION_TILE_QUERIES = 128  # FlashAttention reads the keys once for a tile of
 # Least squares on measured H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py).
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
 ATTENTION_EFFICIENCY = 0.45  # of peak FLOP/s, causal prefill of 1k-16k tokens
-ALL_REDUCE_LATENCY_US = 5.0
-ALL_REDUCE_EFFICIENCY = 0.52  # of NVLink's one-direction bandwidth, messages of 128 kB to 4 MB
+ONE_SHOT_LATENCY_US = 4.5
+ONE_SHOT_EFFICIENCY = 0.6  # of NVLink's one-direction bandwidth, messages up to 4 MB
+TWO_SHOT_LATENCY_US = 5.5
+TWO_SHOT_RANK_US = 0.85  # more for each rank at the two barriers
+TWO_SHOT_EFFICIENCY = 0.75
+TWO_SHOT_FEW_RANKS = 4  # vLLM's custom all-reduce turns to two shots from so many bytes on, for up to so many ranks, and above
+TWO_SHOT_BYTES = (524_288, 262_144)
 
 
 def _column(table: pd.DataFrame, name: str, unknown: float | np.ndarray = 0.0) -> np.ndarray:
@@ -68,6 +73,8 @@ def mixed_step_tokens(table: pd.DataFrame) -> np.ndarray:
 def averaged(table: pd.DataFrame, cost: Callable[[pd.DataFrame, np.ndarray], np.ndarray]) -> np.ndarray:
     """Mean of cost(table, tokens) over the steps with and without prefill of each row."""
     share = prefill_share(table)
+    if ((share == 0) | (share == 1)).all():  # single steps: half the work for the same numbers
+        return cost(table, np.where(share == 1, mixed_step_tokens(table), decode_tokens(table)))
     return (1 - share) * cost(table, decode_tokens(table)) + share * cost(table, mixed_step_tokens(table))
 
 
@@ -153,13 +160,24 @@ def all_reduces(table: pd.DataFrame) -> np.ndarray:
     return np.where(_ranks(table) > 1, 2 * table["num_layers"].to_numpy(float), 0.0)
 
 
-def all_reduce_wire_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Bytes that a rank sends in one all-reduce of a bandwidth-optimal algorithm: 2 (p-1)/p of the message.
+def all_reduce_message_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Bytes that one all-reduce sums over the ranks: the activations of all tokens."""
+    return tokens * table["hidden_size"].to_numpy(float) * ACTIVATION_BYTES
 
-    Source: Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
+
+def two_shot(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
+    """Whether vLLM's custom all-reduce scatters and gathers (two shots) instead of reading all from everyone (one)."""
+    ranks = _ranks(table)
+    return (ranks > 2) & (message_bytes >= np.where(ranks <= TWO_SHOT_FEW_RANKS, *TWO_SHOT_BYTES))
+
+
+def all_reduce_wire_bytes(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
+    """Bytes that a rank receives in one all-reduce: p-1 messages in one shot, 2 (p-1)/p of one in two shots.
+
+    The latter is the least possible: Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
     """
     ranks = _ranks(table)
-    return 2 * (ranks - 1) / ranks * tokens * table["hidden_size"].to_numpy(float) * ACTIVATION_BYTES
+    return np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks, ranks - 1) * message_bytes
 
 
 def _hardware(table: pd.DataFrame, figure: str) -> np.ndarray:
@@ -203,9 +221,12 @@ def compute_excess_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Time of the step's all-reduces: latency of a small one plus bytes at the bandwidth that they reach."""
-    bandwidth = _per_us(table, "nvlink_bandwidth_bytes_s") * ALL_REDUCE_EFFICIENCY
-    return all_reduces(table) * (ALL_REDUCE_LATENCY_US + all_reduce_wire_bytes(table, tokens) / bandwidth)
+    """Time of the step's all-reduces: latency and bytes at the bandwidth that the algorithm used for their size reaches."""
+    message_bytes = all_reduce_message_bytes(table, tokens)
+    two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
+    latency = np.where(two, TWO_SHOT_LATENCY_US + TWO_SHOT_RANK_US * _ranks(table), ONE_SHOT_LATENCY_US)
+    bandwidth = per_us * np.where(two, TWO_SHOT_EFFICIENCY, ONE_SHOT_EFFICIENCY)
+    return all_reduces(table) * (latency + all_reduce_wire_bytes(table, message_bytes) / bandwidth)
 
 
 def attention_waves(table: pd.DataFrame) -> np.ndarray:

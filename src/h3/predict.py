@@ -27,6 +27,7 @@ from h3.errors import InputError
 NUMBERS = ("tp", "batch", "context", "prefill")
 MAX_ROWS = 1_000_000
 SHOWN_ROWS = 20
+DEPLOYMENT = "deployment"
 
 
 class PredictConfig(Strict):
@@ -44,7 +45,8 @@ class PredictConfig(Strict):
 
 def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     """A row each step: tp, hardware, batch, context, prefill, period_us, base_us, correction, trust, outside, `part_<term>`
-    (us of the base) and features. `outside` names the features that lie outside the range of training.
+    (us of the base) and features. `outside` names the features that lie outside the range of training, and "deployment"
+    where the trees serve the training deployments only and this is none of them.
 
     Raises InputError for a config.json, hardware, degree or range that cannot be used.
     """
@@ -70,11 +72,11 @@ def _answer(bundle: Bundle, table: pd.DataFrame) -> pd.DataFrame:
     support = bundle.fitted_by_route()[route].support
     names = [entry["name"] for entry in bundle.manifest["features"]]
     matrix = numbers[names].to_numpy()
-    off = (matrix < support.low) | (matrix > support.high)
+    off = np.column_stack([(matrix < support.low) | (matrix > support.high), ~support.serves(table)])
     return pd.DataFrame({
         "hardware": table["hardware"], "period_us": np.maximum(1.0, numbers["us"]), "base_us": numbers["base_us"],
         "correction": numbers["us"] / numbers["base_us"], "trust": numbers["trust"],
-        "outside": [", ".join(np.array(names)[row]) for row in off],
+        "outside": [", ".join(np.array([*names, DEPLOYMENT])[row]) for row in off],
     }).join(numbers.filter(like="part_")).join(numbers[names])
 
 
@@ -104,6 +106,8 @@ def report(answer: pd.DataFrame, bundle: Bundle) -> str:
     if not outside:
         return "\n".join([*lines, "every row lies inside the range of the training steps"])
     lines.append(f"{outside} of {len(answer)} rows lie outside the range of the training steps; trust {answer['trust'].min():.2f} at least")
+    if answer["outside"].str.contains(DEPLOYMENT).any():
+        lines.append("  deployment: another architecture, TP degree or hardware than in training: the physical base answers alone")
     return "\n".join(lines + [f"  {line}" for line in _ranges(answer, bundle)])
 
 

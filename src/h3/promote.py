@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +20,12 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from h3 import bundle, cli, gate, registry, schema, track
+from h3 import bundle, bundle_files, bundle_overheads, cli, export, gate, registry, schema, track
 from h3.bundle import Bundle
 from h3.bundle_manifest import Overheads
+from h3.bundle_overheads import OverheadsConfig
 from h3.config import Strict, TrackingConfig, TrainConfig, from_hydra
 from h3.errors import InputError
-from h3.export import OverheadsConfig
 from h3.gate import Check, Recipe
 from h3.progress import Progress
 from h3.registry import CHALLENGER, CHAMPION, Registry
@@ -75,9 +75,11 @@ def promote(config: PromoteConfig) -> int:
         with registry.lock(opened):
             recovered = registry.recover(opened)
             for version, state in recovered.items():
-                print(f"version {version}, left by a killed promotion: {state}")
+                print(f"version {version}, left by a killed {'rollback' if state == 'rolled_back' else 'promotion'}: {state}")
+            if "rolled_back" in recovered.values():
+                _export(opened, config, opened.aliases()[CHAMPION])
             if config.action == "rollback":
-                return _roll_back(opened, config)
+                return 0 if "rolled_back" in recovered.values() else _roll_back(opened, config)
             return _promote(opened, config, [version for version, state in recovered.items() if state == "promoted"])
 
 
@@ -86,6 +88,7 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
         print("dry run: champion {}; rollback would make it {}".format(*registry.rollback_versions(opened)))
         return 0
     winner, _ = _pick(opened, config)
+    config, _ = _with_overheads(config, winner)
     say = Progress("promote")
     with tempfile.TemporaryDirectory() as scratch:
         shipped = refit(winner, config, Path(scratch) / "bundle", say)
@@ -98,9 +101,11 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
 
 
 def _roll_back(opened: Registry, config: PromoteConfig) -> int:
-    before, after = registry.roll_back(opened)
-    bundle.copy(registry.read_version(opened, after), config.out)
-    print(f"champion is version {after} again (was {before}); bundle: {config.out}")
+    _, after = registry.rollback_versions(opened)
+    folder, said = registry.folder_of(opened, after), []
+    bundle_files.inspect(folder)  # its files are whole, before anything moves
+    before, after = registry.roll_back(opened, lambda version: said.append(_copied(folder, config.out, version)))
+    print(f"champion is version {after} again (was {before});", *said)
     return 0
 
 
@@ -110,11 +115,13 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
     for version in finished:
         if opened.version(version).tags["sweep"] == winner.sweep:
             return _export(opened, config, version)
+    config, overheads = _with_overheads(config, winner)
     say = Progress("promote")
     with tempfile.TemporaryDirectory() as scratch, registry.entry(opened, "promotion", {"sweep": winner.sweep}) as run_id:
         shipped = refit(winner, config, Path(scratch) / "bundle", say)
         say("register")
         registry.log_json("winner.json", {"rule": config.winner.rule, "candidates": picked})
+        registry.log_json("overheads.json", overheads)
         version = _register(opened, run_id, winner, shipped)
         say("gate")
         checks = check(opened, config, shipped, registry.read_version(opened, version))
@@ -128,6 +135,13 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
         opened.tag(version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated")
         registry.promote(opened, version)
     return _export(opened, config, version)
+
+
+def _with_overheads(config: PromoteConfig, winner: Candidate) -> tuple[PromoteConfig, dict]:
+    """The configuration with every overhead a number, and these with where they come from."""
+    overheads, origin = bundle_overheads.resolve(config.overheads, next(iter(winner.configs.values())).source, set())
+    content = asdict(overheads)
+    return config.model_copy(update={"overheads": OverheadsConfig(**content)}), content | {"origin": origin}
 
 
 @dataclass(frozen=True)
@@ -189,19 +203,28 @@ def _candidate(sweep: str, finished: list[tuple[TrainConfig, dict]], names: list
     return Candidate(sweep, label, {result["fold"]: config for config, result in kept}, [result for _, result in kept], against)
 
 
-def consensus(params: list[dict]) -> dict:
-    """One set of boosting parameters from those of the folds.
+def consensus(results: list[dict]) -> dict:
+    """One set of boosting parameters from the results of the folds.
 
+    Where most folds that held a model out chose trees, theirs, for any deployment. Else those of the folds that held a
+    workload out: their trees serve the deployments in the data, and a new model gets the base alone, as in its test.
     n_estimators: the lower median, a number that a fold chose, so trees are used only if most folds wanted some. Others:
     the median over the folds that use trees (all where none does), whole where they are whole.
     """
-    rounds = sorted(int(each["n_estimators"]) for each in params)
+    models = [result["params"] for result in results if result["kind"] == "lomo"]
+    params = models if models and _rounds(models) > 0 else [result["params"] for result in results if result["kind"] != "lomo"] or models
     used = [each for each in params if each["n_estimators"] > 0] or params
     made = {}
     for name, value in params[0].items():
         values = sorted(each[name] for each in used)
         made[name] = values[(len(values) - 1) // 2] if isinstance(value, int) else float(np.median(values))
-    return made | {"n_estimators": rounds[(len(rounds) - 1) // 2]}
+    return made | {"n_estimators": _rounds(params)}
+
+
+def _rounds(params: list[dict]) -> int:
+    """The lower median of n_estimators."""
+    rounds = sorted(int(each["n_estimators"]) for each in params)
+    return rounds[(len(rounds) - 1) // 2]
 
 
 @dataclass(frozen=True)
@@ -229,7 +252,7 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
         raise InputError(f"source={first.source.name} has the data digest {digest}; expected {expected}, as the sweep's folds")
     held_out = [gate.row(result, ingested.table) for result in winner.results]
     two = any(row["moe"] and row["mape_high"] > config.gate.max_moe_fold_mape for row in held_out)
-    params = consensus([result["params"] for result in winner.results])
+    params = consensus(winner.results)
     recipe = Recipe(first, params, tuple(each.fold for each in winner.configs.values()), two)
     rows = gate.fold_rows(recipe, ingested, say)
     say("fit on everything")
@@ -284,10 +307,17 @@ def _register(opened: Registry, run_id: str, winner: Candidate, shipped: Refit) 
 
 
 def _export(opened: Registry, config: PromoteConfig, version: str) -> int:
-    bundle.copy(registry.read_version(opened, version), config.out)
-    report = bundle.verify(config.out)
-    print(f"version {version} of {registry.NAME} is champion; {config.out}: {report['bytes']} bytes, digest {report['digest'][:16]}")
+    said = _copied(registry.folder_of(opened, version), config.out, version)
+    print(f"version {version} of {registry.NAME} is champion; {said}")
     return 0
+
+
+def _copied(folder: Path, out: str, version: str) -> str:
+    """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors; what came of it, in words."""
+    try:
+        return export.describe(out, export.copy_verified(folder, out))
+    except InputError as error:
+        raise InputError(f"{error}; champion is version {version} all the same: python -m h3.export model=champion out={out}") from None
 
 
 def main(cfg: DictConfig) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -167,22 +167,32 @@ def register(registry: Registry, run_id: str, folder: Path, rows: pd.DataFrame, 
 
 def load(name: str, tracking: TrackingConfig | None = None) -> Bundle:
     """The bundle of a version: champion, challenger or a number; raises InputError if there is no such version."""
+    return bundle.read(folder(name, tracking))
+
+
+def folder(name: str, tracking: TrackingConfig | None = None) -> Path:
+    """The folder with the files of a version, downloaded if need be, unread; raises InputError if there is no such version."""
     tracking = tracking or TrackingConfig()
     here = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns/mlflow.db").is_file()
     if not here:
         raise InputError(f"model={name}: no mlruns/mlflow.db here; expected a registry: python -m h3.promote, or MLFLOW_TRACKING_URI")
     with reported(tracking):
-        return read_version(open_registry(tracking), str(name))
+        return folder_of(open_registry(tracking), str(name))
 
 
-def read_version(registry: Registry, name: str) -> Bundle:
-    """The bundle of a version in an open registry."""
+def folder_of(registry: Registry, name: str) -> Path:
+    """The folder with the files of a version in an open registry."""
     found = registry.version(name)
     if found is None:
         there = ", ".join([*registry.aliases(), *(str(entry.version) for entry in registry.versions())])
         raise InputError(f"model={name}: no such alias or version of {NAME}; there are {there or 'none: python -m h3.promote makes one'}")
     uri = registry.store.client.get_model_version_download_uri(NAME, found.version)
-    return bundle.read(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/artifacts/bundle", tracking_uri=registry.store.uri))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/artifacts/bundle", tracking_uri=registry.store.uri))
+
+
+def read_version(registry: Registry, name: str) -> Bundle:
+    """The bundle of a version in an open registry."""
+    return bundle.read(folder_of(registry, name))
 
 
 def promote(registry: Registry, version: str) -> None:
@@ -201,19 +211,25 @@ def rollback_versions(registry: Registry) -> tuple[str, str]:
     return str(current.version), before
 
 
-def roll_back(registry: Registry) -> tuple[str, str]:
-    """Move champion to the version that was champion before: (from, to); raises InputError if there is none."""
+def roll_back(registry: Registry, export: Callable[[str], object] | None = None) -> tuple[str, str]:
+    """Move champion to the version that was champion before, then call `export` with it: (from, to).
+
+    The entry ends after the export, so that `recover` sees one that was killed before. Raises InputError if there is none.
+    """
     current, before = rollback_versions(registry)
     with entry(registry, "rollback", {"from_version": current, "to_version": before}):
         registry.set_alias(CHAMPION, before)
         registry.tag(current, state="rolled_back")
+        if export:
+            export(before)
     return current, before
 
 
 def recover(registry: Registry) -> dict[str, str]:
-    """Finish or undo what killed promotions left, under the lock: {version: what became of it}.
+    """Finish or undo what killed promotions and rollbacks left, under the lock: {version: what became of it}.
 
-    A version that had passed the gate becomes champion, one that had not been through it is abandoned.
+    A version that had passed the gate becomes champion, one that had not been through it is abandoned; one that a
+    rollback had already taken the alias from is rolled back.
     """
     done = {}
     for found in reversed(registry.versions()):
@@ -230,6 +246,7 @@ def recover(registry: Registry) -> dict[str, str]:
         tags = run.data.tags
         if tags["h3.role"] == "rollback" and tags["h3.to_version"] == champion:
             registry.tag(tags["h3.from_version"], state="rolled_back")
+            done[tags["h3.from_version"]] = "rolled_back"
         registry.store.client.set_tag(run.info.run_id, "h3.outcome", f"killed; recovered: {done or 'nothing to do'}")
         registry.store.client.set_terminated(run.info.run_id, "KILLED")
     return done

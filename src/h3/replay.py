@@ -58,12 +58,12 @@ class ReplayJobConfig(Strict):
 def main(cfg: DictConfig) -> None:
     """One Hydra job; raises InputError for a model, source or experiment that is not there."""
     config: ReplayJobConfig = from_hydra(cfg, ReplayJobConfig)
-    fitted, overheads = load_model(config)
+    fitted, overheads, origin = load_model(config)
     options = ReplayOptions(horizon_us=inf if config.horizon_s is None else 1e6 * config.horizon_s)
     job = Job(overheads, options, tuple(config.biases_percent), str(config.model.name), print, config.source.max_failed_ratio)
     done = replay_all(_experiments(config), fitted, job)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    content = {"model": config.model.name, "replay": done.content}
+    content = {"model": config.model.name, "overheads_from": origin, "replay": done.content}
     (folder / "result.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
     for name, figure in done.figures.items():
         figure.savefig(folder / f"{name}.png")
@@ -72,6 +72,7 @@ def main(cfg: DictConfig) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.concat([table.assign(experiment=name) for name, table in done.tables.items()]).to_parquet(path, index=False)
     print(report(done.content))
+    print("\noverheads: " + ", ".join(f"{name}={value:g}" for name, value in overheads.describe().items()) + f" ({origin})")
     print(f"result and figures: {folder}" + (f"; requests: {config.out}" if config.out else ""))
 
 
@@ -84,22 +85,27 @@ def _experiments(config: ReplayJobConfig) -> Iterable[Recorded]:
     return (make() for make in recorded.values())
 
 
-def load_model(config: ReplayJobConfig) -> tuple[Fitted, Overheads]:
-    """The predictor and the overheads to replay with: those given, else the run's or the bundle's own, else the study's."""
+def load_model(config: ReplayJobConfig) -> tuple[Fitted, Overheads, str]:
+    """The predictor, the overheads to replay with (those given, else the run's or the bundle's own, else the study's), and their origin."""
     given = None if config.overheads is None else Overheads(**config.overheads.model_dump())
     name = str(config.model.name)
     if bundle_find.RUN_ID.fullmatch(name):
         track.open_store(config.tracking.uri, config.tracking.experiment)
-        return restore.from_description(track.load_fit(name), f"run {name}: fit.json"), given or _overheads_of(name)
-    bundle = bundle_find.find(name)
-    kept = bundle.overheads
-    return bundle, given or Overheads(kept.queueing_us, 0.0, kept.post_decode_us, kept.output_token_us)
+        fitted, (overheads, origin) = restore.from_description(track.load_fit(name), f"run {name}: fit.json"), _overheads_of(name)
+    else:
+        fitted = bundle_find.find(name, config.tracking)
+        kept = fitted.overheads
+        overheads = Overheads(kept.queueing_us, 0.0, kept.post_decode_us, kept.output_token_us)
+        origin = f"the bundle's manifest: {fitted.manifest['provenance'].get('overheads', 'constants as BLIS takes them')}"
+    return (fitted, overheads, origin) if given is None else (fitted, given, "given")
 
 
-def _overheads_of(run_id: str) -> Overheads:
+def _overheads_of(run_id: str) -> tuple[Overheads, str]:
     """The overheads that the run's own fold estimated; the study's where it replayed nothing."""
     recorded = track.load_json(run_id, "result.json").get("replay") or {}
-    return Overheads(**recorded["overheads"]) if "overheads" in recorded else STUDY
+    if "overheads" in recorded:
+        return Overheads(**recorded["overheads"]), "estimated by the run from its training experiments"
+    return STUDY, "estimated from the study's request logs; the run has none of its own"
 
 
 def report(content: dict) -> str:

@@ -6,7 +6,8 @@
 Where nobody queues, a first token takes: the way into the queue, the rest of the running step (half a step in the mean),
 the steps that are already scheduled when the request arrives (asynchronous scheduling makes the next batch while the
 present one runs), and the prefill step. So TTFT = queueing + (1.5 + pipeline_steps) x period, fitted over logs whose
-periods differ. The step clock is recovered from times at the client and ends with the last token there, so what follows
+periods differ. BLIS has one constant for all that comes before the first step, so `constant` gives what is left of TTFT
+beyond 1.5 periods. The step clock is recovered from times at the client and ends with the last token there, so what follows
 a step (post-decode, time per token) is already in it and 0 here.
 """
 
@@ -44,6 +45,15 @@ class Overheads:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Constant:
+    """What BLIS is given: from arrival until a request can be scheduled, us; and what that is a mean of."""
+
+    queueing_us: float
+    requests: int
+    experiments: int
+
+
 NONE = Overheads()
 # Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100): for a model
 # that brings no estimate of its own.
@@ -67,8 +77,23 @@ def estimate(training: Iterable[Recorded]) -> Overheads:
     return Overheads(float(queueing_us), float(slope - OWN_STEPS))
 
 
+def constant(training: Iterable[Recorded]) -> Constant | None:
+    """TTFT beyond OWN_STEPS periods, mean over requests that did not queue, each experiment weighing the same; None without any."""
+    found = [rows for recorded in training for rows in [_free(recorded)] if len(rows)]
+    if not found:
+        return None
+    beyond = [float((rows["ttft_us"] - OWN_STEPS * rows["period_us"]).mean()) for rows in found]
+    return Constant(max(0.0, float(np.mean(beyond))), sum(len(rows) for rows in found), len(found))
+
+
 def _bins(recorded: Recorded) -> pd.DataFrame:
     """Mean TTFT and period of one experiment's requests that found a free place, in BINS groups by period."""
+    frame = _free(recorded)
+    return frame.groupby(pd.qcut(frame["period_us"].rank(method="first"), BINS, labels=False)).mean() if len(frame) else frame
+
+
+def _free(recorded: Recorded) -> pd.DataFrame:
+    """TTFT and mean period of the requests that found a free place and little to prefill; empty below LEAST_REQUESTS."""
     rows = recorded.requests
     rows = rows[(rows["output_tokens"] > 1) & np.isfinite(rows["last_us"]) & np.isfinite(rows["first_us"])]
     free = running_at(rows, rows["arrival_us"].to_numpy()) < FREE_SHARE * limits(recorded.experiment).max_num_seqs
@@ -76,9 +101,8 @@ def _bins(recorded: Recorded) -> pd.DataFrame:
     rows = rows[free & small]
     if len(rows) < LEAST_REQUESTS:
         return pd.DataFrame()
-    frame = pd.DataFrame({
+    return pd.DataFrame({
         "ttft_us": rows["first_us"] - rows["arrival_us"], "period_us": (rows["last_us"] - rows["first_us"]) / (rows["output_tokens"] - 1)})
-    return frame.groupby(pd.qcut(frame["period_us"].rank(method="first"), BINS, labels=False)).mean()
 
 
 def running_at(rows: pd.DataFrame, times_us: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def error_distributions(predictions: dict[str, pd.DataFrame], model: str) -> Fig
     figure, panels = plt.subplots(rows, 2, figsize=(WIDTH, 1.75 * rows + 0.4), sharex=True, layout="constrained", squeeze=False)
     for axes, (fold, frame) in zip(panels.flat, predictions.items(), strict=False):
         signed = 100 * (frame["predicted_us"] / frame["observed_us"] - 1).to_numpy()
-        axes.hist(signed.clip(-SIGNED_EDGE, SIGNED_EDGE), bins=np.linspace(-SIGNED_EDGE, SIGNED_EDGE, 81), color="0.6")
+        axes.stairs(*np.histogram(signed.clip(-SIGNED_EDGE, SIGNED_EDGE), np.linspace(-SIGNED_EDGE, SIGNED_EDGE, 81)), fill=True, color="0.6")
         low, high = np.quantile(signed, [0.05, 0.95])
         axes.axvline(0, color="black", linewidth=1)
         axes.axvline(signed.mean(), color="black", linestyle="--", linewidth=1.5)

@@ -8,6 +8,9 @@ linear, that is the bootstrap of the difference of the errors (metrics.bootstrap
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 
@@ -15,16 +18,18 @@ from h3 import metrics
 from h3.errors import InputError
 
 KEYS = ["experiment", "clock", "step_id"]
-COLUMNS = [*KEYS, "observed_us", "ape"]
+VALUES = ["observed_us", "ape"]
+COLUMNS = [*KEYS, *VALUES]
+WORKERS = 2
 
 
 def paired(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
-    """Steps that both predicted, in time order: KEYS, ape_ours, ape_rival (%).
+    """Steps that both predicted, in time order: KEYS, observed_us_ours, observed_us_rival, ape_ours, ape_rival (%).
 
     A predictor that is scored on some of the steps only is compared on those. Raises InputError if the two have no step in
     common, or different truths for one.
     """
-    both = _numbered(ours).merge(_numbered(rival), on=[*KEYS, "nth"], suffixes=("_ours", "_rival"), validate="one_to_one")
+    both = _beside(ours, rival) if _same_steps(ours, rival) else _merged(ours, rival)
     if both.empty:
         raise InputError("no step in common; expected predictions of the same fold")
     different = np.flatnonzero(~np.isclose(both["observed_us_ours"], both["observed_us_rival"]))
@@ -34,13 +39,36 @@ def paired(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
             f"step {row['step_id']} of {row['experiment']} took {row['observed_us_ours']:.0f} us in one run and "
             f"{row['observed_us_rival']:.0f} us in the other; expected the same target"
         )
-    return both.sort_values([*KEYS, "nth"], kind="stable").reset_index(drop=True)
+    return both if _in_time_order(both) else both.sort_values(KEYS, kind="stable").reset_index(drop=True)
 
 
-def _numbered(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the same key are told apart by their order."""
-    kept = predictions[COLUMNS]
-    return kept.assign(nth=kept.groupby(KEYS).cumcount())
+def _same_steps(ours: pd.DataFrame, rival: pd.DataFrame) -> bool:
+    """Whether both have the same steps in the same order, as the folds of one sweep do."""
+    return len(ours) == len(rival) and all(np.array_equal(ours[key].to_numpy(), rival[key].to_numpy()) for key in KEYS)
+
+
+def _in_time_order(rows: pd.DataFrame) -> bool:
+    """Whether KEYS never fall, the first before the second before the third."""
+    rises = np.zeros(max(len(rows) - 1, 0), dtype=bool)
+    for key in KEYS:
+        values = rows[key]
+        change = np.diff(values.to_numpy() if values.dtype.kind in "iuf" else pd.factorize(values, sort=True)[0])
+        if (change[~rises] < 0).any():
+            return False
+        rises |= change > 0
+    return True
+
+
+def _beside(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
+    values = {f"{name}_{side}": frame[name].to_numpy() for side, frame in (("ours", ours), ("rival", rival)) for name in VALUES}
+    return ours[KEYS].reset_index(drop=True).assign(**values)
+
+
+def _merged(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the same keys are told apart by their order."""
+    left, right = (frame[COLUMNS].assign(nth=frame.groupby(KEYS).cumcount()) for frame in (ours, rival))
+    both = left.merge(right, on=[*KEYS, "nth"], suffixes=("_ours", "_rival"), validate="one_to_one")
+    return both.sort_values([*KEYS, "nth"]).drop(columns="nth").reset_index(drop=True)
 
 
 def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> dict:
@@ -58,13 +86,14 @@ def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> dict:
     return {"difference": point, "interval": [low, high], "verdict": verdict, "n_steps": len(both)}
 
 
-def table(predictions: dict[tuple[str, str], pd.DataFrame], model: str, seed: int = 0) -> list[dict]:
-    """Ours against every other predictor on every fold: fold, predictor, and what `compare` says.
+def table(ours: pd.DataFrame, rivals: dict[str, Callable[[], pd.DataFrame | None]], seed: int = 0) -> list[dict]:
+    """Ours against each rival on one fold: predictor, and what `compare` says, in the order of the rivals.
 
-    predictions: (fold, predictor) → predictions. A fold where ours or the rival has none gives no row.
+    rivals: name → what reads its predictions (COLUMNS); a rival that has none (None) gives no row. Two are read at a time.
     """
-    rows = []
-    for (fold, predictor), rival in sorted(predictions.items()):
-        if predictor != model and (fold, model) in predictions:
-            rows.append({"fold": fold, "predictor": predictor, **compare(predictions[fold, model], rival, seed)})
-    return rows
+    def row(name: str) -> dict | None:
+        rival = rivals[name]()
+        return None if rival is None else {"predictor": name, **compare(ours, rival, seed)}
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [found for found in pool.map(row, rivals) if found]

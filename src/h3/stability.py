@@ -39,8 +39,13 @@ def rank_std(table: np.ndarray) -> float:
     """Mean over the ten features of best mean rank of their standard deviation over folds (n - 1); NaN for one fold."""
     if table.shape[1] < 2:
         return float("nan")
-    top = np.argsort(table.mean(axis=1), kind="stable")[:TOP]
-    return float(table[top].std(axis=1, ddof=1).mean())
+    return float(_rank_stds(table[None])[0])
+
+
+def _rank_stds(tables: np.ndarray) -> np.ndarray:
+    """`rank_std` of each table of shape (tables, features, folds)."""
+    top = np.argsort(tables.mean(axis=2), axis=1, kind="stable")[:, :TOP]
+    return np.take_along_axis(tables.std(axis=2, ddof=1), top, axis=1).mean(axis=1)
 
 
 def kendall_w(table: np.ndarray) -> float:
@@ -81,7 +86,7 @@ def baseline(table: np.ndarray, rng: np.random.Generator) -> dict:
     spread = ((draws.sum(axis=2) - table.sum(axis=1).mean()) ** 2).sum(axis=1)
     observed = ((table.sum(axis=1) - table.sum(axis=1).mean()) ** 2).sum()
     chance_w = spread * (kendall_w(table) / observed) if observed > 0 else np.zeros(DRAWS)  # ties and sizes stay: W goes with S
-    chance_std = np.array([rank_std(draw) for draw in draws])
+    chance_std = _rank_stds(draws)
     return {
         "kendall_w_mean": float(chance_w.mean()), "kendall_w_95": float(np.quantile(chance_w, 0.95)),
         "rank_std_mean": float(chance_std.mean()), "rank_std_05": float(np.quantile(chance_std, 0.05)),

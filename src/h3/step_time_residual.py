@@ -42,6 +42,7 @@ class ResidualStepTime:
         names = [feature["name"] for feature in features.manifest(fitted.features, fitted.drop_groups)]
         self.place = {name: names.index(name) for name in OWN_FEATURES if name in names}
         self.trees = Trees(fitted.booster, len(names))
+        self.silent = self.trees.count == 0 or not fitted.support.serves(inputs(experiment, limits, {"num_decode_reqs": [1]}))[0]
         self.low, self.high = fitted.support.low.astype(float), fitted.support.high.astype(float)
         self.width = np.maximum(self.high - self.low, np.finfo(np.float32).tiny)
 
@@ -55,7 +56,7 @@ class ResidualStepTime:
             kv_tokens += max(pairs / physics.ATTENTION_TILE_QUERIES, batch.prefill_kv_tokens_sum + new)
         kv_us, pairs_us = kv_tokens * self.kv_token_us, pairs * self.pair_us
         base_us += self.coefficient["kv_us"] * kv_us + self.coefficient["prefill_attention_us"] * pairs_us + self.wave_us * decodes
-        if not self.trees.count:
+        if self.silent:
             return base_us
         own = (kv_us / weights_us, pairs_us / weights_us, new / (new + decodes), float(batch.num_prefill_reqs > 0), self._padding(decodes))
         row = row.copy()

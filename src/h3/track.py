@@ -27,6 +27,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a store that is
 
 import mlflow
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -238,9 +239,18 @@ def load_fit(run_id: str) -> dict:
     return load_json(run_id, "fit.json")
 
 
+def load_config(run_id: str) -> dict:
+    """The configuration that a fold run recorded, from the open store; raises InputError as `load_json` does."""
+    return yaml.safe_load(_artifact(run_id, "config.yaml"))
+
+
 def load_json(run_id: str, name: str) -> dict:
     """A JSON artifact of a run in the open store; raises InputError if there is no such run or artifact."""
+    return json.loads(_artifact(run_id, name))
+
+
+def _artifact(run_id: str, name: str) -> str:
     try:
-        return mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
+        return mlflow.artifacts.load_text(f"runs:/{run_id}/{name}")
     except (mlflow.MlflowException, OSError) as error:
         raise InputError(f"run {run_id!r}: {str(error).splitlines()[0]}; expected the id of a tracked fold run with {name}") from None

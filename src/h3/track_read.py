@@ -12,8 +12,11 @@ from __future__ import annotations
 import datetime
 import json
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import mlflow
@@ -24,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from h3 import track
 from h3.errors import InputError
 
-LISTED = 5
+LISTED, READERS = 5, 4
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,11 @@ class FoldRun:
 
     def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """A Parquet artifact, None if the run has none of that name."""
-        path = _local(self.artifacts, name)
-        return None if path is None else pd.read_parquet(path, columns=columns)
+        return _read(self.artifacts, name, lambda path: pd.read_parquet(path, columns=columns))
 
     def json(self, name: str) -> dict | None:
         """A JSON artifact, None if the run has none of that name."""
-        path = _local(self.artifacts, name)
-        return None if path is None else json.loads(path.read_text())
+        return _read(self.artifacts, name, lambda path: json.loads(path.read_text()))
 
 
 def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
@@ -132,27 +133,28 @@ def _kind(overrides: str | None) -> str:
 
 def read_runs(store: track.Store, sweep: Sweep) -> list[FoldRun]:
     """The child runs of a sweep, oldest first, each with its result.json."""
-    return [_fold_run(run) for run in store.children(sweep.run_id)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(_fold_run, store.children(sweep.run_id)))
 
 
 def _fold_run(run: Run) -> FoldRun:
     info = run.info
-    path = _local(info.artifact_uri, "result.json")
-    result = None if path is None else json.loads(path.read_text())
+    result = _read(info.artifact_uri, "result.json", lambda path: json.loads(path.read_text()))
     return FoldRun(info.run_id, info.run_name, info.status, run.data.tags.get("git_commit", "unknown"), info.artifact_uri, result)
 
 
-def _local(artifacts: str, name: str) -> Path | None:
-    """Where an artifact lies on this machine, after a download if need be; None if it is not there."""
+def _read(artifacts: str, name: str, read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of an artifact, which is downloaded if it is not on this machine; None if it is not there."""
     parsed = urlparse(artifacts)
     if parsed.scheme in ("", "file"):
         path = Path(unquote(parsed.path)) / name
-        return path if path.is_file() else None
-    folder = tempfile.mkdtemp(prefix="h3-artifacts-")
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{name}", dst_path=folder))
-    except (MlflowException, OSError):
-        return None
+        return read(path) if path.is_file() else None
+    with tempfile.TemporaryDirectory(prefix="h3-artifacts-") as folder:
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{name}", dst_path=folder))
+        except (MlflowException, OSError):
+            return None
+        return read(path)
 
 
 def log_files(store: track.Store, run_id: str, paths: list[Path]) -> None:

@@ -60,6 +60,7 @@ def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress
     With fewer training groups than LEAST_GROUPS the outcome is the base alone. A stopped search resumes from its
     storage and ends at the same parameters as an uninterrupted one.
     """
+    start = _params({}, context)
     thinned = _thinned(train, options.max_rows)
     inner = folds.inner_folds(thinned, context.group) if context.inner == "group" else _random_parts(thinned, context.seed)
     # Ablations: parts cut at random are always enough, and without a base trees are all that there is.
@@ -67,9 +68,9 @@ def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress
     if len(inner) < least:
         count = train[context.group].nunique()
         note = f"{count} training {context.group}{'s' if count != 1 else ''}, fewer than {least}: base pulled to priors, no trees"
-        return Outcome(Params(), note, pd.DataFrame())
+        return Outcome(start, note, pd.DataFrame())
     if options.trials <= 0:
-        return Outcome(Params(), "tuning off: no trees", pd.DataFrame())
+        return Outcome(start, "tuning off: no trees", pd.DataFrame())
     study = _study(train, context, options)
     objective = _Objective(inner, context)
     for number in range(len(_finished(study)), options.trials):
@@ -78,7 +79,7 @@ def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress
         if progress:
             progress(number + 1, options.trials)
     best = study.best_trial
-    params = replace(_params(best.params), n_estimators=best.user_attrs["rounds"])
+    params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
     note = f"{params.n_estimators} trees: inner error {best.value:.4f}, base alone {best.user_attrs['base_alone']:.4f}"
     return Outcome(params, note, _trials_frame(study))
 
@@ -132,8 +133,9 @@ def _suggest(trial: optuna.Trial) -> dict:
     }
 
 
-def _params(values: dict) -> Params:
-    return replace(Params(), **values)
+def _params(values: dict, context: Context) -> Params:
+    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one constant needs them for all."""
+    return replace(Params(known_only=context.group == "workload" and context.base), **values)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class _Objective:
     context: Context
 
     def __call__(self, trial: optuna.Trial) -> float:
-        params = _params(_suggest(trial))
+        params = _params(_suggest(trial), self.context)
         curves = np.array([learning_curve(params, train, held_out, self.context) for _, train, held_out in self.inner])
         best = best_rounds(curves)
         trial.set_user_attr("rounds", ROUNDS[best])

@@ -48,7 +48,11 @@ class Base:
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Predicted period in us, shape (rows,)."""
-        return physics.terms_us(inputs).to_numpy() @ self.coefficients
+        return self.of_terms(physics.terms_us(inputs))
+
+    def of_terms(self, terms: pd.DataFrame) -> np.ndarray:
+        """Predicted period in us from terms already computed (physics.terms_us), shape (rows,)."""
+        return terms.to_numpy() @ self.coefficients
 
     def parts_us(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """The prediction split by term, us, shape (rows, terms)."""

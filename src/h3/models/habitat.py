@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
-from h3 import physics, schema
+from h3 import physics
 from h3.models.blackbox import SMALLEST_PREDICTION_US
 from h3.models.protocol import Context
+from h3.models.support import DEPLOYMENT_COLUMNS
 
-CONFIGURATION = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES)
 TYPICAL_BATCH = {
     "num_prefill_reqs": 0.0, "num_decode_reqs": 64.0, "prefill_tokens": 0.0, "decode_tokens": 64.0,
     "decode_kv_tokens_sum": 64_000.0, "prefill_kv_tokens_sum": 0.0, "prefill_attended_tokens": 0.0,
@@ -34,9 +34,9 @@ TYPICAL_BATCH = {
 
 def configurations(table: pd.DataFrame) -> list[tuple[pd.DataFrame, np.ndarray]]:
     """One (row of configuration columns, positions of its steps) for each configuration, in the order of their values."""
-    numbers = table.groupby(list(CONFIGURATION), sort=True, dropna=False).ngroup().to_numpy()
+    numbers = table.groupby(list(DEPLOYMENT_COLUMNS), sort=True, dropna=False).ngroup().to_numpy()
     positions = [np.flatnonzero(numbers == number) for number in range(numbers.max(initial=-1) + 1)]
-    return [(table.iloc[at[:1]][list(CONFIGURATION)].reset_index(drop=True), at) for at in positions]
+    return [(table.iloc[at[:1]][list(DEPLOYMENT_COLUMNS)].reset_index(drop=True), at) for at in positions]
 
 
 def as_if(table: pd.DataFrame, configuration: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,8 @@ import xgboost as xgb
 from h3 import bundle_trees, features, physics
 from h3.errors import InputError
 from h3.models.base import Base
-from h3.models.xgboost_residual import FittedResidual, Support
+from h3.models.support import DEPLOYMENT_COLUMNS, Support
+from h3.models.xgboost_residual import FittedResidual
 
 
 def from_description(content: dict, where: str = "fit.json") -> FittedResidual:
@@ -76,7 +77,17 @@ def _support(content: object, count: int, where: str) -> Support:
     low, high = (numbers(content.get(side), count, f"{where}: support {side}") for side in ("low", "high"))
     if (low > high).any():
         raise InputError(f"{where}: support has low > high for feature {int(np.flatnonzero(low > high)[0])}")
-    return Support(low.astype(np.float32), high.astype(np.float32))
+    return Support(low.astype(np.float32), high.astype(np.float32), _deployments(content.get("deployments"), where))
+
+
+def _deployments(content: object, where: str) -> tuple[dict, ...] | None:
+    if content is None:
+        return None
+    if not isinstance(content, list) or not all(isinstance(entry, dict) and set(entry) == set(DEPLOYMENT_COLUMNS) for entry in content):
+        raise InputError(f"{where}: support deployments; expected a list of {', '.join(DEPLOYMENT_COLUMNS)}")
+    for entry in content:
+        numbers([entry[name] for name in DEPLOYMENT_COLUMNS[1:]], len(DEPLOYMENT_COLUMNS) - 1, f"{where}: support deployments")
+    return tuple({name: entry[name] if name == "hardware" else float(entry[name]) for name in DEPLOYMENT_COLUMNS} for entry in content)
 
 
 def numbers(content: object, count: int, where: str) -> np.ndarray:

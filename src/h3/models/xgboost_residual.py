@@ -7,8 +7,7 @@ The label is log(target / base), so that an error of 10 % costs the same for eve
 extrapolate, only carry a factor near 1. Trained with base_score=0 and without base_margin, so that the margin of the
 exported JSON is F itself (XGBoost writes base_score to the JSON and adds it at prediction).
 
-Trees are constant beyond the training data, which is a guess, not knowledge: `trust` is 1 inside the range that each
-feature had in training and falls linearly to 0 one range width outside, where the base answers alone.
+`trust` (support.py) falls from 1 to 0 outside the training data, where the base answers alone.
 """
 
 from __future__ import annotations
@@ -24,42 +23,21 @@ import numpy as np
 import pandas as pd
 import xgboost as xgb
 
-from h3 import features, folds
+from h3 import features, folds, physics
 from h3.models import base
 from h3.models.protocol import Context
+from h3.models.support import Support
 
 ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
 
 
 @dataclass(frozen=True)
-class Support:
-    """Range of each feature in training, float32 arrays of shape (features,)."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-    @classmethod
-    def of(cls, matrix: pd.DataFrame) -> Support:
-        """The ranges of a training matrix; a feature that is null throughout has the range 0 to 0."""
-        values = np.nan_to_num(matrix.to_numpy(np.float32))
-        return cls(values.min(axis=0), values.max(axis=0))
-
-    def trust(self, matrix: pd.DataFrame) -> np.ndarray:
-        """1 inside the training ranges, 0 from one range width outside on, linear between; shape (rows,).
-
-        A feature that was constant in training has no width: another value (a model with experts after dense ones
-        only) has no trust at all.
-        """
-        values = np.nan_to_num(matrix.to_numpy(np.float32)).astype(float)
-        low, high = self.low.astype(float), self.high.astype(float)
-        outside = np.maximum(np.maximum(low - values, values - high), 0.0)
-        width = np.maximum(high - low, np.finfo(np.float32).tiny)
-        return 1.0 - np.minimum(1.0, outside / width).max(axis=1)
-
-
-@dataclass(frozen=True)
 class Params:
-    """Boosting parameters; n_estimators 0 is the base alone."""
+    """Boosting parameters; n_estimators 0 is the base alone.
+
+    known_only: the trees serve the deployments of the training data only, and may learn how far the base misses each
+    of them on the whole. Else they serve any, and learn only how the miss varies from step to step.
+    """
 
     n_estimators: int = 0
     max_depth: int = 3
@@ -68,15 +46,31 @@ class Params:
     subsample: float = 0.8
     colsample_bytree: float = 0.8
     reg_lambda: float = 10.0
+    known_only: bool = False
 
     def booster_params(self, context: Context) -> dict:
         """XGBoost's parameters for these."""
         values = asdict(self)
-        values.pop("n_estimators")
-        return values | {
+        own = ("n_estimators", "known_only")
+        return {name: value for name, value in values.items() if name not in own} | {
             "objective": "reg:squarederror", "tree_method": "hist", "base_score": 0.0,
             "seed": context.seed, "nthread": context.threads,
         }
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """features: float32 (rows, features); base_us; trust, 0 to 1; margin: sum of leaves, float32; arrays of shape (rows,)."""
+
+    features: pd.DataFrame
+    base_us: np.ndarray
+    trust: np.ndarray
+    margin: np.ndarray
+
+    @property
+    def us(self) -> np.ndarray:
+        """Predicted target, us."""
+        return self.base_us * np.exp(self.trust * self.margin.astype(float))
 
 
 @dataclass(frozen=True)
@@ -95,12 +89,22 @@ class FittedResidual:
 
     def margin(self, inputs: pd.DataFrame) -> np.ndarray:
         """trust(x) * F(x), the log of the correction, shape (rows,)."""
-        matrix = self.inputs_matrix(inputs)
-        return self.support.trust(matrix) * self.booster.predict(xgb.DMatrix(matrix)).astype(float)
+        numbers = self.numbers(inputs)
+        return numbers.trust * numbers.margin.astype(float)
+
+    def numbers(self, inputs: pd.DataFrame) -> Numbers:
+        """The prediction and what it is made of; the physics is computed once for base and features."""
+        terms = physics.terms_us(inputs)
+        matrix = features.build(self.features, inputs, self.drop_groups, terms)
+        margin = self._leaves(matrix) if len(matrix) else np.zeros(0, np.float32)
+        return Numbers(matrix, self.base.of_terms(terms), self.support.trust(matrix, inputs), margin)
+
+    def _leaves(self, matrix: pd.DataFrame) -> np.ndarray:
+        return self.booster.predict(xgb.DMatrix(matrix.to_numpy(), feature_names=list(matrix.columns)))
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Predicted target in us, shape (rows,)."""
-        return self.base.predict(inputs) * np.exp(self.margin(inputs))
+        return self.numbers(inputs).us
 
     def predict_base(self, inputs: pd.DataFrame) -> np.ndarray:
         """The physical base alone, us, shape (rows,)."""
@@ -116,7 +120,7 @@ class FittedResidual:
         return {
             "model": "xgboost_residual", "base": self.base.describe(), "booster": json.loads(self.booster.save_raw("json")),
             "features": features.manifest(self.features, self.drop_groups),
-            "support": {"low": self.support.low.tolist(), "high": self.support.high.tolist()},
+            "support": self.support.describe(),
         }
 
 
@@ -135,13 +139,14 @@ class XGBoostResidual:
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
     weight = _row_weights(train, context)
     fitted_base = base.fit(train, context.target, weight) if context.base else base.constant(train, context.target, weight)
-    matrix = features.build(context.features, train, context.drop_groups)
-    label = np.log(train[context.target].to_numpy(float) / fitted_base.predict(train))
-    if context.group == "model" and context.base:
+    terms = physics.terms_us(train)
+    matrix = features.build(context.features, train, context.drop_groups, terms)
+    label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
+    if not params.known_only and context.group == "model" and context.base:
         label = label - _model_levels(train, label, weight)
     data = xgb.DMatrix(matrix, label=label, weight=weight)
     booster = xgb.train(params.booster_params(context), data, rounds)
-    return FittedResidual(fitted_base, booster, Support.of(matrix), context.features, context.drop_groups)
+    return FittedResidual(fitted_base, booster, Support.of(matrix, train, params.known_only), context.features, context.drop_groups)
 
 
 def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
@@ -165,9 +170,10 @@ def learning_curve(params: Params, train: pd.DataFrame, held_out: pd.DataFrame, 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
     fitted = _fit(train, context, params, ROUNDS[-1])
-    matrix = fitted.inputs_matrix(held_out)
-    trust, data = fitted.support.trust(matrix), xgb.DMatrix(matrix)
-    label = np.log(held_out[context.target].to_numpy(float) / fitted.predict_base(held_out))
+    terms = physics.terms_us(held_out)
+    matrix = features.build(context.features, held_out, context.drop_groups, terms)
+    trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)
+    label = np.log(held_out[context.target].to_numpy(float) / fitted.base.of_terms(terms))
     weight = _row_weights(held_out, context)
 
     def error(rounds: int) -> float:
