@@ -20,7 +20,9 @@ from h3 import ablation, cli, evaluate, track
 from h3.compare import CompareConfig, compare
 from h3.config import TrackingConfig, from_hydra
 from h3.errors import InputError
-from h3.models import registry
+from h3.models import registry, roofline
+from h3.sweep import PARENT_VARIABLE
+from h3.train import train
 from h3.verdict import EXPECTED, NAMES, Expected
 
 OURS, RIVAL, INSIDE = "xgboost_residual", "roofline_layers", "ridge_per_experiment"
@@ -145,7 +147,7 @@ def test_a_rival_that_is_ahead_is_said_to_be(sweeps):
     sweeps.sweep(errors={OURS: 5.0, RIVAL: 3.0})
     content = sweeps.compare()
     assert {row["verdict"] for row in content["significance"]} == {"worse"}
-    assert "Rivals that are ahead: roofline_layers on lomo_codellama_34b by 2.0 points" in written(sweeps, "report.md")
+    assert "Rivals that are ahead: roofline_layers on lomo_llama2_7b by 2.0 points" in written(sweeps, "report.md")
 
 
 def test_the_same_question_can_be_asked_of_a_rival(sweeps):
@@ -180,6 +182,49 @@ def test_a_rival_that_returned_nan_has_no_number_and_does_not_touch_the_verdict(
     assert "roofline_layers" in {entry["what"].split("-")[-1] for entry in content["left_out"]}
 
 
+def test_a_fold_whose_error_is_no_number_failed_and_is_inconclusive(sweeps):
+    parent = sweeps.sweep(folds=EXPECTED[1:])
+    run = sweeps.run(parent, EXPECTED[0], OURS, 5.0, mape=float("nan"))
+    content = sweeps.compare()
+    assert content["hypothesis"] == "inconclusive"
+    assert (content["folds"][0]["status"], content["folds"][0]["reason"]) == ("failed", f"run {run} finished with mape=nan")
+    assert f"run {run} finished with mape=nan" in written(sweeps, "report.html")
+
+
+class Broken:
+    """A predictor that has no answer for the fourth row."""
+
+    name = "broken"
+
+    def fit(self, train, context):
+        return self
+
+    def predict(self, inputs):
+        return np.where(np.arange(len(inputs)) == 3, np.nan, 1e4)
+
+    def describe(self):
+        return {"model": self.name}
+
+
+def test_a_predictor_that_returns_nan_is_named_with_fold_and_row_and_its_fold_is_failed(sweeps, monkeypatch):
+    monkeypatch.setitem(registry.PREDICTORS, "broken", (roofline.Params, lambda params: Broken(), False))
+    parent = sweeps.sweep(errors={"broken": 5.0}, folds=[fold for fold in EXPECTED if fold.fold != "lowo_general"])
+    monkeypatch.setenv(PARENT_VARIABLE, parent)
+    with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        config = from_hydra(compose("config", [
+            "fold=lowo_general", "debug=quick", "model.name=broken", f"tracking.uri={sweeps.uri}", "source.workers=1",
+        ]))
+    with pytest.raises(InputError, match=r"^broken on lowo_general, held-out rows: predicted nan us in row 3 \(step \d+ of .*-general\)"):
+        train(config, sweeps.folder)
+    content = sweeps.compare(model="broken")
+    assert content["hypothesis"] == "inconclusive"
+    assert "no result for lowo_general (failed)" in content["sentence"]
+    (row,) = (row for row in content["folds"] if row["fold"] == "lowo_general")
+    assert row["status"] == "failed"
+    assert "InputError: broken on lowo_general, held-out rows: predicted nan us in row 3" in row["reason"]
+    assert row["reason"] in {entry["why"] for entry in content["left_out"]}
+
+
 def test_data_of_two_digests_in_one_sweep_are_refused_with_both(sweeps):
     parent = sweeps.sweep(digest="aaaa")
     sweeps.run(parent, EXPECTED[0], "vidur", 9.0, digest="bbbb")
@@ -198,8 +243,14 @@ def test_a_sweep_that_is_not_there_lists_the_newest_five(sweeps):
 
 
 def test_an_empty_store_says_how_to_fill_it(sweeps):
-    with pytest.raises(InputError, match=r"no sweep in the tracking store; expected one made by python -m h3.train"):
+    with pytest.raises(InputError, match=r"no sweep in the tracking store sqlite:.*mlflow.db; expected one made by python -m h3.train"):
         sweeps.compare()
+
+
+def test_a_store_that_is_no_database_is_refused_with_its_name(tmp_path):
+    (tmp_path / "mlflow.db").write_text("no database")
+    with pytest.raises(InputError, match=r"tracking store sqlite:.*mlflow.db cannot be reached: .*file is not a database; expected"):
+        Sweeps(tmp_path)
 
 
 def test_a_sweep_without_any_result_is_refused(sweeps):

@@ -110,11 +110,18 @@ def test_the_same_seed_gives_the_same_model_and_numbers(trained, tmp_path):
     assert second["mape"] == pytest.approx(first["mape"], abs=1e-9)
 
 
-def test_a_sweep_is_one_parent_with_a_child_a_fold_and_runs_in_parallel(tmp_path):
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """A sweep over the eight folds, two processes at a time."""
+    folder = tmp_path_factory.mktemp("swept")
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tune.trials=1")
-    done = h3(tmp_path, "train", "-m", "fold=glob([lomo_*,lowo_*])", *parallel, *QUICK)
+    done = h3(folder, "train", "-m", "fold=glob([lomo_*,lowo_*])", *parallel, *QUICK)
     assert done.returncode == 0, done.stderr
-    (parent,), folds = runs(tmp_path)["sweep"], runs(tmp_path)["fold"]
+    return folder
+
+
+def test_a_sweep_is_one_parent_with_a_child_a_fold_and_runs_in_parallel(swept):
+    (parent,), folds = runs(swept)["sweep"], runs(swept)["fold"]
     assert {run.data.params["fold"] for run in folds} == {
         "lomo_llama2_7b", "lomo_llama2_70b", "lomo_codellama_34b", "lomo_mixtral",
         "lowo_general", "lowo_codegen", "lowo_roleplay", "lowo_reasoning",
@@ -124,6 +131,34 @@ def test_a_sweep_is_one_parent_with_a_child_a_fold_and_runs_in_parallel(tmp_path
     worst = max(run.data.metrics["mape"] for run in folds if run.data.params["kind"] == "lomo")
     assert parent.data.metrics["lomo_worst_mape"] == pytest.approx(worst)
     assert worst < 20
+
+
+def results_of(folder: Path) -> dict[str, dict]:
+    """fold → what its result.json says of the fold, without the run's id and times."""
+    found = [json.loads(path.read_text()) for path in folder.glob("multirun/*/*/*/result.json")]
+    return {result["fold"]: {key: value for key, value in result.items() if key not in ("mlflow_run_id", "seconds")} for result in found}
+
+
+def leaves(value: object, name: str = "") -> dict[str, object]:
+    """Nested content as path → leaf."""
+    if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for part, each in parts for key, leaf in leaves(each, f"{name}.{part}").items()}
+    return {name: value}
+
+
+def test_results_are_the_same_whatever_the_order_of_the_folds_and_the_number_of_processes(swept, tmp_path):
+    done = h3(tmp_path, "train", "-m", "fold=lowo_codegen,lomo_mixtral", "tune.trials=1", *QUICK)
+    assert done.returncode == 0, done.stderr
+    parallel, serial = results_of(swept), results_of(tmp_path)
+    assert set(serial) == {"lowo_codegen", "lomo_mixtral"}
+    for fold, result in serial.items():
+        expected, found = leaves(parallel[fold]), leaves(result)
+        assert set(found) == set(expected)
+        numbers = [name for name, value in expected.items() if isinstance(value, float)]
+        assert len(numbers) > 20
+        assert [found[name] for name in numbers] == pytest.approx([expected[name] for name in numbers], rel=1e-9, abs=1e-9, nan_ok=True)
+        assert {name: found[name] for name in set(found) - set(numbers)} == {name: expected[name] for name in set(found) - set(numbers)}
 
 
 def test_a_fold_that_fails_fails_its_parent_and_the_others_still_run(tmp_path):

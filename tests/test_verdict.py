@@ -74,6 +74,7 @@ def test_one_fold_alone_or_none_is_inconclusive():
 def test_an_error_that_is_no_number_is_a_failed_fold():
     said = judge(rows(lowo_general=(math.nan, math.nan)))
     assert (said["hypothesis"], status(said, "lowo_general")) == ("inconclusive", "failed")
+    assert next(row["reason"] for row in said["folds"] if row["fold"] == "lowo_general") == "its error is nan, no number"
 
 
 def test_a_fold_is_known_by_what_it_holds_out_not_by_its_name():

@@ -20,7 +20,7 @@ import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import ablation, cli, diagnostics, report, report_parts, significance, stability, track, track_read, verdict
+from h3 import ablation, cli, diagnostics, replay_table, report, report_parts, significance, stability, track, track_read, verdict
 from h3.config import Strict, TrackingConfig, from_hydra
 from h3.errors import InputError
 from h3.models import registry
@@ -56,7 +56,10 @@ def compare(config: CompareConfig) -> dict:
     digest = one_digest(every, sweep)
     runs, left_out = choose(every)
     content = judged(config, runs, every) | {"left_out": left_out, "provenance": provenance(sweep, every, digest)}
-    content |= _beside(store, config, every, digest)
+    beside, commands = _beside(store, config, every, digest)
+    content |= beside
+    content["provenance"]["commands"][1:1] = commands
+    content["replay"] = replay_table.compared({key: run.result for key, run in runs.items() if key[0] in verdict.NAMES}, config.model)
     predictions = _predictions(runs, config.model)
     content |= evidence(config.model, runs, predictions)
     content = plain(content)
@@ -89,7 +92,7 @@ def choose(runs: list[FoldRun]) -> tuple[Runs, list[dict]]:
     left_out = []
     for run in runs:
         if not run.finished:
-            left_out.append({"what": run.name, "why": f"run {run.run_id} {run.status.lower()}, no result"})
+            left_out.append({"what": run.name, "why": run.trouble})
             continue
         result = run.result
         key = (_fold_name(result), result["model"])
@@ -120,7 +123,7 @@ def judged(config: CompareConfig, runs: Runs, every: list[FoldRun]) -> dict:
     ]
     limits = verdict.Thresholds(config.threshold, config.moe_threshold, config.refute)
     failed = {
-        run.name.removesuffix(f"-{config.model}"): f"run {run.run_id} {run.status.lower()}"
+        run.name.removesuffix(f"-{config.model}"): run.trouble
         for run in every if not run.finished and run.name.endswith(f"-{config.model}")
     }
     said = verdict.judge(rows, limits, failed)
@@ -200,8 +203,9 @@ def _stability(runs: Runs, model: str) -> dict:
     }
 
 
-def _beside(store: track.Store, config: CompareConfig, every: list[FoldRun], digest: str) -> dict:
-    """The ablation and the check within Mixtral, from sweeps of their own on the same data; None where there is none."""
+def _beside(store: track.Store, config: CompareConfig, every: list[FoldRun], digest: str) -> tuple[dict, list[str]]:
+    """The ablation and the check within Mixtral, from sweeps of their own on the same data (None where there is none), and the
+    commands that ran those sweeps."""
     found = {}
     for kind, run_id in (("ablation", config.ablation), ("within", config.within)):
         sweep = track_read.find_beside(store, kind, run_id, digest)
@@ -216,14 +220,14 @@ def _beside(store: track.Store, config: CompareConfig, every: list[FoldRun], dig
         summary |= {"sweep": ablated.run_id, "overrides": ablated.overrides, "failed": failed}
     inside = [run.result for run in [*every, *within_runs] if run.finished and run.result["kind"] == "within"]
     names = ("fold", "holdout", "model", "mape", "mape_interval", "mape_train", "n_test")
-    return {"ablation": summary, "within": [{name: result.get(name) for name in names} for result in inside]}
+    commands = [training_command(sweep.overrides) for sweep, _ in found.values() if sweep and sweep.overrides]
+    return {"ablation": summary, "within": [{name: result.get(name) for name in names} for result in inside]}, commands
 
 
 def provenance(sweep: Sweep, runs: list[FoldRun], digest: str) -> dict:
     """Where every number comes from: runs, data, commits, packages, assumptions, and the commands that make them again."""
     first = next(run for run in runs if run.result)
-    overrides = " ".join(f"'{part}'" if set(part) & set("()[]*{} ") else part for part in sweep.overrides.split())
-    train = f"python -m h3.train -m {overrides}" if sweep.overrides else f"python -m h3.train fold={first.result['fold']}"
+    train = training_command(sweep.overrides) if sweep.overrides else f"python -m h3.train fold={first.result['fold']}"
     return {
         "sweep": sweep.run_id, "started": sweep.started, "source": sweep.source, "data_digest": digest,
         "commits": sorted({run.commit for run in runs} | {sweep.commit}), "versions": first.json("versions.json") or {},
@@ -231,6 +235,11 @@ def provenance(sweep: Sweep, runs: list[FoldRun], digest: str) -> dict:
         "n_runs": len(runs), "n_finished": sum(run.finished for run in runs),
         "commands": [train, f"python -m h3.compare sweep={sweep.run_id}"],
     }
+
+
+def training_command(overrides: str) -> str:
+    """The shell command of a multirun with those overrides."""
+    return "python -m h3.train -m " + " ".join(f"'{part}'" if set(part) & set("()[]*{} ") else part for part in overrides.split())
 
 
 def plain(value: object) -> object:

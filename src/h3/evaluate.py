@@ -69,13 +69,14 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
     say("fit")
     fitted, split, n_train = fit(registry.make(config.model.name, params), split, context)
     say("evaluate")
-    predictions = predict(fitted, split, context)
+    who = f"{config.model.name} on {spec.name}"
+    predictions = predict(fitted, split, context, who)
     result = {
         "fold": spec.name, "kind": spec.kind, "holdout": str(split.inputs[spec.group].iloc[0]), "source": config.source.name,
         "model": config.model.name, "features": config.features.name, "drop_groups": list(config.features.drop_groups),
         "ablation": config.ablation.name, "target": config.target_column, "seed": config.seed,
         **summarise(predictions, config.seed), "n_train": n_train, "params": params, "tuning": note,
-        "mape_train": mape_train(config.model.name, fitted, split.train, context),
+        "mape_train": mape_train(config.model.name, fitted, split.train, context, who),
         "sees_held_out": registry.sees_held_out(config.model.name),
         "model_digest": digest(fitted), "data_digest": schema.digest(ingested.table),
         "left_out": ingested.record.get("left_out", []), "assumptions": ingested.record.get("assumptions", {}),
@@ -117,17 +118,13 @@ def choose_params(train: pd.DataFrame, context: Context, config: TrainConfig, sa
     return vars(replace(outcome.params, **given)), outcome.note, outcome.trials
 
 
-def predict(fitted: Fitted, split: Split, context: Context) -> pd.DataFrame:
+def predict(fitted: Fitted, split: Split, context: Context, who: str = "the predictor") -> pd.DataFrame:
     """Held-out predictions beside the truth, in time order within experiments: context columns, observed_us, predicted_us,
     base_us, ape, phase.
 
-    Raises ValueError naming the first step for which the predictor returned no positive, finite number.
+    Raises InputError naming `who` (predictor and fold) and the first step for which it returned no positive, finite number.
     """
-    predicted = np.asarray(fitted.predict(split.inputs), dtype=float)
-    bad = np.flatnonzero(~(np.isfinite(predicted) & (predicted > 0)))
-    if len(bad):
-        row = split.inputs.iloc[bad[0]]
-        raise ValueError(f"predicted {predicted[bad[0]]} us for step {row['step_id']} of {row['experiment']}; expected > 0 and finite")
+    predicted = _times(fitted, split.inputs, f"{who}, held-out rows")
     observed = split.truth[context.target].to_numpy(float)
     frame = split.inputs[list(CONTEXT_COLUMNS)].assign(
         observed_us=observed, predicted_us=predicted, base_us=base.fit(split.train, context.target).predict(split.inputs),
@@ -137,16 +134,29 @@ def predict(fitted: Fitted, split: Split, context: Context) -> pd.DataFrame:
     return frame.sort_values(["experiment", "clock", "step_id"], kind="stable").reset_index(drop=True)
 
 
-def mape_train(name: str, fitted: Fitted, train: pd.DataFrame, context: Context) -> float | None:
+def _times(fitted: Fitted, rows: pd.DataFrame, who: str) -> np.ndarray:
+    """Predicted us of each row; raises InputError naming the first that is no positive, finite number."""
+    predicted = np.asarray(fitted.predict(rows), dtype=float)
+    bad = np.flatnonzero(~(np.isfinite(predicted) & (predicted > 0)))
+    if len(bad):
+        row = rows.iloc[bad[0]]
+        raise InputError(
+            f"{who}: predicted {predicted[bad[0]]} us in row {bad[0]} (step {row['step_id']} of {row['experiment']}), {len(bad)} of "
+            f"{len(rows)} rows like it; expected finite and above 0"
+        )
+    return predicted
+
+
+def mape_train(name: str, fitted: Fitted, train: pd.DataFrame, context: Context, who: str = "the predictor") -> float | None:
     """Macro MAPE in % on the training rows, at most MOST_TRAIN_ROWS evenly spaced ones; None if they did not train it.
 
-    Beside the held-out error it tells what a predictor memorises.
+    Beside the held-out error it tells what a predictor memorises. Raises InputError as `predict` does.
     """
     if registry.sees_held_out(name):
         return None
     rows = train.iloc[:: max(1, -(-len(train) // MOST_TRAIN_ROWS))].reset_index(drop=True)
     observed = rows[context.target].to_numpy(float)
-    return metrics.macro_mape(np.asarray(fitted.predict(rows), dtype=float), observed, rows["experiment"].to_numpy())
+    return metrics.macro_mape(_times(fitted, rows, f"{who}, training rows"), observed, rows["experiment"].to_numpy())
 
 
 def summarise(predictions: pd.DataFrame, seed: int) -> dict:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
-from h3 import report_plots, verdict
-from h3.report_parts import Picture, Section, Table, number, span
+from h3 import report_plots, report_replay, report_stability, verdict
+from h3.report_parts import Picture, Section, Table, number, shades, span
 
 INSIDE = " †"  # marks a predictor that was trained on held-out truth
 INSIDE_NOTE = "† trained inside the held-out group: no generaliser, it shows what generalising costs, scored on steps that it did not see"
@@ -19,8 +18,9 @@ MARKS = {"supported": "holds", "between": "undecided", "refuted": "refuted", "mi
 def sections(content: dict, predictions: dict[str, pd.DataFrame]) -> list[Section]:
     """The report in its order; sections without data say what would give it."""
     return [
-        _folds(content), _waterfall(content), _distributions(content, predictions), _predictors(content), _stability(content),
-        _diagnostics(content), _worst(content), *_within(content), _left_out(content), _provenance(content),
+        _folds(content), _waterfall(content), _distributions(content, predictions), _predictors(content),
+        report_replay.section(content), report_stability.section(content), _diagnostics(content), _worst(content), *_within(content),
+        _left_out(content), _provenance(content),
     ]
 
 
@@ -32,7 +32,7 @@ def fold_table(content: dict) -> Table:
          number(row.get("n_test"), 0)]
         for row in content["folds"]
     ]
-    columns = ["held out", "MAPE %", "95 % interval", "below", "so it", "base alone %", "on training rows %", "bias %", "steps"]
+    columns = ["held out", "MAPE %", "95 % interval", "threshold %", "verdict", "base alone %", "on training rows %", "bias %", "steps"]
     return Table(columns, rows)
 
 
@@ -81,32 +81,36 @@ def _waterfall(content: dict) -> Section:
 def _distributions(content: dict, predictions: dict[str, pd.DataFrame]) -> Section:
     if not predictions:
         return Section("Error distributions", ["No predictions."])
-    picture = report_plots.svg(report_plots.error_distributions(predictions, content["model"]))
-    text = "Signed error of every held-out step; dashed: mean, shaded: 5–95 %."
-    return Section("Error distributions", [text], [], [Picture("signed error by fold", picture)])
+    text = (
+        f"Signed error of `{content['model']}` on every held-out step, % of the measured time, a fold each on the same axis: mean "
+        f"(dashed) and 5–95 % (shaded); steps beyond ±{report_plots.SIGNED_EDGE:g} % are at the edge."
+    )
+    pictures = [
+        Picture(f"signed error of {fold}", report_plots.svg(report_plots.error_distribution(frame, fold)), small=True)
+        for fold, frame in predictions.items()
+    ]
+    return Section("Error distributions", [text], [], pictures)
 
 
 def _predictors(content: dict) -> Section:
-    rows = content["predictors"]
-    names = [row["predictor"] + (INSIDE if row["sees_held_out"] else "") for row in rows]
-    columns = [*verdict.NAMES, "LOMO mean", "LOWO mean", "mean"]
-    values = np.array([
-        [np.nan if value is None else value for value in [*row["folds"].values(), row["lomo_mean"], row["lowo_mean"], row["mean"]]]
-        for row in rows
-    ])
     judged = {(row["predictor"], row["fold"]): row["verdict"] for row in content["significance"]}
-    signs = {"better": "", "noise": "≈", "worse": "<"}
-    texts = np.array([
-        [("–" if np.isnan(value) else f"{value:,.1f}") + signs.get(judged.get((row["predictor"], column)), "")
-         for column, value in zip(columns, line, strict=True)] for row, line in zip(rows, values, strict=True)
-    ])
-    picture = report_plots.svg(report_plots.heat_map((names, columns), values, "MAPE, % (darker: larger)", texts))
+    signs = {"better": "", "noise": " ≈", "worse": " <"}
+    rows, values = [], []
+    for row in content["predictors"]:
+        numbers = [*row["folds"].values(), row["lomo_mean"], row["lowo_mean"], row["mean"]]
+        marks = [signs.get(judged.get((row["predictor"], fold)), "") for fold in row["folds"]] + [""] * 3
+        name = row["predictor"] + (INSIDE if row["sees_held_out"] else "")
+        rows.append([name, *(number(value) + mark for value, mark in zip(numbers, marks, strict=True))])
+        values.append([None, *numbers])
+    columns = ["MAPE %", *(name.replace("_", " ") for name in verdict.NAMES), "LOMO mean", "LOWO mean", "mean"]
     said = [
-        f"Every predictor on the same folds and the same data. Beside a rival's number: `≈` its difference to {content['model']} is noise "
-        "(the 95 % interval of the paired difference holds 0), `<` the rival is better, nothing: ours is better.",
+        f"Every predictor on the same folds and the same data. Beside a rival's number: `≈` its difference to `{content['model']}` is "
+        "noise (the 95 % interval of the paired difference holds 0), `<` the rival is better, nothing: ours is better. A mean is over "
+        "the folds that the predictor has a number for.",
         INSIDE_NOTE + ".", *_ahead(content),
     ]
-    return Section("Against every other predictor", said, [_significance(content)], [Picture("predictors by folds", picture)])
+    heat = Table(columns, rows, "Predictors × folds (darker: larger error, log scale)", shades=shades(values, log=True))
+    return Section("Against every other predictor", said, [heat, _significance(content)])
 
 
 def _ahead(content: dict) -> list[str]:
@@ -118,7 +122,24 @@ def _ahead(content: dict) -> list[str]:
     noise = [f"{row['predictor']} on {row['fold']}" for row in rivals if row["verdict"] == "noise"]
     none = "No rival that has not seen the held-out group is ahead on any fold."
     texts = [f"Rivals that are ahead: {'; '.join(lost)}." if lost else none]
+    texts += _ahead_in_the_mean(content)
     return texts + ([f"No more than noise between ours and {'; '.join(noise)}."] if noise else [])
+
+
+def _ahead_in_the_mean(content: dict) -> list[str]:
+    """Ours against the best rival in the mean over folds; rivals with as many folds, not trained inside the held-out group."""
+    ours = next((row for row in content["predictors"] if row["predictor"] == content["model"] and row["n_folds"]), None)
+    if ours is None:
+        return []
+    rivals = [row for row in content["predictors"] if not row["sees_held_out"] and row["n_folds"] == ours["n_folds"] and row is not ours]
+    if not rivals:
+        return []
+    best = min(rivals, key=lambda row: row["mean"])
+    placed = "ahead of" if ours["mean"] < best["mean"] else "behind"
+    return [
+        f"In the mean over {ours['n_folds']} folds `{content['model']}`, {number(ours['mean'], 2)} %, is {placed} the best rival, "
+        f"`{best['predictor']}`, {number(best['mean'], 2)} %."
+    ]
 
 
 def _significance(content: dict) -> Table:
@@ -129,54 +150,6 @@ def _significance(content: dict) -> Table:
     ]
     columns = ["held out", "rival", "ours minus rival, points", "95 % interval", "ours is", "steps compared"]
     return Table(columns, rows, f"Significance: {len(rows)} paired comparisons", folded=True)
-
-
-def _stability(content: dict) -> Section:
-    texts, rows, pictures = [], [], []
-    study = content["study"]["shap_rank_std"]
-    for name, kinds in content["stability"].items():
-        for kind, found in kinds.items():
-            rows.append(_stability_row(name, kind, found, study))
-        if name == content["model"] or kinds["all"]["ranks"]:
-            texts += _without_trees(name, kinds)
-        if kinds["all"]["ranks"]:
-            pictures.append(_rank_map(name, kinds["all"]))
-    columns = ["predictor", "folds", "with trees", "rank std, top 10", "study", "by chance", "Kendall's W", "W by chance (95 %)", "p"]
-    intro = (
-        "Do the folds agree on which features matter? Rank standard deviation: 0 is full agreement. Kendall's W: 1 is full agreement. "
-        "By chance: the same ranks permuted in each fold."
-    )
-    pairs = [
-        [name, " – ".join(pair["folds"]), number(pair["rho"], 2), span(pair["interval"], 2)]
-        for name, kinds in content["stability"].items() for pair in kinds["all"]["spearman"]
-    ]
-    columns_of_pairs = ["predictor", "folds", "Spearman", "95 % interval"]
-    spearman = Table(columns_of_pairs, pairs, "Spearman's correlation of each pair of folds", folded=True)
-    tables = [Table(columns, rows), *([spearman] if pairs else [])]
-    return Section("Stability of the SHAP rankings", [intro, *texts], tables, pictures)
-
-
-def _stability_row(name: str, kind: str, found: dict, study: dict) -> list[str]:
-    chance = found["baseline"] or {}
-    return [
-        name, kind.upper() if kind != "all" else "all", f"{len(found['folds'])} of {found['n_folds']}", number(found["rank_std"], 2),
-        number(study.get(kind)), number(chance.get("rank_std_mean"), 2), number(found["kendall_w"], 2),
-        number(chance.get("kendall_w_95"), 2), number(chance.get("p_value"), 3),
-    ]
-
-
-def _without_trees(name: str, kinds: dict) -> list[str]:
-    """Which folds of a predictor rank nothing."""
-    absent = kinds["all"]["folds_without_trees"]
-    return [f"`{name}`: no tree contributes in {len(absent)} folds ({', '.join(absent)}), so they rank nothing."] if absent else []
-
-
-def _rank_map(name: str, found: dict) -> Picture:
-    values = np.array([[found["ranks"][fold][feature] for fold in found["folds"]] for feature in found["top"]], dtype=float)
-    texts = np.array([[f"{value:g}" for value in line] for line in values])
-    title = f"{name}: rank of each feature in each fold\n(1: most important, light)"
-    picture = report_plots.heat_map((found["top"], found["folds"]), values, title, texts, log=False)
-    return Picture(title, report_plots.svg(picture))
 
 
 def _diagnostics(content: dict) -> Section:
@@ -211,9 +184,11 @@ def _worst(content: dict) -> Section:
         Table(columns, [_step(step) for step in each["worst"]], f"{fold}: worst {len(each['worst'])} steps", folded=True)
         for fold, each in content["diagnostics"].items()
     ]
-    top = sorted((step for each in content["diagnostics"].values() for step in each["worst"]), key=lambda step: -step["ape"])[:5]
-    text = "The five worst of all folds; the twenty worst of each below."
-    return Section("Worst steps", [text], [Table(columns, [_step(step) for step in top]), *tables])
+    top = sorted(
+        ((fold, step) for fold, each in content["diagnostics"].items() for step in each["worst"]), key=lambda pair: -pair[1]["ape"]
+    )[:5]
+    first = Table(["held out", *columns], [[fold, *_step(step)] for fold, step in top])
+    return Section("Worst steps", ["The five worst of all folds; the twenty worst of each below."], [first, *tables])
 
 
 def _step(step: dict) -> list[str]:
@@ -235,9 +210,10 @@ def _within(content: dict) -> list[Section]:
 
 
 def _left_out(content: dict) -> Section:
-    absent = [[row["fold"], row["reason"]] for row in content["folds"] if row["status"] in ("missing", "failed")]
-    rows = absent + [[entry["what"], entry["why"]] for entry in content["left_out"]]
-    return Section("What was left out, and why", [] if rows else ["Nothing."], [Table(["what", "why"], rows)] if rows else [])
+    rows = [[row["fold"], row["reason"]] for row in content["folds"] if row["status"] in ("missing", "failed")]
+    rows += [[entry["what"], entry["why"]] for entry in content["left_out"]]
+    rows += [[f"replays ({row['kind'].upper()}) of {row['predictor']}", why] for row in content["replay"]["rows"] for why in row["failed"]]
+    return Section("What was left out, and why", [] if rows else ["Nothing."], [Table(["what", "why"], rows, wordy=True)] if rows else [])
 
 
 def _provenance(content: dict) -> Section:
@@ -252,4 +228,4 @@ def _provenance(content: dict) -> Section:
     if content["ablation"]:
         rows.append(["ablation sweep", f"{content['ablation']['sweep']} ({content['ablation']['overrides']})"])
     text = "Again from the start: " + " then ".join(f"`{line}`" for line in found["commands"])
-    return Section("Data and provenance", [text], [Table(["", ""], rows)])
+    return Section("Data and provenance", [text], [Table(["what", "value"], rows, wordy=True)])

@@ -31,12 +31,14 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from h3.errors import InputError
 
 DIGEST_LENGTH = 36
 PACKAGES = ("mlflow", "xgboost", "optuna", "pandas", "scikit-learn", "shap", "hydra-core", "pyarrow", "numpy", "scipy", "h3")
-PARENT_TAG = "mlflow.parentRunId"
+PARENT_TAG, ERROR_TAG = "mlflow.parentRunId", "h3.error"
+MOST_REASON = 500  # characters
 for noisy in ("mlflow", "alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="mlflow")
@@ -91,7 +93,7 @@ class Store:
 
     @contextmanager
     def fold_run(self, parent: str, name: str) -> Iterator[str]:
-        """A child run, active while the block runs; FAILED if the block raises, whatever it raises."""
+        """A child run, active while the block runs; FAILED, and tagged with the reason, if the block raises, whatever it raises."""
         mlflow.set_tracking_uri(self.uri)
         tags = {PARENT_TAG: parent, "h3.role": "fold", "git_commit": git_commit()}
         run = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
@@ -100,6 +102,9 @@ class Store:
             with mlflow.start_run(run_id=run.info.run_id, log_system_metrics=False):
                 yield run.info.run_id
             status = "FINISHED"
+        except BaseException as error:
+            self.client.set_tag(run.info.run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:MOST_REASON])
+            raise
         finally:
             self.client.set_terminated(run.info.run_id, status)
 
@@ -123,7 +128,7 @@ def open_store(uri: str | None, experiment: str) -> Store:
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
             experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
-        except (mlflow.MlflowException, OSError) as error:
+        except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0][:160]
             raise InputError(f"tracking store {uri} cannot be reached: {reason}; expected a running store") from None
     return Store(uri, experiment_id, client)

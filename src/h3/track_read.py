@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A child run; `result` is its result.json, None where the run did not get that far."""
+    """A child run; `result` is its result.json, None where the run did not get that far; `error` what it failed with, if known."""
 
     run_id: str
     name: str
@@ -56,10 +57,19 @@ class FoldRun:
     commit: str
     artifacts: str
     result: dict | None
+    error: str = ""
 
     @property
     def finished(self) -> bool:
-        return self.status == "FINISHED" and self.result is not None
+        """Whether the run ended well, with an error that is a number."""
+        return self.status == "FINISHED" and self.result is not None and math.isfinite(self.result["mape"])
+
+    @property
+    def trouble(self) -> str:
+        """Why an unfinished run has no number."""
+        if self.status == "FINISHED" and self.result is not None:
+            return f"run {self.run_id} finished with mape={self.result['mape']}"
+        return f"run {self.run_id} {self.status.lower()}: {self.error or 'no result'}"
 
     def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """A Parquet artifact, None if the run has none of that name."""
@@ -83,7 +93,8 @@ def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
     if chosen:
         return chosen[0]
     if not found:
-        raise InputError("no sweep in the tracking store; expected one made by python -m h3.train -m 'fold=glob([lomo_*,lowo_*])'")
+        made = "python -m h3.train -m 'fold=glob([lomo_*,lowo_*])'"
+        raise InputError(f"no sweep in the tracking store {store.uri}; expected one made by {made}")
     newest = "; ".join(str(sweep) for sweep in found[:LISTED])
     raise InputError(f"sweep {run_id or 'of all folds'} is not in the tracking store; the newest are {newest}")
 
@@ -140,7 +151,8 @@ def read_runs(store: track.Store, sweep: Sweep) -> list[FoldRun]:
 def _fold_run(run: Run) -> FoldRun:
     info = run.info
     result = _read(info.artifact_uri, "result.json", lambda path: json.loads(path.read_text()))
-    return FoldRun(info.run_id, info.run_name, info.status, run.data.tags.get("git_commit", "unknown"), info.artifact_uri, result)
+    commit, error = run.data.tags.get("git_commit", "unknown"), run.data.tags.get(track.ERROR_TAG, "")
+    return FoldRun(info.run_id, info.run_name, info.status, commit, info.artifact_uri, result, error)
 
 
 def _read(artifacts: str, name: str, read: Callable[[Path], Any]) -> Any:

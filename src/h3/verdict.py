@@ -63,7 +63,8 @@ def _fold(fold: Expected, row: dict | None, thresholds: Thresholds, failed: dict
     if row is None:
         status = "failed" if fold.fold in failed else "missing"
         return known | {"mape": None, "interval": None, "status": status, "reason": failed.get(fold.fold, "no such run in the sweep")}
-    return {**row, **known, "status": _status(row, limit, thresholds.refute)}
+    status = _status(row, limit, thresholds.refute)
+    return {**row, **known, "status": status} | ({"reason": f"its error is {row['mape']}, no number"} if status == "failed" else {})
 
 
 def _status(row: dict, limit: float, refute: float) -> str:
