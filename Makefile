@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test lint ui bench lock clean
+.PHONY: setup train test test-measure lint ui bench lock clean
 
 setup: $(READY)
 
@@ -22,16 +22,29 @@ test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
-	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff check src tests tests_measure scripts
+
+# The collector's tests need PyTorch (5 GB with what its wheel asks for): an environment of its own, made by this target alone.
+MEASURE := .venv-measure
+
+test-measure: $(MEASURE)/.ready ## the tests of scripts/measure_steps.py, on the CPU
+	$(MEASURE)/bin/python -m pytest tests_measure
+
+$(MEASURE)/.ready: requirements-measure.lock
+	@test -x $(MEASURE)/bin/python || $(PYTHON) -m venv $(MEASURE)
+	@echo "installing PyTorch into $(MEASURE) (about 90 seconds)"
+	@$(MEASURE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-measure.lock
+	@touch $@
 
 ui: setup ## MLflow on 127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
 
-lock: ## resolve pyproject.toml anew into requirements.lock (needs uv)
+lock: ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
+	uv pip compile --group pyproject.toml:measure --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements-measure.lock
 
 clean:
-	rm -rf $(VENV) outputs multirun .h3_cache
+	rm -rf $(VENV) $(MEASURE) outputs multirun .h3_cache
 
 .PHONY: study
 STUDY := $(BIN)/python -m h3.train -m hydra/launcher=joblib hydra.launcher.n_jobs=2 replay.enabled=false

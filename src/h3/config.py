@@ -30,9 +30,9 @@ class AssumeConfig(Strict):
 
 
 class SourceConfig(Strict):
-    """Where steps come from; `path` is a folder or list of folders of experiment folders (steps: a Parquet file)."""
+    """Where steps come from; `path` is a folder or list of folders of experiment folders (steps, measured: a Parquet file)."""
 
-    name: Literal["simulated", "traces", "requests", "logs", "steps"]
+    name: Literal["simulated", "measured", "traces", "requests", "logs", "steps"]
     path: str | list[str] | None = None
     model_configs: str | None = None
     sample_every: int = Field(10, ge=1)
@@ -42,6 +42,8 @@ class SourceConfig(Strict):
     scale: float = Field(1.0, gt=0, le=1)
     workers: int | None = Field(None, ge=1)
     cache_dir: str | None = ".h3_cache"
+    parts: list[Literal["compositions", "grid", "shards", "zeroshot"]] = ["compositions"]
+    view: Literal["rank", "server"] = "rank"
     assume: AssumeConfig = AssumeConfig()
 
 

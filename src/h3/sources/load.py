@@ -11,7 +11,7 @@ from pathlib import Path
 from h3 import schema
 from h3.config import SourceConfig
 from h3.errors import InputError
-from h3.sources import logs, requests, simulated, traces
+from h3.sources import logs, measured, requests, simulated, traces
 from h3.sources.experiment import Assumptions, Ingested
 from h3.sources.requests import RequestOptions
 
@@ -22,6 +22,8 @@ def load(config: SourceConfig, progress: Progress = None) -> Ingested:
     """The steps of a source; raises InputError where there are none to be had."""
     if config.name == "simulated":
         return simulated.load(_simulated(config), progress)
+    if config.name == "measured":
+        return measured.load(_measured(config))
     if not config.path:
         raise InputError(f"source={config.name} needs source.path=DIR; expected a folder of experiment folders, or a list of such")
     if config.name == "steps":
@@ -38,6 +40,12 @@ def _simulated(config: SourceConfig) -> simulated.SimulatedConfig:
     return simulated.SimulatedConfig(
         seed=config.seed, prefix_caching=config.prefix_caching, scale=config.scale, workers=config.workers, cache_dir=config.cache_dir
     )
+
+
+def _measured(config: SourceConfig) -> measured.MeasuredConfig:
+    if config.path is not None and not isinstance(config.path, str):
+        raise InputError(f"source=measured: source.path={config.path!r}; expected one Parquet file of scripts/measure_steps.py pack")
+    return measured.MeasuredConfig(config.path, tuple(config.parts), config.view)
 
 
 def _assumptions(config: SourceConfig) -> Assumptions:
