@@ -2,8 +2,8 @@
 
     python scripts/make_golden_bundle.py            # tests/golden/bundle, from the built-in source with few trees
 
-Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on all, for any. Run it again when physics.py, features.py
-or the format changes, and commit the result.
+Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on all, for any.
+Run it again when physics.py, features.py or the format changes, and commit the result.
 """
 
 from __future__ import annotations

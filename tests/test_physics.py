@@ -251,15 +251,6 @@ def test_what_a_log_does_not_tell_counts_as_the_least_it_can_be():
     assert (least <= known + 1e-12).all()
 
 
-def test_graph_padding_is_the_share_of_the_captured_batch_that_is_filled():
-    captured = [1, 2, 4, *[8 * i for i in range(1, 65)]]
-    for decode in [1, 2, 3, 4, 5, 8, 9, 100, 127, 128, 511, 512]:
-        holding = min(size for size in captured if size >= decode)
-        assert physics.graph_padding(step(decode=[7] * decode))[0] == decode / holding
-    assert physics.graph_padding(step(decode=[7] * 513))[0] == 1
-    assert physics.graph_padding(step(prefill=[(5, 0)]))[0] == 1
-
-
 def test_tokens_of_an_expert_are_shared_evenly():
     assert physics.tokens_per_expert(step("mixtral-8x7b-v0-1", decode=[9]), np.array([40.0]))[0] == 40 * 2 / 8
     assert physics.tokens_per_expert(step("llama-2-7b", decode=[9]), np.array([40.0]))[0] == 0

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from builders import Steps
+from builders import Steps, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -207,9 +207,23 @@ def test_the_learning_curve_starts_at_the_base_alone_and_ends_where_the_full_fit
     assert curve[4] < curve[0]
 
 
+def test_more_work_never_takes_less_time_whatever_the_trees_learned():
+    table = served(200, seed=9)
+    shuffled = table.assign(period_us=np.random.default_rng(3).permutation(table["period_us"].to_numpy()))
+    fitted = XGBoostResidual(replace(PARAMS, n_estimators=60, max_depth=4)).fit(shuffled, Context())
+    assert np.abs(fitted.margin(folds.without_targets(shuffled))).max() > 0.01
+    for made in (
+        [step("llama-2-70b", decode=[context] * 24) for context in range(100, 4000, 100)],
+        [step("llama-2-70b", decode=[600] * size) for size in range(1, 129)],
+        [step("llama-2-70b", decode=[600] * 24, prefill=[(tokens, 0)]) for tokens in range(16, 2048, 64)],
+    ):
+        times = fitted.predict(pd.concat(made, ignore_index=True))
+        assert (np.diff(times) >= 0).all()
+
+
 def test_features_of_a_dropped_group_are_not_used():
-    smaller = XGBoostResidual(PARAMS).fit(TRAIN, Context(drop_groups=("batch", "experts")))
-    assert not {"graph_padding", "expert_coverage"} & set(smaller.inputs_matrix(TRAIN).columns)
+    smaller = XGBoostResidual(PARAMS).fit(TRAIN, Context(drop_groups=("communication", "experts")))
+    assert not {"all_reduce_to_weights", "expert_coverage"} & set(smaller.inputs_matrix(TRAIN).columns)
     assert len(smaller.describe()["features"]) == smaller.inputs_matrix(TRAIN).shape[1]
 
 

@@ -273,7 +273,7 @@ func FuzzLoad(f *testing.F) {
 
 var fuzzFeatures = []string{
 	"kv_to_weights", "compute_to_weights", "compute_excess_to_weights", "prefill_attention_to_weights", "all_reduce_to_weights",
-	"prefill_share", "prefill_step_share", "expert_coverage", "tokens_per_expert", "graph_padding",
+	"prefill_share", "prefill_step_share", "expert_coverage", "tokens_per_expert",
 }
 
 // FuzzBatch reads batches; what can be read gives a finite, positive step time.

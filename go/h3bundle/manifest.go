@@ -44,7 +44,6 @@ type constants struct {
 	TwoShotEfficiency   float64   `json:"two_shot_efficiency"`
 	TwoShotFewRanks     float64   `json:"two_shot_few_ranks"`
 	TwoShotBytes        []float64 `json:"two_shot_bytes"`
-	GraphBatchSizes     []float64 `json:"graph_batch_sizes"`
 }
 
 type fileEntry struct {
@@ -210,15 +209,9 @@ func (m *manifest) checkNumbers() error {
 		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
 		{"queueing_us", o.QueueingUS, 0, maxNumber},
 		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
-		{"number of graph_batch_sizes", float64(len(c.GraphBatchSizes)), 1, 4096},
 	}
 	for _, size := range c.TwoShotBytes {
 		checks = append(checks, bounded{"two_shot_bytes", size, 0, maxNumber})
-	}
-	low := 1.0
-	for _, size := range c.GraphBatchSizes {
-		checks = append(checks, bounded{"graph_batch_sizes, ascending", size, low, 65536})
-		low = size + 1
 	}
 	for name, h := range m.Hardware {
 		checks = append(checks, bounded{name + " peak_bf16_flops", h.PeakBF16FLOPs, 1e9, 1e20},

@@ -33,7 +33,6 @@ const (
 	featPrefillStepShare
 	featExpertCoverage
 	featTokensPerExpert
-	featGraphPadding
 	numFeatures
 )
 
@@ -41,7 +40,6 @@ var featureIndex = map[string]int{
 	"kv_to_weights": featKV, "compute_to_weights": featCompute, "compute_excess_to_weights": featComputeExcess,
 	"prefill_attention_to_weights": featPrefillAttention, "all_reduce_to_weights": featAllReduce, "prefill_share": featPrefillShare,
 	"prefill_step_share": featPrefillStepShare, "expert_coverage": featExpertCoverage, "tokens_per_expert": featTokensPerExpert,
-	"graph_padding": featGraphPadding,
 }
 
 // Composition is what features and base count of a batch; the zero value is the empty batch. Sums are exact below 2^53.
@@ -104,7 +102,6 @@ type physics struct {
 	hidden, activationBytes, twoShotBytes      float64
 	waveLayers, kvHeads, sms, layers           float64
 	oneShot, twoShot                           allReduce
-	padding                                    []float64 // decode tokens → share of the CUDA-graph batch that holds them
 }
 
 // allReduce is one algorithm's time: latency, messages' worth of bytes on the wire, bytes/us.
@@ -121,7 +118,6 @@ func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics
 		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency, hidden: hidden,
 		activationBytes: c.ActivationBytes,
 		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
-		padding: padding(c.GraphBatchSizes),
 	}
 	if a.BytesPerParameter <= 1 {
 		p.peak = h.PeakFP8FLOPs / 1e6
@@ -147,20 +143,6 @@ func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics
 	p.active = p.layerWeights(p.topK)
 	p.weightsDenseUS = p.weightUS(0)
 	return p
-}
-
-// padding tabulates decode tokens over the smallest graph batch that holds them, for all that one holds.
-func padding(sizes []float64) []float64 {
-	table := make([]float64, int(sizes[len(sizes)-1])+1)
-	table[0] = 1
-	next := 0
-	for tokens := 1; tokens < len(table); tokens++ {
-		if float64(tokens) > sizes[next] {
-			next++
-		}
-		table[tokens] = float64(tokens) / sizes[next]
-	}
-	return table
 }
 
 func (p *physics) layerWeights(experts float64) float64 {
@@ -206,11 +188,8 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
 	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights
 	features[featPrefillShare], features[featExpertCoverage] = prefill/max(tokens, 1e-12), coverage
-	features[featPrefillStepShare], features[featGraphPadding] = 0, 1
+	features[featPrefillStepShare] = 0
 	if c.PrefillReqs > 0 {
 		features[featPrefillStepShare] = 1
-	}
-	if c.DecodeTokens < int64(len(p.padding)) {
-		features[featGraphPadding] = p.padding[c.DecodeTokens]
 	}
 }

@@ -97,7 +97,6 @@ def constants() -> dict:
         "one_shot_efficiency": physics.ONE_SHOT_EFFICIENCY, "two_shot_latency_us": physics.TWO_SHOT_LATENCY_US,
         "two_shot_rank_us": physics.TWO_SHOT_RANK_US, "two_shot_efficiency": physics.TWO_SHOT_EFFICIENCY,
         "two_shot_few_ranks": physics.TWO_SHOT_FEW_RANKS, "two_shot_bytes": list(physics.TWO_SHOT_BYTES),
-        "graph_batch_sizes": [int(size) for size in physics.GRAPH_BATCH_SIZES],
     }
 
 

@@ -21,25 +21,29 @@ from h3.errors import InputError
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of a feature set; `formula` is in terms of physics.py and the step table, `group` serves ablation."""
+    """One column of a feature set; `formula` is in terms of physics.py and the step table, `group` serves ablation.
+
+    `rising`: whether a correction may only grow with it. It does for what grows with batch, context and prefill tokens, so
+    that a step with more work never takes less time.
+    """
 
     name: str
     group: str
     unit: str
     formula: str
+    rising: bool = False
 
 
 SCALE_FREE = (
-    Feature("kv_to_weights", "memory", "ratio", "kv_us / weights_us"),
-    Feature("compute_to_weights", "compute", "ratio", "gemm_us / weights_us"),
-    Feature("compute_excess_to_weights", "compute", "ratio", "compute_excess_us / weights_us"),
-    Feature("prefill_attention_to_weights", "prefill", "ratio", "prefill_attention_us / weights_us"),
-    Feature("all_reduce_to_weights", "communication", "ratio", "all_reduce_us / weights_us"),
-    Feature("prefill_share", "prefill", "ratio", "prefill_tokens / (prefill_tokens + decode_tokens)"),
-    Feature("prefill_step_share", "prefill", "ratio", "min(1, num_prefill_reqs)"),
+    Feature("kv_to_weights", "memory", "ratio", "kv_us / weights_us", rising=True),
+    Feature("compute_to_weights", "compute", "ratio", "gemm_us / weights_us", rising=True),
+    Feature("compute_excess_to_weights", "compute", "ratio", "compute_excess_us / weights_us", rising=True),
+    Feature("prefill_attention_to_weights", "prefill", "ratio", "prefill_attention_us / weights_us", rising=True),
+    Feature("all_reduce_to_weights", "communication", "ratio", "all_reduce_us / weights_us", rising=True),
+    Feature("prefill_share", "prefill", "ratio", "prefill_tokens / (prefill_tokens + decode_tokens)", rising=True),
+    Feature("prefill_step_share", "prefill", "ratio", "min(1, num_prefill_reqs)", rising=True),
     Feature("expert_coverage", "experts", "ratio", "1 - (1 - experts_per_token / num_experts)^tokens; 1 for dense"),
     Feature("tokens_per_expert", "experts", "tokens", "tokens * experts_per_token / num_experts; 0 for dense"),
-    Feature("graph_padding", "batch", "ratio", "decode requests / CUDA-graph batch size that holds them"),
 )
 
 
@@ -57,7 +61,6 @@ def _scale_free(table: pd.DataFrame, terms: pd.DataFrame | None) -> dict[str, np
         "prefill_step_share": physics.prefill_share(table),
         "expert_coverage": physics.averaged(table, physics.expert_coverage),
         "tokens_per_expert": physics.averaged(table, physics.tokens_per_expert),
-        "graph_padding": physics.graph_padding(table),
     }
 
 
@@ -92,6 +95,11 @@ def build(name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = (), ter
     columns = chosen.compute(table, terms)
     names = [feature.name for feature in chosen.features if feature.group not in drop_groups]
     return pd.DataFrame({key: np.asarray(columns[key], dtype=np.float32) for key in names}, index=table.index)
+
+
+def monotone_constraints(name: str, drop_groups: tuple[str, ...] = ()) -> dict[str, int]:
+    """XGBoost's monotone_constraints: 1 for each feature of the set that is marked as rising."""
+    return {feature.name: 1 for feature in feature_set(name).features if feature.rising and feature.group not in drop_groups}
 
 
 def manifest(name: str, drop_groups: tuple[str, ...] = ()) -> list[dict]:

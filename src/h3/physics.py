@@ -270,18 +270,6 @@ def roofline_us(table: pd.DataFrame) -> np.ndarray:
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)
 
 
-# Batch sizes for which vLLM captures CUDA graphs by default; a decode batch runs as the next larger one.
-GRAPH_BATCH_SIZES = np.array([1, 2, 4, *range(8, 513, 8)], dtype=float)
-
-
-def graph_padding(table: pd.DataFrame) -> np.ndarray:
-    """Decode requests over the CUDA-graph batch size that holds them, in (0, 1]; 1 where none decodes or none holds them."""
-    decode = decode_tokens(table)
-    index = np.searchsorted(GRAPH_BATCH_SIZES, np.ceil(decode))
-    padded = np.append(GRAPH_BATCH_SIZES, np.inf)[index]
-    return np.where((decode > 0) & np.isfinite(padded), decode / padded, 1.0)
-
-
 def tokens_per_expert(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """Mean tokens that a routed expert computes; 0 for dense models."""
     return tokens * _ratio(_column(table, "experts_per_token"), _column(table, "num_experts"))

@@ -25,7 +25,7 @@ from h3.step_compositions import inputs
 TOKENS_IN_BLOCK, REQUESTS_IN_BLOCK = 256, 64
 LINEAR_TERMS = ("kv_us", "prefill_attention_us", "attention_waves")
 # Features that do not follow from a step's tokens and requests alone.
-OWN_FEATURES = ("kv_to_weights", "prefill_attention_to_weights", "prefill_share", "prefill_step_share", "graph_padding")
+OWN_FEATURES = ("kv_to_weights", "prefill_attention_to_weights", "prefill_share", "prefill_step_share")
 
 
 class ResidualStepTime:
@@ -58,7 +58,7 @@ class ResidualStepTime:
         base_us += self.coefficient["kv_us"] * kv_us + self.coefficient["prefill_attention_us"] * pairs_us + self.wave_us * decodes
         if self.silent:
             return base_us
-        own = (kv_us / weights_us, pairs_us / weights_us, new / (new + decodes), float(batch.num_prefill_reqs > 0), self._padding(decodes))
+        own = (kv_us / weights_us, pairs_us / weights_us, new / (new + decodes), float(batch.num_prefill_reqs > 0))
         row = row.copy()
         for name, value in zip(OWN_FEATURES, own, strict=True):
             if name in self.place:
@@ -69,11 +69,6 @@ class ResidualStepTime:
         """The support's trust in one row of features (models.xgboost_residual.Support.trust)."""
         outside = np.maximum(self.low - row, row - self.high)
         return 1.0 - min(1.0, max(0.0, float((outside / self.width).max())))
-
-    def _padding(self, decodes: int) -> float:
-        if "graph_padding" not in self.place or decodes == 0:
-            return 1.0
-        return float(self._known(decodes, decodes)[2][self.place["graph_padding"]])
 
     def _known(self, tokens: int, requests: int) -> tuple[float, float, np.ndarray]:
         """(base without its linear terms, weights_us, features) of a step of so many tokens and requests."""

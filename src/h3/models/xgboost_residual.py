@@ -55,6 +55,7 @@ class Params:
         return {name: value for name, value in values.items() if name not in own} | {
             "objective": "reg:squarederror", "tree_method": "hist", "base_score": 0.0,
             "seed": context.seed, "nthread": context.threads,
+            "monotone_constraints": features.monotone_constraints(context.features, context.drop_groups),
         }
 
 
