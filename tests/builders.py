@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ import yaml
 
 from h3 import catalog, clock, schema
 from h3.sources.request_logs import TRACEV2_COLUMNS
+
+if TYPE_CHECKING:
+    from h3.registry import Registry
 
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 HUGGINGFACE = {
@@ -269,3 +273,15 @@ def _folder(root: Path, name: str, config: dict) -> Path:
     } | config
     (folder / "exp-config.yaml").write_text(yaml.safe_dump({key: value for key, value in usual.items() if value is not None}))
     return folder
+
+
+def empty_registry(folder: Path) -> Registry:
+    """A registry in a folder that also keeps its artifacts, wherever the tests run."""
+    from mlflow import MlflowClient  # slow to import, and few tests need it
+
+    from h3 import registry
+    from h3.config import TrackingConfig
+
+    tracking = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
+    MlflowClient(tracking.uri).create_experiment(tracking.experiment, artifact_location=(folder / "artifacts").as_uri())
+    return registry.open_registry(tracking)

@@ -142,7 +142,11 @@ def test_a_file_that_is_no_configuration_is_refused_by_path(tmp_path):
     path = tmp_path / "config.json"
     with pytest.raises(InputError, match="No such file"):
         catalog.read_hf_config(path)
-    for content, says in [(b"{", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[1]", "holds a list"), (b"{}", "num_hidden_layers")]:
+    for content, says in [
+        (b"{", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[1]", "holds a list"), (b"{}", "num_hidden_layers"),
+        (b"[" * 1_000_000, "not JSON"), (b'{"hidden_size": ' + b"1" * 10_000 + b"}", "not JSON"),
+        (b" " * 16_000_001, "more than 16000000 bytes"),
+    ]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=says):
             catalog.read_hf_config(path)

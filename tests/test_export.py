@@ -220,7 +220,7 @@ def test_errors_on_steps_are_those_of_the_periods_that_were_measured(steps):
 
 def test_blis_terms_count_as_the_coefficients_are_documented():
     table = batch.with_deployment(batch.uniform(np.array([2.0]), np.array([100.0]), np.array([10.0]), np.array([5.0])), Deployment(
-        catalog.Architecture(3, 8, 4, 2, 2, 50, 16, 0, 0, 0, 0, 0, 2.0), 2, "H100",
+        catalog.Architecture(3, 8, 4, 2, 5, 50, 16, 0, 0, 0, 0, 0, 2.0), 2, "H100",  # a head of 5, which BLIS takes for 8 / 4
     )).assign(prefill_before=5.0)
     terms = distil_terms.blis_terms(table).iloc[0]
     d, d_kv, layers, tp, flops, bandwidth = 8, 4, 3, 2, 989.5e6, 3.35e6

@@ -34,8 +34,7 @@ def steps() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory, steps) -> registry.Registry:
     """A registry in which version 1, the golden bundle, was promoted."""
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
-    found = registry.open_registry(tracking)
+    found = builders.empty_registry(tmp_path_factory.mktemp("store"))
     with registry.entry(found, "promotion", {"sweep": TAGS["sweep"]}) as run_id:
         card = registry.card(steps, TAGS, [ROW], [ROW])
         assert registry.register(found, run_id, GOLDEN, steps, (TAGS, card)) == "1"

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from h3 import registry, track
-from h3.config import TrackingConfig
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 
@@ -30,8 +29,8 @@ def world(tmp_path_factory) -> tuple[Path, str, str]:
     for name in NAMES:
         builders.Server([15_000] * 400).serve_at_random(60).write_tracev2(folder / "runs", name)
     shutil.copytree(GOLDEN, folder / "model" / "artifacts" / "bundle")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    opened = registry.open_registry(TrackingConfig(uri=uri))
+    opened = builders.empty_registry(folder)
+    uri = opened.store.uri
     opened.store.client.create_registered_model(registry.NAME)
     opened.store.client.create_model_version(registry.NAME, str(folder / "model"))
     opened.set_alias("champion", "1")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import builders
 import pytest
 import yaml
 
@@ -55,8 +56,8 @@ def old(tmp_path) -> Path:
 def config(tmp_path, old) -> PromoteConfig:
     """A rollback in a registry whose champion, version 2, followed version 1 of an older h3; dist/blis holds version 2."""
     new = Path(shutil.copytree(GOLDEN, tmp_path / "models" / "2" / "artifacts" / "bundle"))
-    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    opened = registry.open_registry(tracking)
+    opened = builders.empty_registry(tmp_path)
+    tracking = TrackingConfig(uri=opened.store.uri)
     opened.store.client.create_registered_model(registry.NAME)
     for version, before in (("1", ""), ("2", "1")):
         tags = {"state": "promoted", "previous_champion": before, "sweep": "s"}

@@ -15,6 +15,7 @@ from pathlib import Path
 from h3.errors import InputError
 
 EXPERT_COUNT_KEYS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts")
+MAX_CONFIG_BYTES = 16_000_000
 BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
 
 
@@ -114,10 +115,15 @@ def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Archi
 def read_hf_config(path: str | Path) -> Architecture:
     """The architecture in a HuggingFace config.json; raises InputError for a file that is none."""
     try:
-        config = json.loads(Path(path).read_text())
+        with open(path, "rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a HuggingFace config.json") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    if len(data) > MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a HuggingFace config.json")
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:  # also digits without end
         raise InputError(f"{path}: not JSON ({error}); expected a HuggingFace config.json") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: holds a {type(config).__name__}; expected a JSON object")
