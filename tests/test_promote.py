@@ -95,8 +95,8 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(world):
 def test_the_entry_of_a_promotion_holds_rule_gate_and_recipe(opened):
     run_id = opened.version("1").run_id
     assert json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/winner.json"))["rule"] == ["worst", "mean"]
-    overheads = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/overheads.json"))
-    assert (overheads["queueing_us"], overheads["origin"]) == (9300, "default: means over the study's runs")
+    manifest = registry.read_version(opened, "1").manifest
+    assert (manifest["overheads"]["queueing_us"], manifest["provenance"]["overheads"]) == (9300, "default: means over the study's runs")
     checks = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))
     assert {check["name"] for check in checks} == {
         "bundle_verified", "fold_limits", "recipe_limits", "against_champion", "monotone", "positive",

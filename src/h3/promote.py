@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,6 @@ from pydantic import Field
 
 from h3 import bundle, bundle_files, bundle_overheads, cli, export, gate, registry, schema, track
 from h3.bundle import Bundle
-from h3.bundle_manifest import Overheads
 from h3.bundle_overheads import OverheadsConfig
 from h3.config import Strict, TrackingConfig, TrainConfig, from_hydra
 from h3.errors import InputError
@@ -88,7 +87,6 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
         print("dry run: champion {}; rollback would make it {}".format(*registry.rollback_versions(opened)))
         return 0
     winner, _ = _pick(opened, config)
-    config, _ = _with_overheads(config, winner)
     say = Progress("promote")
     with tempfile.TemporaryDirectory() as scratch:
         shipped = refit(winner, config, Path(scratch) / "bundle", say)
@@ -115,13 +113,11 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
     for version in finished:
         if opened.version(version).tags["sweep"] == winner.sweep:
             return _export(opened, config, version)
-    config, overheads = _with_overheads(config, winner)
     say = Progress("promote")
     with tempfile.TemporaryDirectory() as scratch, registry.entry(opened, "promotion", {"sweep": winner.sweep}) as run_id:
         shipped = refit(winner, config, Path(scratch) / "bundle", say)
         say("register")
         registry.log_json("winner.json", {"rule": config.winner.rule, "candidates": picked})
-        registry.log_json("overheads.json", overheads)
         version = _register(opened, run_id, winner, shipped)
         say("gate")
         checks = check(opened, config, shipped, registry.read_version(opened, version))
@@ -135,13 +131,6 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
         opened.tag(version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated")
         registry.promote(opened, version)
     return _export(opened, config, version)
-
-
-def _with_overheads(config: PromoteConfig, winner: Candidate) -> tuple[PromoteConfig, dict]:
-    """The configuration with every overhead a number, and these with where they come from."""
-    overheads, origin = bundle_overheads.resolve(config.overheads, next(iter(winner.configs.values())).source, set())
-    content = asdict(overheads)
-    return config.model_copy(update={"overheads": OverheadsConfig(**content)}), content | {"origin": origin}
 
 
 @dataclass(frozen=True)
@@ -256,8 +245,12 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
     recipe = Recipe(first, params, tuple(each.fold for each in winner.configs.values()), two)
     rows = gate.fold_rows(recipe, ingested, say)
     say("fit on everything")
-    provenance = {"data_digest": digest, "commit": track.git_commit(), "sweep": winner.sweep, "params": params, "folds": held_out}
-    bundle.write(recipe.fit(ingested.table), folder, provenance, Overheads(**config.overheads.model_dump()))
+    overheads, origin = bundle_overheads.resolve(config.overheads, first.source, set())
+    provenance = {
+        "data_digest": digest, "commit": track.git_commit(), "sweep": winner.sweep, "params": params, "folds": held_out,
+        "overheads": origin,
+    }
+    bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
     return Refit(recipe, held_out, rows, ingested, digest, folder)
 
 
