@@ -56,6 +56,25 @@ def test_every_row_is_on_exactly_one_side_and_no_experiment_on_both(table, kind,
     assert split.truth["experiment"].tolist() == split.inputs["experiment"].tolist()
 
 
+def test_a_chat_model_is_held_out_with_the_model_that_it_steps_like():
+    built = Steps().run("llama-2-70b", rows=3).run("llama-2-7b", rows=3).run("codellama-34b", rows=3).table()
+    chat = built[built["model"] == "llama-2-70b"].assign(model="llama-2-70b-chat", experiment="chat", vocab_size=32016)
+    table = pd.concat([built, chat], ignore_index=True)
+    split = folds.make_split(table, spec("lomo", "llama-2-70b"))
+    assert set(split.inputs["model"]) == {"llama-2-70b", "llama-2-70b-chat"}
+    assert set(split.train["model"]) == {"llama-2-7b", "codellama-34b"}
+    inner = folds.inner_folds(table, "model")
+    assert [sorted(held["model"].unique()) for _, _, held in inner] == [
+        ["codellama-34b"], ["llama-2-70b", "llama-2-70b-chat"], ["llama-2-7b"],
+    ]
+
+
+def test_a_holdout_may_be_a_huggingface_id_with_dots():
+    table = Steps().run("llama-2-70b", rows=2).run("llama-2-7b", rows=2).table()
+    named = table.assign(model=table["model"].replace("llama-2-70b", "qwen2-5-72b"))
+    assert set(folds.make_split(named, spec("lomo", "Qwen/Qwen2.5-72B")).inputs["model"]) == {"qwen2-5-72b"}
+
+
 @settings(max_examples=25, deadline=None)
 @given(tables(), st.data())
 def test_held_out_inputs_have_no_target_and_truth_has_nothing_else(table, data):
@@ -106,7 +125,7 @@ def test_an_experiment_on_both_sides_raises():
     table = Steps().run("llama-2-7b", rows=4).table()
     with pytest.raises(AssertionError, match=r"leak: experiments on both sides.*llama-2-7b"):
         folds.check_disjoint(table.iloc[:2], table.iloc[2:])
-    mislabelled = table.assign(model=["llama-2-7b", "llama-2-7b", "llama-2-70b", "llama-2-70b"])
+    mislabelled = table.assign(model=["llama-2-7b", "llama-2-7b", "llama-2-70b", "llama-2-70b"], num_layers=[32, 32, 80, 80])
     with pytest.raises(AssertionError, match="leak"):
         folds.make_split(mislabelled, spec("lomo", "llama-2-70b"))
 

@@ -5,16 +5,24 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from builders import Steps
+from joblib import Parallel, delayed
 
-from h3 import folds, tune
+from h3 import features, schema, tune
+from h3.config import FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrainConfig, TuneConfig
+from h3.evaluate import run_fold
 from h3.folds import FoldSpec
 from h3.models import base, xgboost_residual
-from h3.models.protocol import Context, digest
-from h3.models.xgboost_residual import Params, XGBoostResidual
+from h3.models.protocol import Context
+from h3.models.xgboost_residual import Params
+from h3.progress import Progress
+from h3.sources.experiment import Ingested
 from h3.tune import TuneOptions
 
 # Five models, so that four are left to train on: the known architectures and one made of them.
@@ -118,6 +126,38 @@ def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterru
     pd.testing.assert_frame_equal(resumed.trials.drop(columns="trial"), found.trials.drop(columns="trial"))
 
 
+def test_a_search_that_asks_for_fewer_trials_than_are_stored_answers_as_if_no_more_were_made(tmp_path):
+    stored = {"storage": str(tmp_path), "max_rows": 400}
+    tune.search(training(BENT), Context(), TuneOptions(trials=4, **stored))
+    fewer = tune.search(training(BENT), Context(), TuneOptions(trials=2, **stored))
+    fresh = tune.search(training(BENT), Context(), TuneOptions(trials=2, max_rows=400))
+    assert fewer.params == fresh.params
+    pd.testing.assert_frame_equal(fewer.trials, fresh.trials)
+
+
+def counted_search(options):
+    told = []
+    outcome = tune.search(training(BENT), Context(), options, lambda done, total: told.append(done))
+    return outcome.trials, len(told)
+
+
+def test_two_processes_on_one_fold_share_its_trials(tmp_path):
+    options = TuneOptions(trials=4, max_rows=400, storage=str(tmp_path))
+    (first, made), (second, made_too) = Parallel(n_jobs=2)(delayed(counted_search)(options) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert made + made_too == 4
+
+
+def test_trials_made_by_other_code_are_not_taken_over(tmp_path, monkeypatch):
+    options = TuneOptions(trials=1, max_rows=400, storage=str(tmp_path / "tune"))
+    tune.search(training(BENT), Context(), options)
+    edited = tmp_path / "features.py"
+    edited.write_text(Path(features.__file__).read_text() + "# edited")
+    monkeypatch.setattr(features, "__file__", str(edited))
+    tune.search(training(BENT), Context(), options)
+    assert len(list((tmp_path / "tune").glob("*.log"))) == 2
+
+
 def test_a_stored_search_is_not_resumed_for_other_data(tmp_path):
     options = TuneOptions(trials=1, max_rows=400, storage=str(tmp_path))
     tune.search(training(BENT), Context(), options)
@@ -205,12 +245,15 @@ FOUR_WORKLOADS = served(bent_us, MODELS[:3], rows=25, workloads=("general", "cod
 
 
 def model_digest(table, fold):
-    """Digest of the predictor of a fold, tuned and fitted as in a run."""
-    split = folds.make_split(table, fold)
-    context = Context(group=fold.group)
-    params = tune.search(split.train, context, TuneOptions(trials=2, max_rows=300)).params
-    assert params.n_estimators > 0, "the proof needs trees"
-    return digest(XGBoostResidual(params).fit(split.train, context))
+    """Digest of the predictor that a run of the fold tunes, fits and reports."""
+    config = TrainConfig(
+        source=SourceConfig(name="simulated"), fold=FoldConfig(name=fold.name, kind=fold.kind, holdout=fold.holdout),
+        model=ModelConfig(name="xgboost_residual"), features=FeaturesConfig(name="scale_free"),
+        tune=TuneConfig(trials=2, max_rows=300, storage=None),
+    )
+    result = run_fold(Ingested(table, schema.empty_rejects(), {}), config, Progress(fold.name, io.StringIO())).result
+    assert result["params"]["n_estimators"] > 0, "the proof needs trees"
+    return result["model_digest"]
 
 
 def data_of(kind):

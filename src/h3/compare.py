@@ -9,7 +9,6 @@ Reads predictions and results from the tracking store; trains nothing. The files
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from functools import partial
@@ -20,7 +19,20 @@ import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import ablation, cli, diagnostics, replay_table, report, report_parts, significance, stability, track, track_read, verdict
+from h3 import (
+    ablation,
+    cli,
+    diagnostics,
+    replay_table,
+    report,
+    report_parts,
+    significance,
+    stability,
+    strict_json,
+    track,
+    track_read,
+    verdict,
+)
 from h3.config import Strict, TrackingConfig, from_hydra
 from h3.errors import InputError
 from h3.models import registry
@@ -62,7 +74,7 @@ def compare(config: CompareConfig) -> dict:
     content["replay"] = replay_table.compared({key: run.result for key, run in runs.items() if key[0] in verdict.NAMES}, config.model)
     predictions = _predictions(runs, config.model)
     content |= evidence(config.model, runs, predictions)
-    content = plain(content)
+    content = strict_json.plain(content)
     paths = _write(content, predictions, Path(config.out))
     track_read.log_files(store, sweep.run_id, paths)
     return content
@@ -242,23 +254,12 @@ def training_command(overrides: str) -> str:
     return "python -m h3.train -m " + " ".join(f"'{part}'" if set(part) & set("()[]*{} ") else part for part in overrides.split())
 
 
-def plain(value: object) -> object:
-    """The value for JSON: NaN and infinities are null, numpy's numbers Python's."""
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _write(content: dict, predictions: dict, out: Path) -> list[Path]:
     """The three files, each whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     sections = report.sections(content, predictions)
     texts = {
-        "verdict.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "verdict.json": strict_json.dumps(content),
         "report.md": report_parts.markdown(content, sections), "report.html": report_parts.html(content, sections),
     }
     for name, text in texts.items():

@@ -72,7 +72,7 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
     who = f"{config.model.name} on {spec.name}"
     predictions = predict(fitted, split, context, who)
     result = {
-        "fold": spec.name, "kind": spec.kind, "holdout": str(split.inputs[spec.group].iloc[0]), "source": config.source.name,
+        "fold": spec.name, "kind": spec.kind, "holdout": split.holdout, "source": config.source.name,
         "model": config.model.name, "features": config.features.name, "drop_groups": list(config.features.drop_groups),
         "ablation": config.ablation.name, "target": config.target_column, "seed": config.seed,
         **summarise(predictions, config.seed), "n_train": n_train, "params": params, "tuning": note,

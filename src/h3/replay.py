@@ -9,7 +9,6 @@ experiment; writes result.json and figures to the run's folder, and a row a requ
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from math import inf
@@ -20,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import bundle_find, cli, track
+from h3 import bundle_find, cli, strict_json, track
 from h3.bundle_find import ModelName
 from h3.config import SourceConfig, Strict, TrackingConfig, from_hydra
 from h3.errors import InputError
@@ -64,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     done = replay_all(_experiments(config), fitted, job)
     folder = Path(HydraConfig.get().runtime.output_dir)
     content = {"model": config.model.name, "overheads_from": origin, "replay": done.content}
-    (folder / "result.json").write_text(json.dumps(content, indent=2, default=str) + "\n")
+    strict_json.write(content, folder / "result.json")
     for name, figure in done.figures.items():
         figure.savefig(folder / f"{name}.png")
     if config.out and done.tables:

@@ -33,6 +33,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from h3 import strict_json
 from h3.errors import InputError
 
 DIGEST_LENGTH = 36
@@ -171,13 +172,9 @@ def log_result(result: dict, seconds: dict[str, float]) -> None:
 def log_record(config: dict, result: dict, record: dict) -> None:
     """Log what the run was made of: configuration, result, ingest record and package versions."""
     mlflow.log_dict(config, "config.yaml")
-    mlflow.log_dict(_plain(result), "result.json")
-    mlflow.log_dict(_plain(record), "ingest.json")
+    mlflow.log_text(strict_json.dumps(result), "result.json")
+    mlflow.log_text(strict_json.dumps(record), "ingest.json")
     mlflow.log_dict(package_versions(), "versions.json")
-
-
-def _plain(value: object) -> object:
-    return json.loads(json.dumps(value, default=str))
 
 
 def log_frame(frame: pd.DataFrame, name: str) -> None:

@@ -47,6 +47,10 @@ class Sweep:
         return f"{self.run_id} ({self.started}, {self.kind}: {self.overrides or 'one fold'})"
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass(frozen=True)
 class FoldRun:
     """A child run; `result` is its result.json, None where the run did not get that far; `error` what it failed with, if known."""
@@ -62,7 +66,7 @@ class FoldRun:
     @property
     def finished(self) -> bool:
         """Whether the run ended well, with an error that is a number."""
-        return self.status == "FINISHED" and self.result is not None and math.isfinite(self.result["mape"])
+        return self.status == "FINISHED" and self.result is not None and _is_number(self.result["mape"])
 
     @property
     def trouble(self) -> str:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from h3 import cli, explain, plots, track
+from h3 import cli, explain, plots, strict_json, track
 from h3.config import TrainConfig, from_hydra
 from h3.evaluate import Outcome, fold_spec, run_fold
 from h3.progress import Progress
@@ -64,7 +63,7 @@ def _tracked(config: TrainConfig, out_dir: Path, store: track.Store, parent: str
         result = {**outcome.result, "mlflow_run_id": run_id, "seconds": dict(say.seconds)}
         track.log_result(result, say.seconds)
         track.log_record(config.model_dump(), result, ingested.record)
-        write_json(result, out_dir / "result.json")
+        strict_json.write(result, out_dir / "result.json")
     return result
 
 
@@ -107,13 +106,6 @@ def _log_explanation(outcome: Outcome, name: str) -> None:
     if explain.has_trees(values):
         track.log_figure(plots.shap_summary(values, matrix, f"{name}: SHAP of the held-out steps"), "shap_summary")
         track.log_figure(plots.shap_ranking(ranking, f"{name}: mean |SHAP|"), "shap_ranking")
-
-
-def write_json(content: dict, path: Path) -> None:
-    """Write a JSON file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(scratch, path)
 
 
 def main(cfg: DictConfig) -> float:

@@ -10,20 +10,25 @@ mean error of the base alone by a twentieth and makes no inner group worse by mo
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
+import xgboost as xgb
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from h3 import folds, schema
+from h3 import catalog, feature_raw30, features, folds, physics, schema
+from h3.models import base, support, xgboost_residual
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import ROUNDS, Params, learning_curve
 
@@ -71,17 +76,18 @@ def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress
         return Outcome(start, note, pd.DataFrame())
     if options.trials <= 0:
         return Outcome(start, "tuning off: no trees", pd.DataFrame())
-    study = _study(train, context, options)
-    objective = _Objective(inner, context)
-    for number in range(len(_finished(study)), options.trials):
-        study.sampler = _sampler(context.seed, number)
-        study.optimize(objective, n_trials=1)
-        if progress:
-            progress(number + 1, options.trials)
-    best = study.best_trial
+    with _study(train, context, options) as study:
+        objective = _Objective(inner, context)
+        for number in range(len(_finished(study)), options.trials):
+            study.sampler = _sampler(context.seed, number)
+            study.optimize(objective, n_trials=1)
+            if progress:
+                progress(number + 1, options.trials)
+    trials = _finished(study)[: options.trials]  # an earlier search may have gone further
+    best = min(trials, key=lambda trial: trial.value)
     params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
     note = f"{params.n_estimators} trees: inner error {best.value:.4f}, base alone {best.user_attrs['base_alone']:.4f}"
-    return Outcome(params, note, _trials_frame(study))
+    return Outcome(params, note, _trials_frame(trials))
 
 
 def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
@@ -103,14 +109,30 @@ def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
     return optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=8, multivariate=False, constant_liar=False)
 
 
-def _study(train: pd.DataFrame, context: Context, options: TuneOptions) -> optuna.Study:
-    key = json.dumps([schema.digest(train), asdict(context) | {"threads": 0}, options.max_rows, ROUNDS], default=str)
+def _code_digest() -> str:
+    """sha256 of everything that a trial's value follows from beside data and context: trials of other code are no trials."""
+    digest = hashlib.sha256(f"{xgb.__version__} {optuna.__version__}".encode())
+    for module in (catalog, physics, features, feature_raw30, folds, base, support, xgboost_residual, sys.modules[__name__]):
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _study(train: pd.DataFrame, context: Context, options: TuneOptions) -> Iterator[optuna.Study]:
+    """The study of this training table, context and code, held by one process at a time."""
+    key = json.dumps([schema.digest(train), asdict(context) | {"threads": 0}, options.max_rows, _code_digest()], default=str)
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     if options.storage is None:
-        storage = InMemoryStorage()
-    else:
-        Path(options.storage).mkdir(parents=True, exist_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(Path(options.storage) / f"{name}.log")))
+        yield _opened(name, InMemoryStorage())
+        return
+    path = Path(options.storage) / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield _opened(name, JournalStorage(JournalFileBackend(str(path))))
+
+
+def _opened(name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
     study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
     if not _finished(study) and not any(trial.state == TrialState.WAITING for trial in study.trials):
         start = asdict(Params())
@@ -166,6 +188,6 @@ def best_rounds(curves: np.ndarray) -> int:
     return int(np.argmin(np.where(gains, mean, np.inf)))
 
 
-def _trials_frame(study: optuna.Study) -> pd.DataFrame:
-    rows = [{"trial": trial.number, "inner_error": trial.value, **trial.params, **trial.user_attrs} for trial in _finished(study)]
+def _trials_frame(trials: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:
+    rows = [{"trial": trial.number, "inner_error": trial.value, **trial.params, **trial.user_attrs} for trial in trials]
     return pd.DataFrame(rows).astype({"inner_errors": "str"})

@@ -69,7 +69,7 @@ def _fold(fold: Expected, row: dict | None, thresholds: Thresholds, failed: dict
 
 def _status(row: dict, limit: float, refute: float) -> str:
     low, high = row["interval"]
-    if not all(math.isfinite(value) for value in (row["mape"], low, high)):
+    if not all(value is not None and math.isfinite(value) for value in (row["mape"], low, high)):
         return "failed"
     if low > refute:
         return "refuted"

@@ -1,0 +1,38 @@
+"""JSON that every reader takes: numbers that are none are null.
+
+    write({"mape": float("nan")}, Path("result.json"))      # {"mape": null}, whole or not at all
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def plain(value: object) -> object:
+    """The value for JSON: NaN and infinities are null, numpy's numbers Python's, keys and anything else unknown text."""
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def dumps(content: object) -> str:
+    """JSON text, indented, with a last newline."""
+    return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+
+
+def write(content: object, path: Path) -> None:
+    """Write a JSON file whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(dumps(content))
+    os.replace(scratch, path)
