@@ -1,5 +1,6 @@
 """Replay: the trace that comes out is the one that went in, timed by the predictor, and bad input is refused or counted."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,16 +10,12 @@ import pytest
 from builders import Server, Steps
 
 from h3 import clock, physics, replay_metrics, replay_overheads
-from h3.config import TrainConfig
 from h3.errors import InputError
-from h3.evaluate import Outcome
-from h3.folds import FoldSpec, make_split
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
-from h3.replay_fold import replay_fold
+from h3.replay_fold import Job, replay_all
 from h3.replay_inputs import from_log, from_simulation, limits
 from h3.replay_run import ReplayOptions, replay_experiment, replay_recorded
-from h3.sources import requests as request_source
 from h3.sources import simulated
 from h3.sources.experiment import REQUEST_FILES, Assumptions, describe, find
 from h3.step_compositions import periods_us, probes
@@ -147,12 +144,31 @@ def test_a_request_longer_than_the_kv_cache_is_rejected_and_counted():
     assert replay_metrics.experiment_metrics("one", table)["rejected"] == 1
 
 
+@pytest.mark.parametrize("model", ["llama-2-70b", "mixtral-8x7b-v0-1"])
+def test_weights_and_kv_cache_fit_in_memory_where_more_ranks_than_kv_heads_each_hold_one(model):
+    for ranks in (8, 16, 32):
+        experiment = dataclasses.replace(simulated._experiment(0, model, simulated.WORKLOADS[0]), tensor_parallelism=ranks)
+        table = pd.DataFrame([experiment.columns() | {"num_prefill_reqs": 0, "num_decode_reqs": 0}])
+        cache = limits(experiment).kv_blocks * 16 * physics.kv_bytes_per_token(table)[0]
+        weights = physics.weight_bytes(table, np.array([1e9]))[0]
+        assert 0.98 * simulated.SERVING_BYTES < cache + weights <= simulated.SERVING_BYTES
+
+
 def test_requests_left_at_the_horizon_are_counted():
     table = replay_experiment(
         requests([0.0, 5000.0, 90_000.0], output=10), SEVEN_B, lambda batch: 1000.0, options=ReplayOptions(horizon_us=12_000))
     assert table["status"].tolist() == ["ok", "unfinished", "unfinished"]
     metrics = replay_metrics.experiment_metrics("one", table)
     assert (metrics["requests"], metrics["unfinished"]) == (3, 2)
+
+
+@pytest.mark.parametrize("start_us", [0.0, 7e6, 1.7e15], ids=["zero", "later", "epoch"])
+def test_the_horizon_counts_from_the_first_arrival(start_us):
+    overheads = replay_overheads.Overheads(queueing_us=300)
+    table = replay_experiment(
+        requests(start_us + np.array([0.0, 5000.0, 90_000.0]), output=10), SEVEN_B, lambda batch: 1000.0, overheads,
+        ReplayOptions(horizon_us=12_000))
+    assert table["status"].tolist() == ["ok", "unfinished", "unfinished"]
 
 
 def test_a_replay_is_deterministic(residual):
@@ -193,7 +209,7 @@ def test_overheads_are_found_in_logs_of_servers_with_different_periods():
 
 
 def test_without_logs_there_are_no_overheads():
-    assert replay_overheads.estimate([]) == replay_overheads.NONE
+    assert replay_overheads.estimate([]) is None
     assert replay_overheads.constant([]) is None
 
 
@@ -217,7 +233,7 @@ def test_metrics_of_a_table_worked_by_hand():
     assert not metrics["saturated"]
 
 
-# --- from a log, and in a fold
+# --- from a log
 
 
 def test_a_log_of_one_request_replays(tmp_path):
@@ -238,22 +254,13 @@ def test_prefix_hits_of_the_log_go_before_the_assumption(tmp_path):
     assert recorded.requests["prefix_group"].nunique() == 1
 
 
-def test_a_fold_replays_its_held_out_experiments_with_overheads_of_the_others(tmp_path):
-    for name in ("20260101-000000-llama-2-7b-tp1-general", "20260101-000001-llama-2-70b-tp4-general"):
-        Server([15_000] * 1500).serve_at_random(200).write_tracev2(tmp_path / "runs", name)
-    config = TrainConfig(
-        source={"name": "requests", "path": str(tmp_path / "runs")}, fold={"name": "lomo", "kind": "lomo", "holdout": "llama-2-70b"},
-        model={"name": "xgboost_residual"}, features={"name": "scale_free"})
-    table = request_source.load(config.source.path, ASSUME, request_source.RequestOptions()).table
-    split = make_split(table, FoldSpec("lomo", "lomo", "llama-2-70b"))
-    fitted = XGBoostResidual(Params()).fit(split.train, Context())
-    outcome = Outcome({"fold": "lomo"}, pd.DataFrame(), pd.DataFrame(), fitted, split, Context())
-    content, figures = replay_fold(outcome, config, biases_percent=(-5, 5))
-    assert [entry["experiment"] for entry in content["experiments"]] == ["20260101-000001-llama-2-70b-tp4-general"]
-    assert content["overheads"]["queueing_us"] >= 0
-    assert set(figures) == {"replay_e2e_ecdf", "replay_running", "replay_sensitivity"}
-    assert [point["bias_percent"] for point in content["sensitivity"]] == [-5, 0, 5]
-    json.dumps(content)
+def test_an_entry_counts_the_requests_that_were_replayed_beside_those_of_the_log(tmp_path):
+    folder = Server([10_000] * 400).serve_at_random(60).fail(5).write_tracev2(tmp_path / "runs")
+    content = replay_all({folder.name: lambda: from_log(describe(folder, ASSUME), ASSUME)}, Constant(10_000.0), Job()).content
+    (entry,) = content["experiments"]
+    served = entry["requests"]
+    assert served >= 60
+    assert (entry["logged"], entry["failed"]) == (served + 5, 5)
 
 
 def oracle(recorded):

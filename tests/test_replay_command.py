@@ -17,6 +17,8 @@ import pytest
 from h3 import registry, track
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
+from h3.replay import ReplayJobConfig, load_model
+from h3.replay_overheads import NONE, STUDY, Overheads
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle"
 NAMES = ("20260101-000000-llama-2-7b-tp1-general", "20260101-000001-llama-2-70b-tp4-general")
@@ -72,6 +74,43 @@ def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(worl
     content = json.loads(result.read_text())
     assert content["overheads_from"] == "estimated by the run from its training experiments"
     assert [entry["experiment"] for entry in content["replay"]["experiments"]] == [NAMES[1]]
+
+
+@pytest.mark.parametrize(("recorded", "estimated"), [
+    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": False}, False),
+    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}}, False),
+    ({"skipped": "source=traces holds no requests"}, False),
+    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": True}, True),
+    ({"overheads": {"queueing_us": 7.0, "pipeline_steps": 0.0}}, True),
+])
+def test_only_overheads_that_a_run_estimated_are_taken_for_its_own(world, recorded, estimated):
+    store = track.open_store(world[1], "h3")
+    with store.fold_run(store.start_parent("sweep", {}), "lomo") as run_id:
+        track.log_fit(XGBoostResidual(Params(n_estimators=0)).fit(builders.Steps(seed=1).run("llama-2-7b").table(), Context()))
+        mlflow.log_dict({"replay": recorded}, "result.json")
+    settings = {"model": {"name": run_id}, "tracking": {"uri": world[1]}}
+    _, overheads, origin = load_model(ReplayJobConfig(source={"name": "requests", "path": str(world[0] / "runs")}, **settings))
+    if estimated:
+        assert overheads == Overheads(**recorded["overheads"])
+        assert origin == "estimated by the run from its training experiments"
+    else:
+        assert overheads == STUDY
+        assert "mean over the study's request logs, the held-out model's included, so the replay is not blind" in origin
+    _, overheads, origin = load_model(ReplayJobConfig(source={"name": "simulated"}, **settings))
+    assert (overheads, origin) == (NONE, "the simulated server has none")
+
+
+def test_a_log_that_cannot_be_replayed_is_listed_and_without_any_other_an_error(world, tmp_path):
+    for name in NAMES:
+        shutil.copytree(world[0] / "runs" / name, tmp_path / "runs" / name)
+    (tmp_path / "runs" / NAMES[0] / "data.csv").write_text("no,such,columns\n")
+    done = replay((tmp_path, *world[1:]), f"model={GOLDEN}")
+    assert done.returncode == 0, done.stderr
+    assert f"| {NAMES[0]} | – | – | – | – | – |" in done.stdout
+    done = replay((tmp_path, *world[1:]), f"model={GOLDEN}", f"experiment_id={NAMES[0]}")
+    assert done.returncode == 2
+    assert "no experiment could be replayed; " in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_overheads_on_the_command_line_go_before_the_models(world):

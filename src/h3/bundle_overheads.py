@@ -59,5 +59,5 @@ def _training(source: SourceConfig, held_out: set[str]) -> Iterator[Recorded]:
     for name, make in find_recorded(source, None).items():
         if name not in held_out:
             recorded = make()
-            if recorded.record["failed"] <= source.max_failed_ratio * recorded.record["requests"]:
+            if recorded.record["failed"] <= source.max_failed_ratio * recorded.record["logged"]:
                 yield recorded

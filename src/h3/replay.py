@@ -10,7 +10,7 @@ experiment; writes result.json and figures to the run's folder, and a row a requ
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 
@@ -28,8 +28,14 @@ from h3.models.protocol import Fitted
 from h3.replay_fold import Job, find_recorded, replay_all
 from h3.replay_inputs import Recorded
 from h3.replay_metrics import TIMES
-from h3.replay_overheads import STUDY, Overheads
+from h3.replay_overheads import NONE, STUDY, Overheads
 from h3.replay_run import ReplayOptions
+
+SIMULATED = "the simulated server has none"
+FALLBACK = (
+    "the run estimated none of its own: mean over the study's request logs, the held-out model's included, so the replay is not blind "
+    "in this respect"
+)
 
 
 class OverheadsConfig(Strict):
@@ -72,20 +78,26 @@ def main(cfg: DictConfig) -> None:
         pd.concat([table.assign(experiment=name) for name, table in done.tables.items()]).to_parquet(path, index=False)
     print(report(done.content))
     print("\noverheads: " + ", ".join(f"{name}={value:g}" for name, value in overheads.describe().items()) + f" ({origin})")
-    print(f"result and figures: {folder}" + (f"; requests: {config.out}" if config.out else ""))
+    print(f"result and figures: {folder}" + (f"; requests: {config.out}" if config.out and done.tables else ""))
+    if not done.tables:
+        raise InputError("no experiment could be replayed; " + "; ".join(entry["reason"] for entry in done.content["failed"]))
 
 
-def _experiments(config: ReplayJobConfig) -> Iterable[Recorded]:
+def _experiments(config: ReplayJobConfig) -> Mapping[str, Callable[[], Recorded]]:
     """The experiments asked for; raises InputError listing what is there."""
     recorded = find_recorded(config.source, None if config.experiment_id is None else {config.experiment_id})
     if not recorded:
         there = ", ".join(find_recorded(config.source, None))
         raise InputError(f"experiment_id={config.experiment_id!r} is not in source={config.source.name}; there are {there}")
-    return (make() for make in recorded.values())
+    return recorded
 
 
 def load_model(config: ReplayJobConfig) -> tuple[Fitted, Overheads, str]:
-    """The predictor, the overheads to replay with (those given, else the run's or the bundle's own, else the study's), and their origin."""
+    """The predictor, the overheads to replay with, and their origin.
+
+    Overheads are those given; else none for the simulated server, which has none; else the run's or the bundle's own; else
+    the study's.
+    """
     given = None if config.overheads is None else Overheads(**config.overheads.model_dump())
     name = str(config.model.name)
     if bundle_find.RUN_ID.fullmatch(name):
@@ -96,15 +108,19 @@ def load_model(config: ReplayJobConfig) -> tuple[Fitted, Overheads, str]:
         kept = fitted.overheads
         overheads = Overheads(kept.queueing_us, 0.0, kept.post_decode_us, kept.output_token_us)
         origin = f"the bundle's manifest: {fitted.manifest['provenance'].get('overheads', 'constants as BLIS takes them')}"
-    return (fitted, overheads, origin) if given is None else (fitted, given, "given")
+    if given is not None:
+        return fitted, given, "given"
+    return (fitted, NONE, SIMULATED) if config.source.name == "simulated" else (fitted, overheads, origin)
 
 
 def _overheads_of(run_id: str) -> tuple[Overheads, str]:
-    """The overheads that the run's own fold estimated; the study's where it replayed nothing."""
+    """The overheads that the run's own fold estimated; the study's where it replayed nothing or had no log to estimate from."""
     recorded = track.load_json(run_id, "result.json").get("replay") or {}
-    if "overheads" in recorded:
-        return Overheads(**recorded["overheads"]), "estimated by the run from its training experiments"
-    return STUDY, "estimated from the study's request logs; the run has none of its own"
+    overheads = recorded.get("overheads") or {}
+    # Runs of before `overheads_estimated` have zeros where they estimated nothing.
+    if recorded.get("overheads_estimated", any(overheads.values())):
+        return Overheads(**overheads), "estimated by the run from its training experiments"
+    return STUDY, FALLBACK
 
 
 def report(content: dict) -> str:

@@ -8,7 +8,7 @@ Held-out measurements are read here for scoring alone, after the fit: neither th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from h3 import replay_overheads, replay_plots
 from h3.config import SourceConfig, TrainConfig
 from h3.errors import InputError
 from h3.evaluate import Outcome
+from h3.models import registry
 from h3.models.protocol import Fitted
 from h3.replay_inputs import Recorded, from_log, from_simulation, simulated_cells
 from h3.replay_metrics import summary
@@ -27,6 +28,10 @@ from h3.replay_overheads import Overheads
 from h3.replay_run import Replay, ReplayOptions, replay_recorded
 from h3.sources.experiment import REQUEST_FILES, Assumptions, describe, find
 from h3.sources.simulated import SimulatedConfig
+
+# What an experiment that cannot be used raises: bad input, or a file that cannot be read.
+UNUSABLE = (InputError, OSError)
+SAW = "the predictor was trained on steps of the replayed runs, and these are replayed whole: no error of runs left out"
 
 
 @dataclass(frozen=True)
@@ -56,26 +61,39 @@ def replay_fold(
 ) -> tuple[dict, dict[str, Figure]]:
     """Replay a fold's held-out experiments: the content of result["replay"] (JSON-serialisable), and figures by name.
 
-    Where there is nothing to replay (no request log, another target than the period) the content is {"skipped": reason}.
+    Where there is nothing to replay (no request log, another target than the period) or the logs cannot be found the content
+    is {"skipped": reason}: a replay never costs a fold its errors.
     """
     if config.target != "period":
         return {"skipped": f"target={config.target} is not the time of a step"}, {}
     if config.source.name not in ("requests", "logs", "simulated"):
         return {"skipped": f"source={config.source.name} holds no requests"}, {}
-    held_out = find_recorded(config.source, set(outcome.split.inputs["experiment"]))
+    try:
+        held_out = find_recorded(config.source, set(outcome.split.inputs["experiment"]))
+        training = find_recorded(config.source, set(outcome.split.train["experiment"]))
+    except UNUSABLE as error:
+        return {"skipped": f"the request logs cannot be found: {error}"}, {}
     if not held_out:
         return {"skipped": "no held-out experiment has a request log"}, {}
-    overheads = _overheads(config.source, set(outcome.split.train["experiment"]))
-    job = Job(overheads, biases_percent=tuple(biases_percent), title=outcome.result["fold"], say=say)
-    done = replay_all((make() for make in held_out.values()), outcome.fitted, job)
-    return done.content, done.figures
+    # The simulated server has no overheads.
+    overheads, left_out = _overheads(training if config.source.name != "simulated" else {})
+    job = Job(overheads or replay_overheads.NONE, biases_percent=tuple(biases_percent), title=outcome.result["fold"], say=say)
+    done = replay_all(held_out, outcome.fitted, job)
+    content = {**done.content, "overheads_estimated": overheads is not None, "overheads_left_out": left_out}
+    if registry.sees_held_out(config.model.name):
+        content["note"] = SAW
+    return content, done.figures
 
 
-def _overheads(source: SourceConfig, training: set[str]) -> Overheads:
-    """Overheads from the training experiments' request logs; the simulated server has none."""
-    if source.name == "simulated":
-        return replay_overheads.NONE
-    return replay_overheads.estimate(make() for make in find_recorded(source, training).values())
+def _overheads(training: Mapping[str, Callable[[], Recorded]]) -> tuple[Overheads | None, list[dict]]:
+    """Overheads from the training experiments' request logs, None without any; and the logs that cannot be read."""
+    recorded, left_out = [], []
+    for name, make in training.items():
+        try:
+            recorded.append(make())
+        except UNUSABLE as error:
+            left_out.append({"experiment": name, "reason": str(error)})
+    return replay_overheads.estimate(recorded), left_out
 
 
 def find_recorded(source: SourceConfig, names: set[str] | None) -> dict[str, Callable[[], Recorded]]:
@@ -108,26 +126,20 @@ def _folders(source: SourceConfig) -> list[Path]:
     return found
 
 
-def replay_all(recorded: Iterable[Recorded], fitted: Fitted, job: Job) -> Replayed:
-    """Replay experiments one after the other.
+def replay_all(experiments: Mapping[str, Callable[[], Recorded]], fitted: Fitted, job: Job) -> Replayed:
+    """Replay experiments (name → what reads its requests) one after the other.
 
-    An experiment for which the predictor gives a time that cannot be one, or whose failed requests (load that left no
-    lengths) are too many, is listed under "failed" with the reason.
+    An experiment whose log cannot be read or whose KV cache has no room, for which the predictor gives a time that cannot be
+    one, or whose failed requests (load that left no lengths) are too many, is listed under "failed" with the reason.
     """
     replays, failed, curves = {}, [], []
-    for one in recorded:
-        name = one.experiment.name
+    for name, make in experiments.items():
         if job.say:
             job.say(name)
-        lost, total = one.record["failed"], one.record["requests"]
-        if lost > job.max_failed_ratio * total:
-            reason = f"{lost} of {total} requests failed, more than max_failed_ratio={job.max_failed_ratio:g}"
-            failed.append({"experiment": name, "reason": reason})
-            continue
         try:
-            done = replay_recorded(one, fitted, job.overheads, job.options)
+            done = _replay_one(make(), fitted, job)
             curves += _sensitivity(done, job)
-        except InputError as error:
+        except UNUSABLE as error:
             failed.append({"experiment": name, "reason": str(error)})
             continue
         replays[name] = done
@@ -135,11 +147,19 @@ def replay_all(recorded: Iterable[Recorded], fitted: Fitted, job: Job) -> Replay
     figures = replay_plots.replay_figures(tables, job.title) if tables else {}
     if curves:
         figures["replay_sensitivity"] = replay_plots.sensitivity(pd.DataFrame(curves), job.title)
-    entries = [{**done.metrics, **done.recorded.record, "step_time": done.timer.describe()} for done in replays.values()]
+    entries = [{**done.recorded.record, **done.metrics, "step_time": done.timer.describe()} for done in replays.values()]
     content = {
         "experiments": entries, "failed": failed, "overheads": job.overheads.describe(), "summary": summary(entries), "sensitivity": curves,
     }
     return Replayed(content, figures, tables)
+
+
+def _replay_one(recorded: Recorded, fitted: Fitted, job: Job) -> Replay:
+    """Replay an experiment; raises InputError where too many of its requests failed, and as replay_recorded does."""
+    lost, total = recorded.record["failed"], recorded.record["logged"]
+    if lost > job.max_failed_ratio * total:
+        raise InputError(f"{lost} of {total} requests failed, more than max_failed_ratio={job.max_failed_ratio:g}")
+    return replay_recorded(recorded, fitted, job.overheads, job.options)
 
 
 def _sensitivity(done: Replay, job: Job) -> list[dict]:

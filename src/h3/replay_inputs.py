@@ -28,7 +28,10 @@ NO_GROUP = -1
 
 @dataclass(frozen=True)
 class Recorded:
-    """One experiment's requests as they were served, and what the record must say about them."""
+    """One experiment's requests as they were served, and what the record must say about them.
+
+    record: prefix_hits (where they come from), logged (requests of the log), failed (of these), rejected_lines.
+    """
 
     experiment: Experiment
     requests: pd.DataFrame
@@ -55,7 +58,7 @@ def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
     group = np.where(cached > 0, shared.groupby(["cached", "prompt"]).ngroup(), NO_GROUP)
     requests = requests.assign(cached_tokens=cached.astype("int64"), prefix_group=group)
     record = {
-        "prefix_hits": _origin(recorded, assume, experiment), "requests": log.total, "failed": log.failed,
+        "prefix_hits": _origin(recorded, assume, experiment), "logged": log.total, "failed": log.failed,
         "rejected_lines": len(log.rejects),
     }
     return Recorded(experiment, requests.sort_values("arrival_us", kind="stable").reset_index(drop=True), record)
@@ -72,12 +75,14 @@ def _origin(recorded: np.ndarray, assume: Assumptions, experiment: Experiment) -
 
 def limits(experiment: Experiment) -> Limits:
     """The server's limits; the scheduler's defaults where the experiment's configuration names none."""
-    usual = Limits(1)
     block = int(experiment.block_size_tokens)
-    return Limits(
-        kv_blocks(experiment, block), _or(experiment.max_num_seqs, usual.max_num_seqs),
-        _or(experiment.max_num_batched_tokens, usual.max_num_batched_tokens), block,
-    )
+    budget = _or(experiment.max_num_batched_tokens, Limits.max_num_batched_tokens)
+    return Limits(kv_blocks(experiment, block), max_num_seqs(experiment), budget, block)
+
+
+def max_num_seqs(experiment: Experiment) -> int:
+    """The server's limit of running requests; the scheduler's default where the experiment's configuration names none."""
+    return _or(experiment.max_num_seqs, Limits.max_num_seqs)
 
 
 def _or(value: float, usual: int) -> int:
@@ -116,7 +121,7 @@ def from_simulation(config: simulated.SimulatedConfig, cell: int) -> Recorded:
         "cached_tokens": hits.tokens, "prefix_group": drawn.prefix_group, "output_tokens": drawn.output_tokens,
         "first_us": run.first_token_us, "last_us": run.finish_us,
     })
-    return Recorded(experiment, frame, {"prefix_hits": "recorded", "requests": len(frame), "failed": 0, "rejected_lines": 0})
+    return Recorded(experiment, frame, {"prefix_hits": "recorded", "logged": len(frame), "failed": 0, "rejected_lines": 0})
 
 
 class _Hits:

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from h3.replay_inputs import Recorded, limits
+from h3.replay_inputs import Recorded, max_num_seqs
 
 # A request is in line for a free place from here on; its wait says nothing about overheads.
 FREE_SHARE = 0.8
@@ -56,18 +56,18 @@ class Constant:
 
 NONE = Overheads()
 # Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100): for a model
-# that brings no estimate of its own.
+# that brings no estimate of its own. Not blind: none of the study's models is left out of it.
 STUDY = Overheads(queueing_us=4268.0, pipeline_steps=1.31)
 
 
-def estimate(training: Iterable[Recorded]) -> Overheads:
-    """Overheads over the training experiments, each weighing the same; none where no log has requests that did not queue.
+def estimate(training: Iterable[Recorded]) -> Overheads | None:
+    """Overheads over the training experiments, each weighing the same; None where no log has requests that did not queue.
 
     With periods that hardly differ the intercept is not identified and falls to the non-negative fit's choice.
     """
     bins = [rows for recorded in training for rows in [_bins(recorded)] if len(rows)]
     if not bins:
-        return NONE
+        return None
     table = pd.concat(bins)
     relative = 1 / table["ttft_us"].to_numpy()
     design = np.column_stack([np.ones(len(table)), table["period_us"]]) * relative[:, None]
@@ -96,7 +96,7 @@ def _free(recorded: Recorded) -> pd.DataFrame:
     """TTFT and mean period of the requests that found a free place and little to prefill; empty below LEAST_REQUESTS."""
     rows = recorded.requests
     rows = rows[(rows["output_tokens"] > 1) & np.isfinite(rows["last_us"]) & np.isfinite(rows["first_us"])]
-    free = running_at(rows, rows["arrival_us"].to_numpy()) < FREE_SHARE * limits(recorded.experiment).max_num_seqs
+    free = running_at(rows, rows["arrival_us"].to_numpy()) < FREE_SHARE * max_num_seqs(recorded.experiment)
     small = (rows["prompt_tokens"] - rows["cached_tokens"]).to_numpy() <= SMALL_PREFILL_TOKENS
     rows = rows[free & small]
     if len(rows) < LEAST_REQUESTS:

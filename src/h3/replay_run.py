@@ -28,7 +28,8 @@ from h3.step_time import step_time as make_step_time
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """horizon_us: no step starts later (requests left over are counted as unfinished). step_bias: multiplies every step time."""
+    """horizon_us: no step starts so long after the first arrival (requests left over are counted as unfinished).
+    step_bias: multiplies every step time."""
 
     horizon_us: float = inf
     step_bias: float = 1.0
@@ -67,7 +68,7 @@ def replay_experiment(
             arrival + overheads.queueing_us, requests["prompt_tokens"].to_numpy(), requests["output_tokens"].to_numpy(),
             requests["cached_tokens"].to_numpy(), requests["prefix_group"].to_numpy(),
         ),
-        limits(experiment), period_us, iter(()), options.horizon_us + overheads.queueing_us,
+        limits(experiment), period_us, iter(()), arrival.min(initial=inf) + overheads.queueing_us + options.horizon_us,
     )
     return _table(requests, run, overheads)
 

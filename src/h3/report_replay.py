@@ -13,6 +13,7 @@ CAPTIONS = {"lomo": "Models left out (LOMO): the replayed model was never seen",
 SHOWN = ("e2e_median", "e2e_worst", "ttft_median", "itl_median")
 NAMES = ("E2E median", "E2E worst", "TTFT median", "ITL median")
 COLUMNS = ["size of the error of the mean, %", "runs", "diverges", *NAMES, *(f"all: {name}" for name in NAMES), "notes"]
+SAW = "trained on steps of the runs that it replays"
 MEASURED = ("requests", "logs", "traces")  # sources of the runs that the references are of
 
 
@@ -48,7 +49,12 @@ def _beside(content: dict) -> str:
 
 def _table(kind: str, rows: list[dict], references: dict, inside: set[str]) -> Table:
     blis, published = references["blis_default"], number(references["published_lomo_e2e_mean"])
-    lines = [_line(row, row["predictor"] + (" †" if row["predictor"] in inside else "")) for row in rows]
+    lines = []
+    for row in rows:
+        line = _line(row, row["predictor"])
+        if row["predictor"] in inside:
+            line = [f"{line[0]} †", *line[1:-1], "; ".join(filter(None, [SAW, line[-1]]))]
+        lines.append(line)
     if kind == "lomo":
         lines.append(["published LOMO", "–", "–", f"{published} (mean)", *["–"] * 7, "reference, not of h3"])
     lines.append([*_line({**blis, "not_replayed": [], "failed": []}, "BLIS default")[:-1], "reference, not of h3"])

@@ -72,6 +72,8 @@ def _replay(outcome: Outcome, config: TrainConfig, say: Progress) -> None:
     say("replay")
     content, figures = replay_fold(outcome, config, config.replay.biases_percent, lambda name: say("replay", detail=name))
     outcome.result["replay"] = content
+    for entry in content.get("failed", []):
+        print(f"[{say.name}] not replayed: {entry['experiment']}: {entry['reason']}", file=sys.stderr)
     for name, figure in figures.items():
         track.log_figure(figure, name)
 

@@ -186,13 +186,16 @@ def _step_time(experiment: Experiment, generator: np.random.Generator) -> Callab
 
 
 def kv_blocks(experiment: Experiment) -> int:
-    """Blocks of the KV cache: what the weights leave of a GPU's memory, over the bytes of a block on one rank."""
+    """Blocks of the KV cache: what the weights leave of a GPU's memory, over the bytes of a block on one rank.
+
+    Where there are more ranks than KV heads each rank holds a whole head (physics.kv_heads_per_rank).
+    """
     arch, tp = experiment.architecture, experiment.tensor_parallelism
     attention = arch.hidden_size * arch.head_dim * 2 * (arch.num_heads + arch.num_kv_heads)
     dense = (arch.num_layers - arch.num_moe_layers) * arch.dense_ffn_size
     experts = arch.num_moe_layers * (arch.num_experts * arch.expert_ffn_size + arch.shared_ffn_size)
     parameters = arch.num_layers * attention + 3 * arch.hidden_size * (dense + experts) + 2 * arch.vocab_size * arch.hidden_size
-    token_bytes = 2 * 2 * arch.num_layers * arch.num_kv_heads * arch.head_dim / tp
+    token_bytes = 2 * 2 * arch.num_layers * max(1.0, arch.num_kv_heads / tp) * arch.head_dim
     return int((SERVING_BYTES - parameters * arch.bytes_per_parameter / tp) // (token_bytes * BLOCK_SIZE_TOKENS))
 
 
