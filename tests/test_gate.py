@@ -153,8 +153,17 @@ def test_a_recipe_is_scored_on_each_of_its_folds_with_its_own_parameters(ingeste
 
 def test_with_two_boosters_dense_and_moe_models_are_scored_apart(ingested):
     rows = gate.fold_rows(recipe(two=True), ingested, Progress("test"))
-    assert {each["fold"]: each["moe"] for each in rows} == {"lowo_codegen": False, "within_codegen": True, "within_general": True}
-    assert {each["fold"]: each["n_test"] for each in rows} == {"lowo_codegen": 80, "within_codegen": 40, "within_general": 40}
+    within = [f"within_mixtral-8x7b-v0-1_{workload}" for workload in ("codegen", "general")]
+    assert {each["fold"]: each["moe"] for each in rows} == {"lowo_codegen": False, within[0]: True, within[1]: True}
+    assert {each["fold"]: each["n_test"] for each in rows} == {"lowo_codegen": 80, within[0]: 40, within[1]: 40}
+
+
+def test_a_recipe_is_scored_on_other_data_where_its_folds_can_be_cut_there(ingested):
+    table = ingested.table
+    general = Ingested(table[table["workload"] == "general"].reset_index(drop=True), ingested.rejects, ingested.record)
+    assert [each["fold"] for each in gate.fold_rows(recipe(), general, Progress("test"))] == ["lomo_mixtral"]
+    renamed = Ingested(table.assign(workload=table["workload"].replace("codegen", "chat")), ingested.rejects, ingested.record)
+    assert [each["fold"] for each in gate.fold_rows(recipe(), renamed, Progress("test"))] == ["lomo_mixtral"]
 
 
 def test_one_booster_is_fitted_on_everything_and_two_on_their_own_rows(ingested):

@@ -236,6 +236,21 @@ def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) 
     return promote._candidate("sweep", [(config, result) for result in results], ["f0", "f1"])
 
 
+def test_nothing_is_promoted_from_an_ablation(monkeypatch):
+    whole, ablated = candidate("xgboost_residual", [1.0, 2.0]), candidate("xgboost_residual", [1.0, 2.0], ablation="no_base")
+    found = [
+        (config.model_dump(), result | {"params": {}}) for each in (whole, ablated)
+        for config, result in zip(each.configs.values(), each.results, strict=True)
+    ]
+    monkeypatch.setattr(registry, "finished_folds", lambda opened, parent: found)
+    assert {each.label: each.against for each in promote.candidates_of(None, "sweep", ["f0", "f1"])} == {
+        "xgboost_residual": "its sweep is an ablation",
+        "xgboost_residual/no_base": "not exportable: a bundle holds xgboost_residual on scale_free features of the period",
+    }
+    monkeypatch.setattr(registry, "finished_folds", lambda opened, parent: found[:2])
+    assert [each.against for each in promote.candidates_of(None, "sweep", ["f0", "f1"])] == [""]
+
+
 @pytest.mark.parametrize(("made", "said"), [
     (candidate("xgboost_residual", [1.0, 2.0]), ""),
     (candidate("roofline", [1.0, 2.0]), "not exportable"),

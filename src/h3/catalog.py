@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from h3.errors import InputError
@@ -233,6 +233,3 @@ def parse_experiment(name: str) -> dict[str, str] | None:
     """Model, tp and workload in a name `YYYYMMDD-HHMMSS-<model>-tp<N>-<workload>`; None for another pattern."""
     match = EXPERIMENT_PATTERN.match(name)
     return match.groupdict() if match else None
-
-
-ARCHITECTURE_FIELDS = tuple(field.name for field in fields(Architecture))

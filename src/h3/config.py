@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h3.errors import InputError
 
@@ -100,6 +100,12 @@ class AblationConfig(Strict):
     inner: Literal["group", "random"] = "group"
     equal_weights: bool = True
 
+    @model_validator(mode="after")
+    def _named(self) -> AblationConfig:
+        if self.name == "none" and not (self.base and self.inner == "group" and self.equal_weights):
+            raise ValueError("an ablation needs a name other than none, such as ablation.name=mine")
+        return self
+
 
 class TrainConfig(Strict):
     """One fold of one predictor on one source."""
@@ -146,6 +152,8 @@ def _explain(problem: dict, kind: type[Strict]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"config: unknown key {where!r}; expected one of {', '.join(valid_keys(kind, problem['loc'][:-1]))}"
+    if problem["type"] == "value_error":
+        return f"config: {where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"config: {where}={problem['input']!r}: {problem['msg']}"
 
 

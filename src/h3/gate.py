@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3 import batch, bundle, bundle_golden, catalog, evaluate, physics
+from h3 import batch, bundle, bundle_golden, catalog, evaluate, folds, physics
 from h3.batch import Deployment
 from h3.catalog import Architecture
 from h3.config import FoldConfig, ModelConfig, TrainConfig
@@ -145,7 +145,7 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> list[dict]:
     """The recipe, parameters fixed, on its folds of the given data: a row a fold, as the checks take them.
 
     With two boosters dense models are held out among dense ones, and MoE models, of which nothing is claimed for an
-    unseen one, a workload at a time. Folds whose model the data does not hold are left out.
+    unseen one, a workload at a time. Folds whose group the data does not hold, or holds alone, are left out.
     """
     table, experts = ingested.table, ingested.table["num_experts"].to_numpy() >= 2
     jobs = [(fold, ingested) for fold in recipe.folds]
@@ -154,16 +154,26 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> list[dict]:
         jobs = [(fold, dense) for fold in recipe.folds]
         for model, rows in table[experts].groupby("model"):
             names = sorted(rows["workload"].unique())
-            within = [FoldConfig(name="within", kind="within", holdout=name, within_model=model) for name in names]
+            within = [FoldConfig(name=f"within_{model}", kind="within", holdout=name, within_model=model) for name in names]
             jobs += [(fold, ingested) for fold in within if len(names) > 1]
     rows = []
     for number, (fold, data) in enumerate(jobs):
-        if fold.kind == "lomo" and not (data.table["model"] == catalog.model_name(str(fold.holdout))).any():
+        if not _can_be_run(fold, data.table):
             continue
         say("evaluate the recipe", number, len(jobs))
         config = recipe.config.model_copy(update={"fold": fold, "model": ModelConfig(name=recipe.config.model.name, params=recipe.params)})
         rows.append(row(evaluate.run_fold(data, config, Progress(fold.name, io.StringIO())).result, table))
     return rows
+
+
+def _can_be_run(fold: FoldConfig, table: pd.DataFrame) -> bool:
+    """Whether the table holds the fold's group and another one to train on."""
+    within = fold.within_model if fold.kind == "within" else folds.WITHIN_MODEL
+    try:
+        folds.make_split(table, folds.FoldSpec(fold.name, fold.kind, str(fold.holdout), within))
+    except InputError:
+        return False
+    return True
 
 
 def row(result: dict, table: pd.DataFrame) -> dict:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -167,13 +167,19 @@ def _pick(opened: Registry, config: PromoteConfig) -> tuple[Candidate, list[dict
 
 
 def candidates_of(opened: Registry, parent: str, names: list[str]) -> list[Candidate]:
-    """The predictors of a sweep that have finished at least one fold, with what keeps each from being promoted."""
+    """The predictors of a sweep that have finished at least one fold, with what keeps each from being promoted.
+
+    An ablation is no sweep to promote from: what it compares with is tuned briefly, on a part of the rows.
+    """
     groups: dict[str, list[tuple[TrainConfig, dict]]] = {}
+    ablated = False
     for content, result in registry.finished_folds(opened, parent):
         config = from_hydra(OmegaConf.create(content))
+        ablated |= config.ablation.name != "none"
         apart = (config.model.model_dump(), config.features.model_dump(), config.target, config.seed, config.ablation.name)
         groups.setdefault(json.dumps(apart), []).append((config, result))
-    return [_candidate(parent, folds, names) for folds in groups.values()]
+    found = [_candidate(parent, folds, names) for folds in groups.values()]
+    return [replace(each, against=each.against or "its sweep is an ablation") for each in found] if ablated else found
 
 
 def _candidate(sweep: str, finished: list[tuple[TrainConfig, dict]], names: list[str]) -> Candidate:

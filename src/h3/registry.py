@@ -291,7 +291,8 @@ def card(table: pd.DataFrame, tags: dict[str, str], held_out: list[dict], recipe
         f"{tags['winner']}, {tags['routing']}, parameters {tags['params']}. Commit {tags['commit']}, sweep {tags['sweep']}.", "",
         f"Data: digest {tags['data_digest']}, {len(table)} steps; models {told['model']}; workloads {told['workload']}.", "",
         "Held-out folds of the sweep:", "", track.markdown(held_out),
-        "The parameters that ship, on the same folds:", "", track.markdown(recipe),
+        "The parameters that ship, on the same folds (chosen from the tuning of these very folds, so held out in all but that):", "",
+        track.markdown(recipe),
         f"Not tested: {'; '.join(_untested(table, told['hardware']))}.", "",
     ])
 
