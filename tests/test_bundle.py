@@ -125,7 +125,7 @@ def test_a_description_with_left_out_groups_restores(steps):
 def test_no_trees_are_a_bundle_too(steps, tmp_path):
     fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload"))
     read = bundle.read(bundle.write({"dense": fitted, "moe": fitted}, tmp_path / "blis", PROVENANCE, bundle.Overheads()))
-    np.testing.assert_array_equal(read.predict(steps), fitted.predict_base(steps))
+    np.testing.assert_array_equal(read.predict(steps), fitted.base.predict(steps))
 
 
 def test_other_predictors_are_not_exported(steps, tmp_path):

@@ -84,7 +84,7 @@ def test_the_exported_json_walked_in_plain_python_is_the_prediction(fitted):
     rows = matrix.to_numpy(np.float32)
     walked = [trust_of(description, row.astype(float)) * float(walk(description["booster"], row)) for row in rows]
     assert fitted.margin(inputs) == pytest.approx(walked, abs=1e-6)
-    assert fitted.predict(inputs) == pytest.approx(fitted.predict_base(inputs) * np.exp(walked), rel=1e-6)
+    assert fitted.predict(inputs) == pytest.approx(fitted.base.predict(inputs) * np.exp(walked), rel=1e-6)
 
 
 def test_the_margin_is_the_sum_of_the_leaves_and_nothing_else(fitted):
@@ -109,7 +109,7 @@ def test_shap_values_add_up_to_the_margin(fitted):
 def test_trees_learn_what_physics_leaves_over(fitted):
     test = served(60, seed=4)
     observed = test["period_us"].to_numpy()
-    misses = [np.abs(np.log(values / observed)).mean() for values in (fitted.predict(test), fitted.predict_base(test))]
+    misses = [np.abs(np.log(values / observed)).mean() for values in (fitted.predict(test), fitted.base.predict(test))]
     assert misses[0] < 0.7 * misses[1]
 
 
@@ -146,7 +146,7 @@ def test_a_prediction_needs_no_targets_and_is_finite_and_positive(fitted):
 def test_dense_models_teach_nothing_about_a_model_with_experts(fitted):
     moe = folds.without_targets(served(20, models=["mixtral-8x7b-v0-1"]))
     assert (fitted.margin(moe) == 0).all()
-    assert np.array_equal(fitted.predict(moe), fitted.predict_base(moe))
+    assert np.array_equal(fitted.predict(moe), fitted.base.predict(moe))
 
 
 SEEN = pd.DataFrame({"varied": [1.0, 3.0, 2.0], "constant": [5.0, 5.0, 5.0]}, dtype=np.float32)
@@ -182,7 +182,7 @@ def test_trees_for_known_deployments_are_silent_on_another_one_and_speak_on_an_a
     assert np.abs(fitted.margin(inputs)).max() > 0.05
     assert fitted.margin(inputs.assign(hardware="h100-sxm")) == pytest.approx(fitted.margin(inputs), abs=0)
     changed = inputs.assign(**change)
-    assert np.array_equal(fitted.predict(changed), fitted.predict_base(changed))
+    assert np.array_equal(fitted.predict(changed), fitted.base.predict(changed))
     assert np.abs(XGBoostResidual(PARAMS).fit(TRAIN, Context()).margin(changed)).max() > 0
 
 

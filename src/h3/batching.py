@@ -85,6 +85,7 @@ class StepBatch:
 
     @property
     def decode_tokens(self) -> int:
+        """New tokens of decoding requests: one each."""
         return self.num_decode_reqs
 
     def set_chunks(self, chunks: list[tuple[int, int, int]]) -> None:

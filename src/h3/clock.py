@@ -57,6 +57,7 @@ class BusyTime:
 
     @property
     def total_us(self) -> float:
+        """Length of all segments, us."""
         return float((self.end_us - self.start_us).sum())
 
     def _offsets(self) -> np.ndarray:

@@ -40,6 +40,7 @@ from h3.track_read import FoldRun, Sweep
 
 PREDICTIONS = "predictions.parquet"
 Runs = dict[tuple[str, str], FoldRun]  # (fold, predictor) → run
+USUAL = {"features": "scale_free", "drop_groups": [], "target": "period_us"}
 
 
 class CompareConfig(Strict):
@@ -99,9 +100,12 @@ def one_digest(runs: list[FoldRun], sweep: Sweep) -> str:
 
 
 def choose(runs: list[FoldRun]) -> tuple[Runs, list[dict]]:
-    """One finished run a fold and predictor, the newest, and what was left out and why. Folds within a model are apart."""
+    """One finished run a fold and predictor, the newest, and what was left out and why. Folds within a model are apart.
+
+    All runs of a predictor have the same features and target: the usual ones, or the newest run's if it has none such.
+    """
     chosen: Runs = {}
-    left_out = []
+    left_out, settings = [], _settings(runs)
     for run in runs:
         if not run.finished:
             left_out.append({"what": run.name, "why": run.trouble})
@@ -111,6 +115,11 @@ def choose(runs: list[FoldRun]) -> tuple[Runs, list[dict]]:
         if result.get("ablation", ablation.WHOLE) != ablation.WHOLE:
             left_out.append({"what": run.name, "why": f"run {run.run_id} is of the ablation {result['ablation']}"})
             continue
+        own, kept = _setting(result), settings[result["model"]]
+        if own != kept:
+            other = ", ".join(f"{name}={own[name]} instead of {kept[name]}" for name in USUAL if own[name] != kept[name])
+            left_out.append({"what": run.name, "why": f"run {run.run_id} has {other}"})
+            continue
         if key in chosen:
             left_out.append({"what": run.name, "why": f"run {chosen[key].run_id} is repeated by the later {run.run_id}"})
         chosen[key] = run
@@ -118,6 +127,19 @@ def choose(runs: list[FoldRun]) -> tuple[Runs, list[dict]]:
             note = {"what": entry["experiment"], "why": entry["reason"]}
             left_out += [] if note in left_out else [note]
     return chosen, left_out
+
+
+def _settings(runs: list[FoldRun]) -> dict[str, dict]:
+    """Predictor → the setting of its runs to compare, of those that finished and are no ablation's."""
+    found: dict[str, list[dict]] = {}
+    for run in runs:
+        if run.finished and run.result.get("ablation", ablation.WHOLE) == ablation.WHOLE:
+            found.setdefault(run.result["model"], []).append(_setting(run.result))
+    return {model: USUAL if USUAL in each else each[-1] for model, each in found.items()}
+
+
+def _setting(result: dict) -> dict:
+    return {name: result.get(name, usual) for name, usual in USUAL.items()}
 
 
 def _fold_name(result: dict) -> str:

@@ -130,6 +130,7 @@ class TrainConfig(Strict):
 
     @property
     def target_column(self) -> str:
+        """The step table's column of the target, us."""
         return {"period": "period_us", "duration": "duration_us"}[self.target]
 
 

@@ -135,6 +135,7 @@ class _Batches:
         return 100 * float(np.average(miss, weights=self.weight[rows])) if rows.any() else float("nan")
 
     def by_requests(self, beta: np.ndarray) -> dict[str, float]:
+        """`loss` in %, in each of RANGES of decoding requests, named "low-high"."""
         return {f"{low}-{high}": self.loss(beta, low, high) for low, high in RANGES}
 
 

@@ -36,6 +36,7 @@ class FoldSpec:
 
     @property
     def group(self) -> str:
+        """The column that holds the group: model or workload."""
         return GROUP_OF_KIND[self.kind]
 
 

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -61,6 +61,7 @@ class Check:
         return f"{'passed' if self.passed else 'FAILED'} {self.name}" + (f" ({said})" if said else "")
 
     def describe(self) -> dict:
+        """JSON: name, passed, numbers."""
         return asdict(self)
 
 
@@ -74,25 +75,33 @@ def _short(value: object) -> str:
     return str(value)
 
 
-def limits(rows: list[dict], limit: Limits, name: str = "fold_limits") -> Check:
-    """The upper bound of every fold's interval is within its limit; a table without folds does not pass."""
+def limits(rows: list[dict], limit: Limits, name: str = "fold_limits", left_out: Sequence[dict] = ()) -> Check:
+    """The upper bound of every fold's interval is within its limit; a table without folds does not pass.
+
+    left_out: folds that the data could not give (fold_rows), told in the numbers.
+    """
     over = [
         {"fold": row["fold"], "mape_high": row["mape_high"], "limit": _limit(row, limit)}
         for row in rows if not row["mape_high"] <= _limit(row, limit)
     ]
     worst = max(rows, key=lambda row: row["mape"], default={"fold": "no fold", "mape": float("nan")})
     numbers = {"folds": len(rows), "worst": {"fold": worst["fold"], "mape": worst["mape"]}, "over": over}
-    return Check(name, bool(rows) and not over, numbers)
+    return Check(name, bool(rows) and not over, numbers | _told(left_out))
+
+
+def _told(left_out: Sequence[dict]) -> dict:
+    return {"not_in_the_data": list(left_out)} if left_out else {}
 
 
 def _limit(row: dict, limit: Limits) -> float:
     return limit.max_moe_fold_mape if row["moe"] else limit.max_fold_mape
 
 
-def against_champion(rows: list[dict], champion: list[dict] | None) -> Check:
+def against_champion(rows: list[dict], champion: list[dict] | None, left_out: Sequence[dict] = ()) -> Check:
     """No fold's error exceeds the upper bound of the champion's interval on that fold.
 
-    Both tables must be on the same data; None: there is no champion. Folds that only one of them has are listed.
+    Both tables must be on the same data; None: there is no champion. Folds that only one of them has are listed, and those
+    of the champion that the data could not give (left_out, fold_rows).
     """
     if champion is None:
         return Check("against_champion", True, {"champion": "none yet"})
@@ -102,8 +111,8 @@ def against_champion(rows: list[dict], champion: list[dict] | None) -> Check:
         {"fold": new["fold"], "mape": new["mape"], "champion": before["mape"], "champion_high": before["mape_high"]}
         for new, before in both if not new["mape"] <= before["mape_high"]
     ]
-    lost = sorted(set(old) - {row["fold"] for row in rows})
-    return Check("against_champion", bool(both) and not worse, {"folds": len(both), "worse": worse, "not_compared": lost})
+    alone = sorted(set(old) ^ {row["fold"] for row in rows})
+    return Check("against_champion", bool(both) and not worse, {"folds": len(both), "worse": worse, "not_compared": alone} | _told(left_out))
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,8 @@ class Recipe:
         return {route: predictor.fit(table[rows].reset_index(drop=True), context) for route, rows in (("dense", ~moe), ("moe", moe))}
 
 
-def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> list[dict]:
-    """The recipe, parameters fixed, on its folds of the given data: a row a fold, as the checks take them.
+def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> tuple[list[dict], list[dict]]:
+    """The recipe, parameters fixed, on its folds of the given data: a row a fold, as the checks take them; {fold, why} left out.
 
     With two boosters dense models are held out among dense ones, and MoE models, of which nothing is claimed for an
     unseen one, a workload at a time. Folds whose group the data does not hold, or holds alone, are left out.
@@ -156,24 +165,24 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> list[dict]:
             names = sorted(rows["workload"].unique())
             within = [FoldConfig(name=f"within_{model}", kind="within", holdout=name, within_model=model) for name in names]
             jobs += [(fold, ingested) for fold in within if len(names) > 1]
-    rows = []
+    rows, left_out = [], []
     for number, (fold, data) in enumerate(jobs):
-        if not _can_be_run(fold, data.table):
+        if why := _missing(fold, data.table):
+            left_out.append({"fold": fold.name, "why": why if data is ingested else f"dense models alone: {why}"})
             continue
         say("evaluate the recipe", number, len(jobs))
         config = recipe.config.model_copy(update={"fold": fold, "model": ModelConfig(name=recipe.config.model.name, params=recipe.params)})
         rows.append(row(evaluate.run_fold(data, config, Progress(fold.name, io.StringIO())).result, table))
-    return rows
+    return rows, left_out
 
 
-def _can_be_run(fold: FoldConfig, table: pd.DataFrame) -> bool:
-    """Whether the table holds the fold's group and another one to train on."""
-    within = fold.within_model if fold.kind == "within" else folds.WITHIN_MODEL
+def _missing(fold: FoldConfig, table: pd.DataFrame) -> str:
+    """What the table lacks for the fold: its group, or another one to train on; "": nothing."""
     try:
-        folds.make_split(table, folds.FoldSpec(fold.name, fold.kind, str(fold.holdout), within))
-    except InputError:
-        return False
-    return True
+        folds.make_split(table, folds.FoldSpec(fold.name, fold.kind, str(fold.holdout), fold.within_model))
+    except InputError as error:
+        return str(error).removeprefix(f"fold {fold.name}: ")
+    return ""
 
 
 def row(result: dict, table: pd.DataFrame) -> dict:

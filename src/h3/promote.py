@@ -150,10 +150,16 @@ class Candidate:
 
 
 def _pick(opened: Registry, config: PromoteConfig) -> tuple[Candidate, list[dict]]:
-    """The winner and all candidates with their scores, of the sweep asked for or the newest complete one."""
+    """The winner and all candidates with their scores, of the sweep asked for or the newest complete one that is no ablation."""
     newest = ""
     for parent in registry.sweeps(opened, config.sweep):
-        candidates = candidates_of(opened, parent, config.winner.folds)
+        try:
+            candidates = candidates_of(opened, parent, config.winner.folds)
+        except InputError as error:
+            if config.sweep:
+                raise
+            newest = newest or str(error)
+            continue
         eligible = [each for each in candidates if not each.against]
         if eligible:
             winner = min(eligible, key=lambda each: [each.describe()[name] for name in config.winner.rule])
@@ -169,17 +175,21 @@ def _pick(opened: Registry, config: PromoteConfig) -> tuple[Candidate, list[dict
 def candidates_of(opened: Registry, parent: str, names: list[str]) -> list[Candidate]:
     """The predictors of a sweep that have finished at least one fold, with what keeps each from being promoted.
 
-    An ablation is no sweep to promote from: what it compares with is tuned briefly, on a part of the rows.
+    Raises InputError for an ablation: what it compares with is tuned briefly, on a part of the rows.
     """
     groups: dict[str, list[tuple[TrainConfig, dict]]] = {}
-    ablated = False
+    _refuse_ablation(parent, registry.ablation_override(opened, parent))
     for content, result in registry.finished_folds(opened, parent):
         config = from_hydra(OmegaConf.create(content))
-        ablated |= config.ablation.name != "none"
+        _refuse_ablation(parent, "" if config.ablation.name == "none" else f"ablation={config.ablation.name}")
         apart = (config.model.model_dump(), config.features.model_dump(), config.target, config.seed, config.ablation.name)
         groups.setdefault(json.dumps(apart), []).append((config, result))
-    found = [_candidate(parent, folds, names) for folds in groups.values()]
-    return [replace(each, against=each.against or "its sweep is an ablation") for each in found] if ablated else found
+    return [_candidate(parent, folds, names) for folds in groups.values()]
+
+
+def _refuse_ablation(sweep: str, of: str) -> None:
+    if of:
+        raise InputError(f"sweep={sweep} is an ablation ({of}), tuned to compare variants; expected a sweep of h3 as it is")
 
 
 def _candidate(sweep: str, finished: list[tuple[TrainConfig, dict]], names: list[str]) -> Candidate:
@@ -224,7 +234,10 @@ def _rounds(params: list[dict]) -> int:
 
 @dataclass(frozen=True)
 class Refit:
-    """What ships: recipe, the sweep's folds and the recipe's errors on them (gate.row), data and bundle's folder."""
+    """What ships: recipe, the sweep's folds and the recipe's errors on them (gate.row), data and bundle's folder.
+
+    left_out: folds that could not be cut from the recipe's data (gate.fold_rows).
+    """
 
     recipe: Recipe
     held_out: list[dict]
@@ -232,6 +245,7 @@ class Refit:
     ingested: Ingested
     digest: str
     folder: Path
+    left_out: tuple[dict, ...] = ()
 
 
 def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress) -> Refit:
@@ -249,7 +263,7 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
     two = any(row["moe"] and row["mape_high"] > config.gate.max_moe_fold_mape for row in held_out)
     params = consensus(winner.results)
     recipe = Recipe(first, params, tuple(each.fold for each in winner.configs.values()), two)
-    rows = gate.fold_rows(recipe, ingested, say)
+    rows, left_out = gate.fold_rows(recipe, ingested, say)
     say("fit on everything")
     overheads, origin = bundle_overheads.resolve(config.overheads, first.source, set())
     provenance = {
@@ -257,7 +271,7 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
         "overheads": origin,
     }
     bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
-    return Refit(recipe, held_out, rows, ingested, digest, folder)
+    return Refit(recipe, held_out, rows, ingested, digest, folder, tuple(left_out))
 
 
 def check(opened: Registry, config: PromoteConfig, shipped: Refit, read: Bundle) -> list[Check]:
@@ -267,22 +281,27 @@ def check(opened: Registry, config: PromoteConfig, shipped: Refit, read: Bundle)
     return [
         gate.verified(read.path),
         gate.limits(held_out, limits, "fold_limits"),
-        gate.limits(shipped.rows, limits, "recipe_limits"),
-        gate.against_champion(shipped.rows, champion_rows(opened, shipped)),
+        gate.limits(shipped.rows, limits, "recipe_limits", shipped.left_out),
+        gate.against_champion(shipped.rows, *champion_rows(opened, shipped)),
         gate.monotone(read.predict, config.gate.monotone_tolerance_percent),
         gate.positive(read.predict, config.gate.architectures, config.gate.seed),
     ]
 
 
-def champion_rows(opened: Registry, shipped: Refit) -> list[dict] | None:
-    """The champion's recipe on the folds of the same data: as recorded, or evaluated again if it was on other data; None: no champion."""
+def champion_rows(opened: Registry, shipped: Refit) -> tuple[list[dict] | None, list[dict]]:
+    """The champion's recipe on the folds of the same data, and its folds that these data cannot give; None: no champion.
+
+    As recorded, or, if it was on other data, evaluated again on its own folds and on those of the new version.
+    """
     champion = opened.version(CHAMPION)
     if champion is None:
-        return None
+        return None, []
     recorded = registry.recorded_json(champion.run_id, "recipe.json")
     if recorded["data_digest"] == shipped.digest:
-        return recorded["rows"]
-    return gate.fold_rows(Recipe.of(recorded["recipe"]), shipped.ingested, Progress("champion"))
+        return recorded["rows"], []
+    recipe = Recipe.of(recorded["recipe"])
+    folds = {(fold.kind, fold.holdout, fold.within_model): fold for fold in (*recipe.folds, *shipped.recipe.folds)}
+    return gate.fold_rows(replace(recipe, folds=tuple(folds.values())), shipped.ingested, Progress("champion"))
 
 
 def _print_checks(checks: list[Check]) -> bool:

@@ -262,6 +262,12 @@ def sweeps(registry: Registry, only: str | None) -> list[str]:
     return [only] if only else ids
 
 
+def ablation_override(registry: Registry, parent: str) -> str:
+    """The override that makes a sweep an ablation, such as experiment=ablation, whichever of its runs finished; "" without one."""
+    overrides = registry.store.client.get_run(parent).data.tags.get("overrides", "")
+    return next((part for part in overrides.split() if "ablation" in part and part != "ablation=none"), "")
+
+
 def finished_folds(registry: Registry, parent: str) -> Iterator[tuple[dict, dict]]:
     """Recorded configuration and result (evaluate.py, with mlflow_run_id) of each finished fold of a sweep."""
     for run in registry.store.children(parent):
@@ -291,8 +297,8 @@ def card(table: pd.DataFrame, tags: dict[str, str], held_out: list[dict], recipe
         f"{tags['winner']}, {tags['routing']}, parameters {tags['params']}. Commit {tags['commit']}, sweep {tags['sweep']}.", "",
         f"Data: digest {tags['data_digest']}, {len(table)} steps; models {told['model']}; workloads {told['workload']}.", "",
         "Held-out folds of the sweep:", "", track.markdown(held_out),
-        "The parameters that ship, on the same folds (chosen from the tuning of these very folds, so held out in all but that):", "",
-        track.markdown(recipe),
+        "The parameters that ship, on the same folds. These hyperparameters are a consensus of the same folds' tuning, so only the first",
+        "table is held out in every respect:", "", track.markdown(recipe),
         f"Not tested: {'; '.join(_untested(table, told['hardware']))}.", "",
     ])
 

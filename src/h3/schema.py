@@ -45,6 +45,7 @@ class Column:
 
     @property
     def dtype(self) -> str:
+        """The column's pandas dtype."""
         return {"text": "str", "count": "int64", "real": "float64"}[self.kind]
 
 

@@ -53,9 +53,11 @@ class StepTime(PythonModel):
     _skip_type_hint_validation = True  # the signature says what is needed; MLflow warns about missing type hints otherwise
 
     def load_context(self, context) -> None:
+        """Read the bundle; MLflow calls it once, before the first prediction."""
         self.bundle = bundle.read(context.artifacts["bundle"])
 
     def predict(self, context, model_input, params=None):
+        """Predicted period of each row (`periods_us`); context and params are MLflow's and not used."""
         return periods_us(self.bundle, pd.DataFrame(model_input))
 
 

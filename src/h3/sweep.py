@@ -30,6 +30,7 @@ class SweepParent(Callback):
         self.parent, self.process = "", 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Open the parent run and make the simulated data once; Hydra calls it before the first job."""
         tracking = TrackingConfig(**config.tracking)
         self.store = track.open_store(tracking.uri, tracking.experiment)
         overrides = " ".join(config.hydra.overrides.task)
@@ -49,6 +50,7 @@ class SweepParent(Callback):
             say.finish()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Close the parent run and print the fold table; Hydra calls it after the last job, if none failed."""
         self._close(False)
 
     def _close(self, failed: bool) -> None:

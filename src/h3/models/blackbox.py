@@ -68,6 +68,7 @@ class FittedBlackbox:
         return combine(terms(inputs), self.coefficients)
 
     def describe(self) -> dict:
+        """JSON: model, names of the terms, and their coefficients in the same order, us."""
         return {"model": "blackbox", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 
 

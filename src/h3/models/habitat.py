@@ -118,6 +118,7 @@ class Source:
         return operators + self.rest_us[alike].mean(axis=1) * layers_ratio
 
     def describe(self) -> dict:
+        """JSON: the configuration, number of measured steps, and sha256 of what is kept of them."""
         digest = sha256(self.spread, self.points, self.efficiency, self.rest_us)
         return {"configuration": record(self.configuration), "rows": len(self.points), "sha256": digest}
 
@@ -144,6 +145,7 @@ class FittedHabitat:
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
     def describe(self) -> dict:
+        """JSON: model, and each training configuration's source."""
         return {"model": "habitat", "sources": [source.describe() for source in self.sources]}
 
 

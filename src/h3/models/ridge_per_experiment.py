@@ -36,6 +36,7 @@ class Params:
     high: int = 5
 
     def alphas(self) -> list[float]:
+        """The penalties to choose from, ascending."""
         return [10.0**power for power in range(self.low, self.high + 1)]
 
 
@@ -73,6 +74,7 @@ class Ridge:
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
     def describe(self) -> dict:
+        """JSON: penalty, mean, scale and slope of each feature, intercept in us."""
         return {
             "alpha": self.alpha, "mean": self.mean.tolist(), "scale": self.scale.tolist(), "slopes": self.slopes.tolist(),
             "intercept_us": self.intercept_us,
@@ -102,6 +104,7 @@ class FittedRidgePerExperiment:
         return predicted
 
     def describe(self) -> dict:
+        """JSON: model, that it sees held-out truth, training steps, and each experiment's ridge."""
         ridges = {name: ridge.describe() for name, ridge in sorted(self.ridges.items())}
         return {"model": "ridge_per_experiment", "sees_held_out": True, "n_train": self.n_train, "ridges": ridges}
 

@@ -33,6 +33,7 @@ class FittedRoofline:
         return np.maximum(physics.roofline_us(inputs), SMALLEST_PREDICTION_US)
 
     def describe(self) -> dict:
+        """JSON: model, and no coefficients."""
         return {"model": "roofline", "coefficients": []}
 
 

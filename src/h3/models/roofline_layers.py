@@ -42,6 +42,7 @@ class FittedRooflineLayers:
         return combine(terms(inputs), self.coefficients)
 
     def describe(self) -> dict:
+        """JSON: model, names of the terms, and their coefficients in the same order."""
         return {"model": "roofline_layers", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 
 

@@ -88,6 +88,7 @@ class Curves:
         return np.column_stack([1 - share + prompt, tokens, prompt[:, None] * ramps(prompt_tokens(table), self.prompt_knots)])
 
     def describe(self) -> dict:
+        """JSON: the configuration, knots of both curves in tokens, and the coefficients, in the order of `design`'s columns."""
         return {
             "configuration": record(self.configuration), "token_knots": self.token_knots.tolist(),
             "prompt_knots": self.prompt_knots.tolist(), "coefficients": self.coefficients.tolist(),
@@ -109,6 +110,7 @@ class FittedSplitwise:
         return predicted
 
     def describe(self) -> dict:
+        """JSON: model, and each training configuration's curves."""
         return {"model": "splitwise", "curves": [curves.describe() for curves in self.curves]}
 
 

@@ -118,6 +118,7 @@ class FittedTrainedRoofline:
         return combine(terms(inputs), self.coefficients)
 
     def describe(self) -> dict:
+        """JSON: model, names of the terms, and their coefficients in the same order."""
         return {"model": "trained_roofline", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 
 

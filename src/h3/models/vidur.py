@@ -67,6 +67,7 @@ class Profile:
         return self.forest.predict(batch(inputs)) * scale
 
     def describe(self) -> dict:
+        """JSON: the configuration, number of steps, trees and nodes, and sha256 of the forest's arrays."""
         trees = [tree.tree_ for tree in self.forest.estimators_]
         arrays = [array for tree in trees for array in (tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.value)]
         return {
@@ -91,6 +92,7 @@ class FittedVidur:
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
     def describe(self) -> dict:
+        """JSON: model, parameters, a note on what the design leaves out, and each training configuration's profile."""
         return {
             "model": "vidur", "params": dict(vars(self.params)), "note": OUTSIDE_DESIGN,
             "profiles": [profile.describe() for profile in self.profiles],

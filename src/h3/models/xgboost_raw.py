@@ -58,6 +58,7 @@ class FittedRaw:
         return pd.DataFrame(self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)[:, :-1], columns=matrix.columns)
 
     def describe(self) -> dict:
+        """JSON: model, the booster as XGBoost writes it, and the manifest of its features."""
         return {
             "model": "xgboost_raw", "booster": json.loads(self.booster.save_raw("json")),
             "features": features.manifest(self.features, self.drop_groups),

@@ -107,10 +107,6 @@ class FittedResidual:
         """Predicted target in us, shape (rows,)."""
         return self.numbers(inputs).us
 
-    def predict_base(self, inputs: pd.DataFrame) -> np.ndarray:
-        """The physical base alone, us, shape (rows,)."""
-        return self.base.predict(inputs)
-
     def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """Exact SHAP values of F in log units, shape (rows, features) (Lundberg 2018, arXiv:1802.03888)."""
         matrix = self.inputs_matrix(inputs)
@@ -118,6 +114,7 @@ class FittedResidual:
         return pd.DataFrame(values[:, :-1], columns=matrix.columns)
 
     def describe(self) -> dict:
+        """JSON: model, base, the booster as XGBoost writes it, manifest of its features, and support."""
         return {
             "model": "xgboost_residual", "base": self.base.describe(), "booster": json.loads(self.booster.save_raw("json")),
             "features": features.manifest(self.features, self.drop_groups),

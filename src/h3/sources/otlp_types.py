@@ -15,35 +15,49 @@ import msgspec
 
 
 class Value(msgspec.Struct, gc=False):
+    """An attribute's value: one of three kinds; OTLP/JSON writes a 64-bit integer as text."""
+
     intValue: int | float | str | None = None
     doubleValue: int | float | str | None = None
     stringValue: str | None = None
 
 
 class Attribute(msgspec.Struct, gc=False):
+    """A key with its value."""
+
     key: str = ""
     value: Value | None = None
 
 
 class Event(msgspec.Struct, gc=False):
+    """An event of a span: its name and attributes."""
+
     name: str = ""
     attributes: list[Attribute] = []
 
 
 class Named(msgspec.Struct, gc=False):
+    """An event of which only the name is read."""
+
     name: str = ""
 
 
 class Span(msgspec.Struct, gc=False):
+    """A span: its attributes and events, decoded."""
+
     attributes: list[Attribute] = []
     events: list[Event] = []
 
 
 class RawSpan(msgspec.Struct, gc=False):
+    """A span whose events stay bytes."""
+
     events: list[msgspec.Raw] = []
 
 
 class Scope(msgspec.Struct, gc=False):
+    """The instrumentation scope that wrote the spans."""
+
     name: str = ""
 
 
