@@ -297,6 +297,27 @@ def test_a_fold_that_was_run_twice_counts_once_the_later_one_and_says_so(sweeps)
     assert any(later in entry["why"] for entry in content["left_out"])
 
 
+def test_a_run_on_other_features_is_not_taken_for_the_model_whichever_was_later_or_alone_finished(sweeps):
+    parent = sweeps.sweep(errors={OURS: 5.0})
+    raw = sweeps.run(parent, EXPECTED[0], OURS, 90.0, features="raw30")
+    missing = sweeps.sweep(folds=EXPECTED[1:], errors={OURS: 5.0})
+    alone = sweeps.run(missing, EXPECTED[0], OURS, 90.0, features="raw30", drop_groups=["memory"], target="duration_us")
+    content = sweeps.compare(sweep=parent)
+    assert content["folds"][0]["mape"] == pytest.approx(5, abs=0.1)
+    assert [entry["why"] for entry in content["left_out"]] == [f"run {raw} has features=raw30 instead of scale_free"]
+    content = sweeps.compare(sweep=missing)
+    assert (content["hypothesis"], content["folds"][0]["mape"]) == ("inconclusive", None)
+    (entry,) = content["left_out"]
+    assert entry["why"].startswith(f"run {alone} has features=raw30 instead of scale_free, drop_groups=['memory'] instead of []")
+
+
+def test_a_model_that_only_ran_on_other_features_is_judged_on_those(sweeps):
+    parent = sweeps.sweep(folds=(), errors={})
+    for fold in EXPECTED:
+        sweeps.run(parent, fold, OURS, 60.0, features="raw30", target="duration_us")
+    assert sweeps.compare()["hypothesis"] == "not_supported"
+
+
 def test_two_comparisons_of_one_sweep_write_the_same(sweeps):
     sweeps.sweep()
     sweeps.compare()

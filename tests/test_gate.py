@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import builders
@@ -74,7 +75,7 @@ def test_a_fold_worse_than_the_champions_interval_is_named_with_both_numbers():
 def test_without_a_champion_nothing_is_compared_and_with_other_folds_nothing_passes():
     assert gate.against_champion([row("a", 5.0)], None).passed
     check = gate.against_champion([row("a", 5.0)], [row("b", 5.0)])
-    assert (check.passed, check.numbers["not_compared"]) == (False, ["b"])
+    assert (check.passed, check.numbers["not_compared"]) == (False, ["a", "b"])
 
 
 def test_a_time_that_grows_is_monotone_on_every_line():
@@ -144,7 +145,8 @@ def test_a_recipe_is_the_same_after_json():
 
 
 def test_a_recipe_is_scored_on_each_of_its_folds_with_its_own_parameters(ingested):
-    rows = gate.fold_rows(recipe(), ingested, Progress("test"))
+    rows, left_out = gate.fold_rows(recipe(), ingested, Progress("test"))
+    assert left_out == []
     assert [(each["fold"], each["moe"]) for each in rows] == [("lowo_codegen", False), ("lomo_mixtral", True)]
     train = folds.make_split(ingested.table, folds.FoldSpec("lomo_mixtral", "lomo", "mixtral-8x7b-v0-1"))
     assert rows[1]["n_test"] == len(train.truth)
@@ -152,18 +154,56 @@ def test_a_recipe_is_scored_on_each_of_its_folds_with_its_own_parameters(ingeste
 
 
 def test_with_two_boosters_dense_and_moe_models_are_scored_apart(ingested):
-    rows = gate.fold_rows(recipe(two=True), ingested, Progress("test"))
+    rows, left_out = gate.fold_rows(recipe(two=True), ingested, Progress("test"))
+    assert [(each["fold"], each["why"].split("; ")[0]) for each in left_out] == [
+        ("lomo_mixtral", "dense models alone: model 'mixtral-8x7b-v0-1' is not in the data"),
+    ]
     within = [f"within_mixtral-8x7b-v0-1_{workload}" for workload in ("codegen", "general")]
     assert {each["fold"]: each["moe"] for each in rows} == {"lowo_codegen": False, within[0]: True, within[1]: True}
     assert {each["fold"]: each["n_test"] for each in rows} == {"lowo_codegen": 80, within[0]: 40, within[1]: 40}
 
 
-def test_a_recipe_is_scored_on_other_data_where_its_folds_can_be_cut_there(ingested):
-    table = ingested.table
-    general = Ingested(table[table["workload"] == "general"].reset_index(drop=True), ingested.rejects, ingested.record)
-    assert [each["fold"] for each in gate.fold_rows(recipe(), general, Progress("test"))] == ["lomo_mixtral"]
-    renamed = Ingested(table.assign(workload=table["workload"].replace("codegen", "chat")), ingested.rejects, ingested.record)
-    assert [each["fold"] for each in gate.fold_rows(recipe(), renamed, Progress("test"))] == ["lomo_mixtral"]
+@pytest.mark.parametrize(("kept", "two", "scored", "why"), [
+    ("workload != 'codegen'", False, ["lomo_mixtral"], "workload 'codegen' is not in the data; there are general"),
+    ("workload == 'codegen'", False, ["lomo_mixtral"], "workload 'codegen' is all the data; expected another workload to train on"),
+    ("num_experts < 2", False, ["lowo_codegen"], "model 'mixtral-8x7b-v0-1' is not in the data; there are llama-2-70b, llama-2-7b"),
+    ("num_experts >= 2", True, ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
+     "dense models alone: workload 'codegen' is not in the data"),
+    ("workload == 'codegen' or num_experts >= 2", True, ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
+     "dense models alone: workload 'codegen' is all the data"),
+])
+def test_folds_that_the_data_cannot_give_are_left_out_and_said_to_be(ingested, kept, two, scored, why):
+    data = Ingested(ingested.table.query(kept).reset_index(drop=True), ingested.rejects, ingested.record)
+    rows, left_out = gate.fold_rows(recipe(two), data, Progress("test"))
+    assert [each["fold"] for each in rows] == scored
+    assert {each["fold"] for each in left_out} == {"lowo_codegen", "lomo_mixtral"} - set(scored)
+    assert left_out[0]["why"].startswith(why)
+    said = gate.against_champion(rows, rows, left_out)
+    assert said.passed
+    assert f"fold={left_out[0]['fold']} why={why}" in said.line()
+    assert f"why={why}" in gate.limits(rows, Limits(1e3, 1e3), "recipe_limits", left_out).line()
+
+
+def test_with_one_dense_model_left_nothing_is_held_out_of_it(ingested):
+    one = Ingested(ingested.table.query("model != 'llama-2-70b'").reset_index(drop=True), ingested.rejects, ingested.record)
+    held = FoldConfig(name="lomo_llama2_7b", kind="lomo", holdout="llama-2-7b")
+    rows, left_out = gate.fold_rows(replace(recipe(two=True), folds=(held,)), one, Progress("test"))
+    assert {each["kind"] for each in rows} == {"within"}
+    assert left_out[0]["why"].startswith("dense models alone: model 'llama-2-7b' is all the data")
+
+
+def test_a_fold_of_each_of_two_moe_models_is_compared_with_its_own():
+    builder = builders.Steps(seed=4)
+    for model in ("mixtral-8x7b-v0-1", "other-moe"):
+        experts = {name: catalog.MODELS["mixtral-8x7b-v0-1"].columns()[name] for name in schema.ARCHITECTURE_NAMES}
+        for workload in ("general", "codegen"):
+            builder.run(model, rows=40, workload=workload, **experts)
+    data = Ingested(builder.timed(rising_us, noise=0.02).table(), schema.empty_rejects(), {})
+    rows, _ = gate.fold_rows(recipe(two=True), data, Progress("test"))
+    assert len({each["fold"] for each in rows}) == 4
+    first = rows[0] | {"mape": rows[0]["mape_high"] + 1}
+    check = gate.against_champion([first, *rows[1:]], rows)
+    assert (check.numbers["folds"], [each["fold"] for each in check.numbers["worse"]]) == (4, [first["fold"]])
 
 
 def test_one_booster_is_fitted_on_everything_and_two_on_their_own_rows(ingested):

@@ -6,17 +6,22 @@ import json
 import os
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import builders
 import mlflow
 import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from h3 import bundle, gate, promote, registry
-from h3.config import TrackingConfig
+from h3 import bundle, gate, promote, registry, schema, track
+from h3.config import AblationConfig, FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrackingConfig, TrainConfig
 from h3.errors import InputError
+from h3.progress import Progress
 from h3.promote import PromoteConfig
+from h3.sources.experiment import Ingested
 
 ROOT = Path(__file__).parents[1]
 FOLDS = "fold=glob([lomo_*,lowo_*])"
@@ -191,13 +196,28 @@ def test_a_registry_that_cannot_be_reached_is_one_line_and_leaves_nothing(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_champion_of_other_data_is_evaluated_again_on_the_new(world, opened, monkeypatch):
+def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can_give(opened):
     recorded = registry.recorded_json(opened.version("1").run_id, "recipe.json")
-    shipped = promote.Refit(None, [], [], "the new data", "another digest", Path())
-    monkeypatch.setattr(gate, "fold_rows", lambda recipe, ingested, say: [{"params": recipe.params, "data": ingested}])
-    assert promote.champion_rows(opened, shipped) == [{"params": recorded["recipe"]["params"], "data": "the new data"}]
+    built = builders.Steps(seed=6)
+    for model in ("llama-2-7b", "llama-2-70b"):
+        built.run(model, workload="general").run(model, workload="chat")
+    own = Ingested(built.table(), schema.empty_rejects(), {})
+    chat = FoldConfig(name="lowo_chat", kind="lowo", holdout="chat")
+    recipe = replace(gate.Recipe.of(recorded["recipe"]), folds=(chat,))
+    shipped = promote.Refit(recipe, [], gate.fold_rows(recipe, own, Progress("test"))[0], own, "another digest", Path())
+    rows, left_out = promote.champion_rows(opened, shipped)
+    assert {each["fold"] for each in rows} == {"lomo_llama2_7b", "lomo_llama2_70b", "lowo_general", "lowo_chat"}
+    why = {each["fold"]: each["why"] for each in left_out}
+    assert why["lowo_codegen"] == "workload 'codegen' is not in the data; there are chat, general"
+    assert len(why) == 5
+    check = gate.against_champion(shipped.rows, rows, left_out)
+    assert (check.passed, check.numbers["folds"]) == (True, 1)
+
+
+def test_a_champion_of_the_same_data_is_as_recorded(opened):
+    recorded = registry.recorded_json(opened.version("1").run_id, "recipe.json")
     same = promote.Refit(None, [], [], "the same data", recorded["data_digest"], Path())
-    assert promote.champion_rows(opened, same) == recorded["rows"]
+    assert promote.champion_rows(opened, same) == (recorded["rows"], [])
 
 
 def test_trees_are_used_only_if_most_folds_wanted_some():
@@ -226,8 +246,6 @@ def test_without_trees_anywhere_the_parameters_are_those_of_the_folds():
 
 def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) -> promote.Candidate:
     """A candidate with folds f0, f1, ... of these errors."""
-    from h3.config import AblationConfig, FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrainConfig
-
     config = TrainConfig(
         source=SourceConfig(name="simulated"), fold=FoldConfig(name="f", kind="lowo", holdout="x"), model=ModelConfig(name=model),
         features=FeaturesConfig(name=changes.get("features", "scale_free")), ablation=AblationConfig(name=changes.get("ablation", "none")),
@@ -236,19 +254,46 @@ def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) 
     return promote._candidate("sweep", [(config, result) for result in results], ["f0", "f1"])
 
 
-def test_nothing_is_promoted_from_an_ablation(monkeypatch):
-    whole, ablated = candidate("xgboost_residual", [1.0, 2.0]), candidate("xgboost_residual", [1.0, 2.0], ablation="no_base")
-    found = [
-        (config.model_dump(), result | {"params": {}}) for each in (whole, ablated)
-        for config, result in zip(each.configs.values(), each.results, strict=True)
-    ]
-    monkeypatch.setattr(registry, "finished_folds", lambda opened, parent: found)
-    assert {each.label: each.against for each in promote.candidates_of(None, "sweep", ["f0", "f1"])} == {
-        "xgboost_residual": "its sweep is an ablation",
-        "xgboost_residual/no_base": "not exportable: a bundle holds xgboost_residual on scale_free features of the period",
-    }
-    monkeypatch.setattr(registry, "finished_folds", lambda opened, parent: found[:2])
-    assert [each.against for each in promote.candidates_of(None, "sweep", ["f0", "f1"])] == [""]
+def swept(opened: registry.Registry, overrides: str, *candidates: promote.Candidate) -> str:
+    """A finished sweep of these candidates' folds; its id."""
+    client, parent = opened.store.client, opened.store.start_parent("sweep", {"overrides": overrides})
+    for each in candidates:
+        for config, result in zip(each.configs.values(), each.results, strict=True):
+            run = client.create_run(opened.store.experiment_id, tags={track.PARENT_TAG: parent, "h3.role": "fold"}).info.run_id
+            client.log_text(run, yaml.safe_dump(config.model_dump()), "config.yaml")
+            client.log_dict(run, result, "result.json")
+            client.set_terminated(run, "FINISHED")
+    client.set_terminated(parent, "FINISHED")
+    time.sleep(0.002)  # sweeps are ordered by their start, in milliseconds
+    return parent
+
+
+class PickedError(Exception):
+    """The winner's sweep, in place of fitting it."""
+
+
+@pytest.mark.parametrize(("overrides", "variants", "of"), [
+    ("experiment=ablation", ["none", "no_base"], "experiment=ablation"),
+    ("experiment=ablation", ["none"], "experiment=ablation"),
+    ("experiment=mine", ["none", "no_base"], "ablation=no_base"),
+])
+def test_nothing_is_promoted_from_an_ablation(tmp_path, monkeypatch, overrides, variants, of):
+    def stop(winner, *_):
+        raise PickedError(winner.sweep)
+
+    opened = builders.empty_registry(tmp_path)
+    monkeypatch.setattr(promote, "refit", stop)
+    config = configured(tmp_path, tracking={"uri": opened.store.uri}, dry_run=True, winner={"rule": ["worst"], "folds": ["f0", "f1"]})
+    ablated = swept(opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants))
+    with pytest.raises(InputError, match=rf"no complete sweep to promote from; .* newest sweep={ablated} is an ablation") as error:
+        promote.promote(config)
+    assert "\n" not in str(error.value)
+    whole = swept(opened, "ablation=none", candidate("xgboost_residual", [3.0, 4.0]))
+    ablated = swept(opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants))
+    with pytest.raises(PickedError, match=whole):
+        promote.promote(config)
+    with pytest.raises(InputError, match=rf"^sweep={ablated} is an ablation \({of}\), tuned to compare variants; expected a sweep"):
+        promote.promote(config.model_copy(update={"sweep": ablated}))
 
 
 @pytest.mark.parametrize(("made", "said"), [

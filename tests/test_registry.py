@@ -135,6 +135,12 @@ def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(open
         assert said in card
 
 
+def test_the_card_says_that_only_the_sweeps_own_folds_are_held_out_in_every_respect(steps):
+    card = registry.card(steps, TAGS, [ROW], [ROW | {"mape": 4.25}])
+    said = "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in every respect"
+    assert card.index("5.00") < " ".join(card.split("\n")).index(said) < card.index("4.25")
+
+
 def test_promotion_moves_the_alias_and_takes_the_challengers(opened):
     version = another(opened, state="gated", previous_champion="1")
     registry.promote(opened, version)

@@ -111,8 +111,8 @@ def against_champion(rows: list[dict], champion: list[dict] | None, left_out: Se
         {"fold": new["fold"], "mape": new["mape"], "champion": before["mape"], "champion_high": before["mape_high"]}
         for new, before in both if not new["mape"] <= before["mape_high"]
     ]
-    alone = sorted(set(old) ^ {row["fold"] for row in rows})
-    return Check("against_champion", bool(both) and not worse, {"folds": len(both), "worse": worse, "not_compared": alone} | _told(left_out))
+    numbers = {"folds": len(both), "worse": worse, "not_compared": sorted(set(old) ^ {row["fold"] for row in rows})}
+    return Check("against_champion", bool(both) and not worse, numbers | _told(left_out))
 
 
 @dataclass(frozen=True)
@@ -156,30 +156,32 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> tuple[list[d
     With two boosters dense models are held out among dense ones, and MoE models, of which nothing is claimed for an
     unseen one, a workload at a time. Folds whose group the data does not hold, or holds alone, are left out.
     """
-    table, experts = ingested.table, ingested.table["num_experts"].to_numpy() >= 2
-    jobs = [(fold, ingested) for fold in recipe.folds]
+    table = evaluate.with_target(ingested.table, recipe.config.target_column)
+    experts, whole = table["num_experts"].to_numpy() >= 2, Ingested(table, ingested.rejects, ingested.record)
+    jobs = [(fold, whole) for fold in recipe.folds]
     if recipe.two_boosters:
         dense = Ingested(table[~experts].reset_index(drop=True), ingested.rejects, ingested.record)
         jobs = [(fold, dense) for fold in recipe.folds]
         for model, rows in table[experts].groupby("model"):
             names = sorted(rows["workload"].unique())
             within = [FoldConfig(name=f"within_{model}", kind="within", holdout=name, within_model=model) for name in names]
-            jobs += [(fold, ingested) for fold in within if len(names) > 1]
+            jobs += [(fold, whole) for fold in within if len(names) > 1]
     rows, left_out = [], []
     for number, (fold, data) in enumerate(jobs):
-        if why := _missing(fold, data.table):
-            left_out.append({"fold": fold.name, "why": why if data is ingested else f"dense models alone: {why}"})
+        config = recipe.config.model_copy(update={"fold": fold, "model": ModelConfig(name=recipe.config.model.name, params=recipe.params)})
+        spec = evaluate.fold_spec(config, data.table)
+        if why := _missing(spec, data.table):
+            left_out.append({"fold": spec.name, "why": why if data is whole else f"dense models alone: {why}"})
             continue
         say("evaluate the recipe", number, len(jobs))
-        config = recipe.config.model_copy(update={"fold": fold, "model": ModelConfig(name=recipe.config.model.name, params=recipe.params)})
         rows.append(row(evaluate.run_fold(data, config, Progress(fold.name, io.StringIO())).result, table))
     return rows, left_out
 
 
-def _missing(fold: FoldConfig, table: pd.DataFrame) -> str:
+def _missing(fold: folds.FoldSpec, table: pd.DataFrame) -> str:
     """What the table lacks for the fold: its group, or another one to train on; "": nothing."""
     try:
-        folds.make_split(table, folds.FoldSpec(fold.name, fold.kind, str(fold.holdout), fold.within_model))
+        folds.make_split(table, fold)
     except InputError as error:
         return str(error).removeprefix(f"fold {fold.name}: ")
     return ""

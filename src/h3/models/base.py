@@ -59,7 +59,7 @@ class Base:
         return physics.terms_us(inputs) * self.coefficients
 
     def describe(self) -> dict:
-        """JSON: names of the terms, and their coefficients in the same order (pure numbers; times in us)."""
+        """JSON: names of the terms (physics.TERMS), and their coefficients in the same order."""
         return {"terms": list(physics.TERMS), "coefficients": [float(value) for value in self.coefficients]}
 
 

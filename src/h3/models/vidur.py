@@ -92,7 +92,7 @@ class FittedVidur:
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
     def describe(self) -> dict:
-        """JSON: model, parameters, a note on what the design leaves out, and each training configuration's profile."""
+        """JSON: model, parameters, what becomes of a configuration without a profile, and each training configuration's profile."""
         return {
             "model": "vidur", "params": dict(vars(self.params)), "note": OUTSIDE_DESIGN,
             "profiles": [profile.describe() for profile in self.profiles],
