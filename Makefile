@@ -22,13 +22,13 @@ test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
-	$(BIN)/ruff check src tests tests_measure scripts
+	$(BIN)/ruff check src tests scripts
 
 # The collector's tests need PyTorch (5 GB with what its wheel asks for): an environment of its own, made by this target alone.
 MEASURE := .venv-measure
 
 test-measure: $(MEASURE)/.ready ## the tests of scripts/measure_steps.py, on the CPU
-	$(MEASURE)/bin/python -m pytest tests_measure
+	$(MEASURE)/bin/python -m pytest tests/measure
 
 $(MEASURE)/.ready: requirements-measure.lock
 	@test -x $(MEASURE)/bin/python || $(PYTHON) -m venv $(MEASURE)

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3 import bundle, bundle_golden
+from h3 import bundle
+from h3.bundle import golden as bundle_golden
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 10_000

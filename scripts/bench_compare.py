@@ -23,8 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3 import evaluate, explain, track, verdict
-from h3.models import registry
+from h3.evaluation import explain
+from h3.evaluation import one_fold as evaluate
+from h3.models import zoo as registry
+from h3.tracking import store as track
+from h3.verdict import hypothesis as verdict
 
 TARGET_S, TARGET_RUNS = 20.0, 200
 PER_FOLD = 4  # experiments that a fold of the built-in data holds out

@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 
-from h3.sources import otlp, traces
 from h3.sources.experiment import Assumptions
+from h3.sources.traces import otlp
+from h3.sources.traces import steps as traces
 
 KEYS = (
     "step.id", "step.ts_start_ns", "step.ts_end_ns", "step.duration_us", "queue.running_depth", "queue.waiting_depth",

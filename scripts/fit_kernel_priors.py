@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3 import catalog, physics
+from h3.steps import catalog, physics
 
 H100 = catalog.hardware("H100")
 BANDWIDTH_BYTES_US = H100.memory_bandwidth_bytes_s / 1e6

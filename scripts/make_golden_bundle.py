@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from h3 import bundle, schema
+from h3 import bundle
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.sources import simulated
+from h3.steps import schema
 
 OUT = Path(__file__).parents[1] / "tests" / "golden" / "bundle"
 ROWS = 20_000

@@ -21,7 +21,7 @@ if find_spec("h3") is None:
 from measure import plan as plans
 from measure.results import Log
 
-from h3.errors import InputError
+from h3.common.errors import InputError
 
 DEFAULT_REPLAYS = 6
 

@@ -12,9 +12,10 @@ import sys
 import matplotlib
 import pandas as pd
 
-from h3.errors import InputError
-from h3.sources import requests, simulated
+from h3.common.errors import InputError
+from h3.sources import simulated
 from h3.sources.experiment import Assumptions
+from h3.sources.requests import steps as requests
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from h3 import catalog, clock, schema
-from h3.sources.request_logs import TRACEV2_COLUMNS
+from h3.sources.requests import clock
+from h3.sources.requests.files import TRACEV2_COLUMNS
+from h3.steps import catalog, schema
 
 if TYPE_CHECKING:
-    from h3.registry import Registry
+    from h3.tracking.registry import Registry
 
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 HUGGINGFACE = {
@@ -279,8 +280,8 @@ def empty_registry(folder: Path) -> Registry:
     """A registry in a folder that also keeps its artifacts, wherever the tests run."""
     from mlflow import MlflowClient  # slow to import, and few tests need it
 
-    from h3 import registry
-    from h3.config import TrackingConfig
+    from h3.common.config import TrackingConfig
+    from h3.tracking import registry
 
     tracking = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
     MlflowClient(tracking.uri).create_experiment(tracking.experiment, artifact_location=(folder / "artifacts").as_uri())

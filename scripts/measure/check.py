@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from h3.errors import InputError
+from h3.common.errors import InputError
 from measure import results, shard
 from measure.plan import Plan, Step
 

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from h3 import catalog, scheduler, schema
-from h3.batching import Limits, StepBatch
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.server import scheduler
+from h3.server.requests import Limits, StepBatch
 from h3.sources import simulated
 from h3.sources.simulated import SimulatedConfig
+from h3.steps import catalog, schema
 from measure.plan import Plan, Step
 
 ROW_COLUMNS = tuple(column.name for column in (*schema.IDENTITY, *schema.SETUP, *schema.STATE))

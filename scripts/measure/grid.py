@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from h3 import catalog
-from h3.catalog import Architecture
-from h3.errors import InputError
+from h3.common.errors import InputError
 from h3.sources.simulated import MODELS
+from h3.steps import catalog
+from h3.steps.catalog import Architecture
 from measure.plan import Plan, Step
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

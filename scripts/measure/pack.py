@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from h3 import catalog
-from h3.errors import InputError
+from h3.common.errors import InputError
 from h3.sources import cost_model, measured
+from h3.steps import catalog
 from measure import results
 from measure.plan import PAGE_TOKENS, Plan, Step
 

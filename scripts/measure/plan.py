@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from h3.catalog import Architecture
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.steps.catalog import Architecture
 
 FORMAT = "h3-measure-plan-1"
 PAGE_TOKENS = 16  # vLLM's default block of the KV cache

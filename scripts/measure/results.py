@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from h3.errors import InputError
+from h3.common.errors import InputError
 
 
 class Log:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from h3.errors import InputError
+from h3.common.errors import InputError
 from h3.sources.cost_model import padded_tokens
 from measure import ceilings, shard, timing
 from measure.batch import Buffers, Limits

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from h3 import catalog
-from h3.catalog import Architecture
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.steps import catalog
+from h3.steps.catalog import Architecture
 
 VALUE_BYTES = 2  # weights and KV cache are BF16
 ALIGNMENT = 8  # values: grouped matrix products want rows of whole 16-byte words

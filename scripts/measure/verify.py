@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from h3.catalog import Architecture
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.steps.catalog import Architecture
 from measure import reference, shard
 from measure.batch import Buffers, Limits
 from measure.decoder import Decoder, Setup

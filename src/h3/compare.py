@@ -19,24 +19,18 @@ import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import (
-    ablation,
-    cli,
-    diagnostics,
-    replay_table,
-    report,
-    report_parts,
-    significance,
-    stability,
-    strict_json,
-    track,
-    track_read,
-    verdict,
-)
-from h3.config import Strict, TrackingConfig, from_hydra
-from h3.errors import InputError
-from h3.models import registry
-from h3.track_read import FoldRun, Sweep
+from h3.common import cli, strict_json
+from h3.common.config import Strict, TrackingConfig, from_hydra
+from h3.common.errors import InputError
+from h3.models import zoo as registry
+from h3.tracking import runs as track_read
+from h3.tracking import store as track
+from h3.tracking.runs import FoldRun, Sweep
+from h3.verdict import ablation, diagnostics, significance, stability
+from h3.verdict import hypothesis as verdict
+from h3.verdict import replays as replay_table
+from h3.verdict.report import parts as report_parts
+from h3.verdict.report import sections as report
 
 PREDICTIONS = "predictions.parquet"
 Runs = dict[tuple[str, str], FoldRun]  # (fold, predictor) → run

@@ -16,13 +16,19 @@ import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import bundle, bundle_files, bundle_find, bundle_overheads, catalog, cli, distil, schema
-from h3.batch import Deployment
-from h3.bundle_find import ModelName
-from h3.bundle_overheads import OverheadsConfig
-from h3.config import Strict, TrackingConfig, from_hydra
-from h3.distil import Distilled
-from h3.errors import InputError
+from h3 import bundle
+from h3.bundle import distil
+from h3.bundle import files as bundle_files
+from h3.bundle.distil import Distilled
+from h3.common import cli
+from h3.common.config import Strict, TrackingConfig, from_hydra
+from h3.common.errors import InputError
+from h3.latency import shipped_overheads as bundle_overheads
+from h3.latency.shipped_overheads import OverheadsConfig
+from h3.steps import catalog, schema
+from h3.steps.batch import Deployment
+from h3.tracking import find as bundle_find
+from h3.tracking.find import ModelName
 
 
 class ExportConfig(Strict):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from h3 import cli, schema
-from h3.config import IngestConfig, from_hydra
-from h3.progress import Progress
+from h3.common import cli
+from h3.common.config import IngestConfig, from_hydra
+from h3.common.progress import Progress
 from h3.sources import load
+from h3.steps import schema
 
 
 def ingest(config: IngestConfig) -> dict:

@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from h3 import batch, bundle_find, catalog, cli
-from h3.batch import Deployment
 from h3.bundle import Bundle
-from h3.bundle_find import ModelName
-from h3.config import Strict, from_hydra
-from h3.errors import InputError
+from h3.common import cli
+from h3.common.config import Strict, from_hydra
+from h3.common.errors import InputError
+from h3.steps import batch, catalog
+from h3.steps.batch import Deployment
+from h3.tracking import find as bundle_find
+from h3.tracking.find import ModelName
 
 NUMBERS = ("tp", "batch", "context", "prefill")
 MAX_ROWS = 1_000_000

@@ -20,16 +20,23 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
-from h3 import bundle, bundle_files, bundle_overheads, cli, export, gate, registry, schema, track
+from h3 import bundle, export
 from h3.bundle import Bundle
-from h3.bundle_overheads import OverheadsConfig
-from h3.config import Strict, TrackingConfig, TrainConfig, from_hydra
-from h3.errors import InputError
-from h3.gate import Check, Recipe
-from h3.progress import Progress
-from h3.registry import CHALLENGER, CHAMPION, Registry
+from h3.bundle import files as bundle_files
+from h3.common import cli
+from h3.common.config import Strict, TrackingConfig, TrainConfig, from_hydra
+from h3.common.errors import InputError
+from h3.common.progress import Progress
+from h3.latency import shipped_overheads as bundle_overheads
+from h3.latency.shipped_overheads import OverheadsConfig
+from h3.promotion import gate
+from h3.promotion.gate import Check, Recipe
 from h3.sources import load
 from h3.sources.experiment import Ingested
+from h3.steps import schema
+from h3.tracking import registry
+from h3.tracking import store as track
+from h3.tracking.registry import CHALLENGER, CHAMPION, Registry
 
 
 class WinnerConfig(Strict):

@@ -19,17 +19,19 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field
 
-from h3 import bundle_find, cli, strict_json, track
-from h3.bundle_find import ModelName
-from h3.config import SourceConfig, Strict, TrackingConfig, from_hydra
-from h3.errors import InputError
+from h3.common import cli, strict_json
+from h3.common.config import SourceConfig, Strict, TrackingConfig, from_hydra
+from h3.common.errors import InputError
+from h3.latency.fold import Job, find_recorded, replay_all
+from h3.latency.metrics import TIMES
+from h3.latency.overheads import NONE, STUDY, Overheads
+from h3.latency.recorded import Recorded
+from h3.latency.replay_run import ReplayOptions
 from h3.models import restore
 from h3.models.protocol import Fitted
-from h3.replay_fold import Job, find_recorded, replay_all
-from h3.replay_inputs import Recorded
-from h3.replay_metrics import TIMES
-from h3.replay_overheads import NONE, STUDY, Overheads
-from h3.replay_run import ReplayOptions
+from h3.tracking import find as bundle_find
+from h3.tracking import store as track
+from h3.tracking.find import ModelName
 
 SIMULATED = "the simulated server has none"
 FALLBACK = (

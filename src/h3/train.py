@@ -14,14 +14,16 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from h3 import cli, explain, plots, strict_json, track
-from h3.config import TrainConfig, from_hydra
-from h3.evaluate import Outcome, fold_spec, run_fold
-from h3.progress import Progress
-from h3.replay_fold import replay_fold
+from h3.common import cli, strict_json
+from h3.common.config import TrainConfig, from_hydra
+from h3.common.progress import Progress
+from h3.evaluation import explain, plots
+from h3.evaluation.one_fold import Outcome, fold_spec, run_fold
+from h3.latency.fold import replay_fold
 from h3.sources import load
 from h3.sources.experiment import Ingested
-from h3.sweep import PARENT_VARIABLE, print_table
+from h3.tracking import store as track
+from h3.tracking.sweep import PARENT_VARIABLE, print_table
 
 
 def train(config: TrainConfig, out_dir: Path) -> dict:

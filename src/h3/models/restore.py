@@ -10,11 +10,12 @@ import json
 import numpy as np
 import xgboost as xgb
 
-from h3 import bundle_trees, features, physics
-from h3.errors import InputError
-from h3.models.base import Base
+from h3.common.errors import InputError
+from h3.models import trees as bundle_trees
+from h3.models.physical_base import Base
 from h3.models.support import DEPLOYMENT_COLUMNS, Support
 from h3.models.xgboost_residual import FittedResidual
+from h3.steps import features, physics
 
 
 def from_description(content: dict, where: str = "fit.json") -> FittedResidual:

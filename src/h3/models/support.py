@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from h3 import catalog, schema
+from h3.steps import catalog, schema
 
 DEPLOYMENT_COLUMNS = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES)
 

@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 import xgboost as xgb
 
-from h3 import features, folds, physics
-from h3.models import base
+from h3.evaluation import folds
+from h3.models import physical_base as base
 from h3.models.protocol import Context
 from h3.models.support import Support
+from h3.steps import features, physics
 
 ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
 

@@ -20,8 +20,8 @@ from math import ceil
 
 import numpy as np
 
-from h3.batching import StepBatch
-from h3.catalog import Architecture
+from h3.server.requests import StepBatch
+from h3.steps.catalog import Architecture
 
 VERSION = "2"
 

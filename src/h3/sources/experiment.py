@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from h3 import catalog, schema
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.steps import catalog, schema
 
 TRACE_FILES = ("traces.json", "traces.json.gz")
 TRACEV2_FILES = ("data.csv", "data.csv.gz")

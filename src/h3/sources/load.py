@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from h3 import schema
-from h3.config import SourceConfig
-from h3.errors import InputError
-from h3.sources import logs, measured, requests, simulated, traces
+from h3.common.config import SourceConfig
+from h3.common.errors import InputError
+from h3.sources import logs, measured, simulated
 from h3.sources.experiment import Assumptions, Ingested
-from h3.sources.requests import RequestOptions
+from h3.sources.requests import steps as requests
+from h3.sources.requests.steps import RequestOptions
+from h3.sources.traces import steps as traces
+from h3.steps import schema
 
 Progress = Callable[[str], None] | None
 

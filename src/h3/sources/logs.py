@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from h3.errors import InputError
-from h3.sources import requests, traces
+from h3.common.errors import InputError
 from h3.sources.experiment import REQUEST_FILES, TRACE_FILES, Assumptions, Ingested, combine, describe, find, log_file
-from h3.sources.requests import RequestOptions
+from h3.sources.requests import steps as requests
+from h3.sources.requests.steps import RequestOptions
+from h3.sources.traces import steps as traces
 
 
 def load(

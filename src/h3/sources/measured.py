@@ -21,10 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from h3 import schema
-from h3.errors import InputError
-from h3.schema import Column
+from h3.common.errors import InputError
 from h3.sources.experiment import Ingested
+from h3.steps import schema
+from h3.steps.schema import Column
 
 PACKAGED = Path(__file__).parents[1] / "data" / "measured_steps.parquet"
 FORMAT = "h3-measured-1"

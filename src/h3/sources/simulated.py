@@ -22,11 +22,13 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from h3 import batching, catalog, scheduler, schema
-from h3.batching import Limits, Requests, StepBatch
-from h3.errors import InputError
+from h3.common.errors import InputError
+from h3.server import requests as batching
+from h3.server import scheduler
+from h3.server.requests import Limits, Requests, StepBatch
 from h3.sources import cost_model
 from h3.sources.experiment import Experiment, Ingested
+from h3.steps import catalog, schema
 
 # The study's models with their tensor-parallel degree.
 MODELS = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}

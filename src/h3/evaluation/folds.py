@@ -1,0 +1,141 @@
+"""Folds that hold one model or one workload out, and the walls that keep the held-out group out of fitting.
+
+    fold = FoldSpec(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
+    split = make_split(table, fold)         # Split: train, held-out inputs, held-out truth
+
+A predictor is fitted on `split.train` alone and predicts from `split.inputs`, which has no target column: what it has
+not been given it cannot leak. Only evaluation reads `split.truth`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from h3.common.errors import InputError
+from h3.steps import catalog, schema
+
+GROUP_OF_KIND = {"lomo": "model", "lowo": "workload", "within": "workload"}
+TARGET_NAMES = tuple(column.name for column in schema.TARGETS)
+# What makes two models step alike, whatever they are called.
+SHAPE = tuple(name for name in schema.ARCHITECTURE_NAMES if name not in ("vocab_size", "bytes_per_parameter"))
+WITHIN_MODEL = "mixtral-8x7b-v0-1"
+
+
+@dataclass(frozen=True)
+class FoldSpec:
+    """Which group is held out: kind "lomo" (a model), "lowo" (a workload) or "within" (a workload of one model)."""
+
+    name: str
+    kind: str
+    holdout: str
+    within_model: str = WITHIN_MODEL
+
+    @property
+    def group(self) -> str:
+        """The column that holds the group: model or workload."""
+        return GROUP_OF_KIND[self.kind]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold's data; `inputs` and `truth` have the same rows, `inputs` without any target column; holdout: its name in them."""
+
+    train: pd.DataFrame
+    inputs: pd.DataFrame
+    truth: pd.DataFrame
+    holdout: str
+
+
+def make_split(table: pd.DataFrame, fold: FoldSpec) -> Split:
+    """Split a step table by the fold; a model's fine-tunes, which step like it, are held out with it (`held_rows`).
+
+    Guarantees: every row of the (model-restricted) table on exactly one side, no experiment on both, targets of the
+    held-out side only in `truth`. Raises InputError listing what is there if the holdout is not, or if nothing is left.
+    """
+    if fold.kind == "within":
+        table = _only_model(table, fold.within_model)
+    holdout = _resolve(table, fold)
+    held = held_rows(table, fold.group, holdout)
+    if held.all():
+        raise InputError(f"fold {fold.name}: {fold.group} {holdout!r} is all the data; expected another {fold.group} to train on")
+    train, test = table[~held].reset_index(drop=True), table[held].reset_index(drop=True)
+    check_disjoint(train, test)
+    return Split(train, without_targets(test), test[["experiment", *TARGET_NAMES]], holdout)
+
+
+def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    kept = table[table["model"] == catalog.model_name(name)]
+    if kept.empty:
+        raise InputError(f"model {name!r} is not in the data; there are {', '.join(sorted(table['model'].unique()))}")
+    return kept
+
+
+def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
+    """Rows of the group, and for a model those of any other with the same shape (SHAPE), bool of shape (rows,).
+
+    A chat model beside its base model, or one model under two names, would give the held-out times away.
+    """
+    own = (table[group] == name).to_numpy()
+    if group != "model" or own.all() or not own.any():
+        return own
+    shapes = table.groupby(list(SHAPE), sort=False, dropna=False).ngroup().to_numpy()
+    return np.isin(shapes, shapes[own]) | own
+
+
+def _slug(name: str) -> str:
+    """A model's name as experiment folders spell it: no dots."""
+    return re.sub(r"[^a-z0-9]+", "-", catalog.model_name(name))
+
+
+def _resolve(table: pd.DataFrame, fold: FoldSpec) -> str:
+    there = sorted(table[fold.group].unique())
+    holdout = catalog.model_name(fold.holdout) if fold.group == "model" else fold.holdout
+    if fold.group == "model" and holdout not in there:
+        holdout = next((name for name in there if _slug(name) == _slug(holdout)), holdout)
+    if holdout not in there:
+        raise InputError(f"fold {fold.name}: {fold.group} {fold.holdout!r} is not in the data; there are {', '.join(there)}")
+    return holdout
+
+
+def without_targets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without its target columns."""
+    return table.drop(columns=list(TARGET_NAMES))
+
+
+def check_disjoint(train: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Raises if an experiment has rows on both sides."""
+    both = set(train["experiment"]) & set(test["experiment"])
+    if both:
+        raise AssertionError(f"leak: experiments on both sides of a fold: {sorted(both)}")
+
+
+def inner_folds(train: pd.DataFrame, group: str) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """Leave-one-group-out over the training groups: (group held out, inner train, inner test), sorted; none for one group."""
+    groups = sorted(train[group].unique())
+    if len(groups) < 2:
+        return []
+    parts: list[tuple[str, pd.DataFrame, pd.DataFrame]] = []
+    for name in groups:
+        held = held_rows(train, group, name)
+        if held.all() or any(name in set(part[group]) for _, _, part in parts):
+            continue  # held out with a model of the same shape before
+        inner_train, inner_test = train[~held].reset_index(drop=True), train[held].reset_index(drop=True)
+        check_disjoint(inner_train, inner_test)
+        parts.append((name, inner_train, inner_test))
+    return parts
+
+
+def row_weights(table: pd.DataFrame) -> np.ndarray:
+    """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those 1/gap_steps.
+
+    A row's composition is known for one step of the gap that its period averages, so a long gap says less about it.
+    """
+    row = 1.0 / table["gap_steps"].to_numpy(float)
+    per_experiment = pd.Series(row).groupby(table["experiment"].to_numpy()).transform("sum").to_numpy()
+    experiments = table.groupby("model")["experiment"].nunique()
+    weights = row / per_experiment / table["model"].map(experiments).to_numpy(float)
+    return weights * len(table) / weights.sum()

@@ -1,0 +1,87 @@
+"""The physical base: a non-negative combination of the times and counts of one step (physics.terms_us).
+
+    base = fit(train, "period_us")
+    base.predict(inputs)
+
+Fitted inside each training fold on relative errors, every model weighing the same. Two training models cannot tell
+weights, communication and per-layer overhead apart (70b then misses by half), so coefficients are pulled toward values
+measured on single kernels, which no serving log enters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+from h3.evaluation import folds
+from h3.steps import physics
+
+# term: (prior, scale). Times are multiples of the peak time, counts are us each. From vLLM 0.14 kernels on H100
+# (scripts/fit_kernel_priors.py): GEMMs of up to 64 tokens take 4.1 us + 1.12 x the time to read the weights; decode
+# attention 11.4 us + 2.5 us a wave of grouped heads + 1.14 x the time to read the KV cache; so a dense layer has
+# 4 x 4.1 + 11.4 = 27.6 us of floors, fused experts 32 us + 1.16 x, 24 more than the two GEMMs that they replace. What no
+# kernel shows (small kernels of a layer, the host's work a step) is expected to be nothing, with a scale as wide as it may
+# be, and what a request costs (sampling) a guess: the training fold decides. No serving log entered any number here.
+PRIOR = {
+    "weights_us": (1.1, 0.05),
+    "kv_us": (1.15, 0.15),
+    "compute_excess_us": (1.0, 0.2),
+    "prefill_attention_us": (1.0, 0.3),
+    "all_reduce_us": (1.0, 0.3),
+    "attention_waves": (2.5, 1.0),
+    "layers": (27.6, 30.0),
+    "moe_layers": (25.0, 10.0),
+    "requests": (5.0, 5.0),
+    "step": (0.0, 500.0),
+}
+# Weight of one prior scale against the mean squared relative error: 1 scale away costs as much as 5.5 % error.
+PRIOR_STRENGTH = 0.003
+
+
+@dataclass(frozen=True)
+class Base:
+    """A fitted base: coefficients in the order of physics.TERMS, all >= 0."""
+
+    coefficients: np.ndarray
+
+    def predict(self, inputs: pd.DataFrame) -> np.ndarray:
+        """Predicted period in us, shape (rows,)."""
+        return self.of_terms(physics.terms_us(inputs))
+
+    def of_terms(self, terms: pd.DataFrame) -> np.ndarray:
+        """Predicted period in us from terms already computed (physics.terms_us), shape (rows,)."""
+        return terms.to_numpy() @ self.coefficients
+
+    def parts_us(self, inputs: pd.DataFrame) -> pd.DataFrame:
+        """The prediction split by term, us, shape (rows, terms)."""
+        return physics.terms_us(inputs) * self.coefficients
+
+    def describe(self) -> dict:
+        """JSON: names of the terms (physics.TERMS), and their coefficients in the same order."""
+        return {"terms": list(physics.TERMS), "coefficients": [float(value) for value in self.coefficients]}
+
+
+def constant(train: pd.DataFrame, target: str, weights: np.ndarray) -> Base:
+    """No physics, for ablation: the weighted geometric mean of the target, us, for every step."""
+    mean = np.exp(np.average(np.log(train[target].to_numpy(float)), weights=weights))
+    return Base(np.array([mean if name == "step" else 0.0 for name in physics.TERMS]))
+
+
+def fit(train: pd.DataFrame, target: str, weights: np.ndarray | None = None, strength: float = PRIOR_STRENGTH) -> Base:
+    """Non-negative least squares on relative errors, pulled to the prior; works for any number of groups, one included.
+
+    `weights` default to folds.row_weights (models and experiments weigh the same).
+    """
+    observed = train[target].to_numpy(float)
+    weights = folds.row_weights(train) if weights is None else weights
+    root = np.sqrt(weights / weights.sum())
+    design = physics.terms_us(train).to_numpy() * (root / observed)[:, None]
+    prior, scale = np.array([PRIOR[name] for name in physics.TERMS]).T
+    pull = np.sqrt(strength) / scale
+    stacked = np.vstack([np.column_stack([design, root]), np.column_stack([np.diag(pull), pull * prior])])
+    reduced = np.linalg.qr(stacked, mode="r")
+    coefficients, _ = nnls(reduced[:, :-1], reduced[:, -1])
+    return Base(coefficients)

@@ -1,0 +1,166 @@
+"""The trees inside XGBoost's JSON: a check that they are trees, and a walker in numpy that needs no XGBoost.
+
+    check_booster(json.load(open("booster.json")), ["kv_to_weights", ...], "booster.json")   # or an InputError
+    margin = Trees.of(content).margin(matrix)              # float32, as XGBoost adds it up
+
+XGBoost reads a damaged model without looking (a child out of range reads foreign memory), so nothing reaches it unchecked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from h3.common.errors import InputError
+
+MAX_TREES = 10_000
+MAX_NODES = 65_535
+# Sum over trees of the largest |leaf|, log units: exp of it stays finite; a sensible correction is below 5.
+MAX_MARGIN = 100.0
+NODE_LISTS = ("left_children", "right_children", "split_indices", "split_conditions", "default_left")
+
+
+def check_booster(content: object, features: list[str], where: str) -> list[dict]:
+    """The trees of an XGBoost JSON on exactly these features; raises InputError that says what is not as expected."""
+    learner = _get(content, "learner", dict, where)
+    names = learner.get("feature_names")
+    if names != features:
+        unknown = [name for name in names if name not in features] if isinstance(names, list) else []
+        said = f"unknown feature {unknown[0]!r}" if unknown else f"feature_names={str(names)[:200]}"
+        raise InputError(f"{where}: {said}; expected {', '.join(features)}")
+    _check_learner(learner, len(features), where)
+    booster = _get(learner, "gradient_booster", dict, where)
+    if booster.get("name") != "gbtree":
+        raise InputError(f"{where}: gradient_booster.name={booster.get('name')!r}; expected 'gbtree'")
+    model = _get(booster, "model", dict, where)
+    trees = _get(model, "trees", list, where)
+    if len(trees) > MAX_TREES or _get(model, "gbtree_model_param", dict, where).get("num_trees") != str(len(trees)):
+        raise InputError(f"{where}: {len(trees)} trees; expected num_trees of them, at most {MAX_TREES}")
+    bound = sum(_check_tree(tree, len(features), f"{where}: tree {number}") for number, tree in enumerate(trees))
+    if not bound <= MAX_MARGIN:
+        raise InputError(f"{where}: leaves add up to {bound:.4g}; expected at most {MAX_MARGIN} (the log of a correction)")
+    return trees
+
+
+def _get(content: object, key: str, kind: type, where: str) -> object:
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, kind):
+        raise InputError(f"{where}: {key} is {type(value).__name__}; expected XGBoost's JSON, where it is a {kind.__name__}")
+    return value
+
+
+def _check_learner(learner: dict, features: int, where: str) -> None:
+    params = _get(learner, "learner_model_param", dict, where)
+    score = str(params.get("base_score", "")).strip("[]")
+    try:
+        zero = float(score) == 0.0
+    except ValueError:
+        zero = False
+    if not zero:
+        raise InputError(f"{where}: base_score={params.get('base_score')!r}; expected 0, h3's trees are a correction without offset")
+    for key, expected in (("num_class", ("0",)), ("num_target", ("1",)), ("num_feature", (str(features),))):
+        if params.get(key) not in expected:
+            raise InputError(f"{where}: {key}={params.get(key)!r}; expected {expected[0]!r}")
+    objective = _get(learner, "objective", dict, where).get("name")
+    if objective != "reg:squarederror":
+        raise InputError(f"{where}: objective={objective!r}; expected 'reg:squarederror'")
+
+
+def _check_tree(tree: object, features: int, where: str) -> float:
+    """The largest |leaf| of a tree that is one: every node reached once from the root, children in range, finite numbers."""
+    left, right, index, condition, default = (_get(tree, name, list, where) for name in NODE_LISTS)
+    count = len(left)
+    if not 1 <= count <= MAX_NODES or any(len(values) != count for values in (right, index, condition, default)):
+        raise InputError(f"{where}: lists of {count} nodes and other lengths; expected 1 to {MAX_NODES}, all alike")
+    for values, name in ((left, NODE_LISTS[0]), (right, NODE_LISTS[1]), (index, NODE_LISTS[2])):
+        if any(type(value) is not int for value in values):
+            raise InputError(f"{where}: {name} holds something else than whole numbers")
+    if any(type(value) not in (int, bool) or value not in (0, 1) for value in default):
+        raise InputError(f"{where}: default_left holds something else than 0 and 1")
+    if any(value != 0 for value in tree.get("split_type", [])) or tree.get("categories"):
+        raise InputError(f"{where}: categorical splits; expected numerical ones only")
+    _check_numbers(condition, where)
+    leaves = _walk(left, right, where)
+    bad = [node for node in range(count) if left[node] >= 0 and not 0 <= index[node] < features]
+    if bad:
+        raise InputError(f"{where}: node {bad[0]} splits on feature {index[bad[0]]}; expected 0 to {features - 1}")
+    return max(abs(float(condition[node])) for node in leaves)
+
+
+def _check_numbers(values: list, where: str) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float(np.finfo(np.float32).max):
+            raise InputError(f"{where}: split_conditions holds {str(value)[:40]}; expected finite 32-bit numbers")
+
+
+def _walk(left: list[int], right: list[int], where: str) -> list[int]:
+    """The leaves reached from the root; raises InputError for a child out of range, a node with one child, or a cycle."""
+    seen, leaves, waiting = {0}, [], [0]
+    while waiting:
+        node = waiting.pop()
+        if left[node] == -1 and right[node] == -1:
+            leaves.append(node)
+            continue
+        for child in (left[node], right[node]):
+            if not 0 <= child < len(left):
+                raise InputError(f"{where}: node {node} has child {child}; expected 0 to {len(left) - 1}")
+            if child in seen:
+                raise InputError(f"{where}: node {child} is reached twice; expected a tree without cycles")
+            seen.add(child)
+            waiting.append(child)
+    return leaves
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Checked trees as arrays of shape (trees, most nodes); a leaf is its own child on both sides, its value in `value`."""
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    default_left: np.ndarray
+    value: np.ndarray
+    depth: int
+
+    @classmethod
+    def of(cls, trees: list[dict]) -> Trees:
+        """From what check_booster returns."""
+        most = max((len(tree["left_children"]) for tree in trees), default=1)
+        shape = (len(trees), most)
+        arrays = {name: np.zeros(shape, kind) for name, kind in zip(NODE_LISTS, (int, int, int, np.float32, bool), strict=True)}
+        value = np.zeros(shape, np.float32)
+        for number, tree in enumerate(trees):
+            count = len(tree["left_children"])
+            for name in NODE_LISTS:
+                arrays[name][number, :count] = tree[name]
+            leaf = arrays["left_children"][number, :count] < 0
+            value[number, :count] = np.where(leaf, arrays["split_conditions"][number, :count], 0)
+            for name in NODE_LISTS[:2]:
+                arrays[name][number, :count][leaf] = np.flatnonzero(leaf)
+        depth = max((_depth(tree["left_children"], tree["right_children"]) for tree in trees), default=0)
+        return cls(*(arrays[name] for name in NODE_LISTS), value, depth)
+
+    def margin(self, matrix: np.ndarray) -> np.ndarray:
+        """Sum of the leaves that each row reaches, float32 of shape (rows,), added tree by tree from 0.
+
+        `matrix`: float32 of shape (rows, features). A row goes left iff x < threshold in float32, NaN to the default child.
+        """
+        total = np.zeros(len(matrix), np.float32)
+        rows = np.arange(len(matrix))
+        for tree in range(len(self.left)):
+            node = np.zeros(len(matrix), int)
+            for _ in range(self.depth):
+                x = matrix[rows, self.feature[tree][node]]
+                go_left = np.where(np.isnan(x), self.default_left[tree][node], x < self.threshold[tree][node])
+                node = np.where(go_left, self.left[tree][node], self.right[tree][node])
+            total += self.value[tree][node]
+        return total
+
+
+def _depth(left: list[int], right: list[int]) -> int:
+    depth, level = 0, [0]
+    while level := [child for node in level if left[node] >= 0 for child in (left[node], right[node])]:
+        depth += 1
+    return depth

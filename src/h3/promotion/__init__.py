@@ -1,0 +1,1 @@
+"""From a sweep to the champion: candidates, recipe, gate, card."""

@@ -1,0 +1,1 @@
+"""A serving engine in a box: requests in, steps and request times out."""

@@ -1,0 +1,185 @@
+"""Steps from request logs: the log is inverted into the step clock, and steps are laid on it.
+
+    ingested = load(["requests/"], Assumptions(), RequestOptions())
+
+A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a request log
+does not tell (new prompt tokens after prefix caching) is filled by the assumption `prefill_tokens`, or null.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from h3.common.errors import InputError
+from h3.sources.experiment import REQUEST_FILES, Assumptions, Experiment, Ingested, assumptions_record, combine, describe, find, log_file
+from h3.sources.requests import clock as step_clock
+from h3.sources.requests import files as request_logs
+from h3.steps import schema
+
+CHUNK_STEPS = 512
+# Where a log has a time for every token, each such number of tokens gives the clock one more interval.
+TOKENS_PER_INTERVAL = 8
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """sample_every: keep one step in so many (1: all); max_failed_ratio: leave out experiments above it."""
+
+    sample_every: int = 10
+    max_failed_ratio: float = 0.10
+
+
+def load(
+    paths: str | Path | list[str | Path], assume: Assumptions, options: RequestOptions, progress: Callable[[str], None] | None = None
+) -> Ingested:
+    """All request-log experiments below the given folders.
+
+    Experiments with more failed requests than `max_failed_ratio` are left out and listed in record["left_out"].
+    Raises InputError if nothing usable is left.
+    """
+    parts = []
+    for folder in find(paths, REQUEST_FILES):
+        if progress:
+            progress(folder.name)
+        parts.append(load_experiment(describe(folder, assume), assume, options))
+    ingested = combine(parts)
+    if ingested.table.empty:
+        reasons = "; ".join(f"{entry['experiment']}: {entry['reason']}" for entry in ingested.record.get("left_out", []))
+        raise InputError(f"{paths}: no step in any experiment ({reasons or 'no request with two output tokens'})")
+    return ingested
+
+
+def load_experiment(experiment: Experiment, assume: Assumptions, options: RequestOptions) -> Ingested:
+    """The steps of one experiment; an empty table, with the reason in record["left_out"], where it has none to give."""
+    path = log_file(experiment.path, REQUEST_FILES)
+    log = request_logs.read(experiment.name, path, experiment.block_size_tokens)
+    record = {**assumptions_record(assume), "left_out": [], "experiments": {experiment.name: {
+        "log": "requests", "requests": log.total, "failed": log.failed, "rejected": len(log.rejects)}}}
+    decoding = log.requests[log.requests["output_tokens"] > 1]
+    reason = _unusable(log, decoding, options)
+    if reason:
+        record["left_out"].append({"experiment": experiment.name, "reason": reason})
+        return Ingested(_empty(), log.rejects, record)
+    inversion = step_clock.invert(_intervals(decoding))
+    table, unresolved = _steps(experiment, log.requests, inversion.clock, assume, options)
+    record["experiments"][experiment.name] |= {
+        "steps": len(table), "unresolved_steps": unresolved, "off_clock_intervals": int((~inversion.used).sum()),
+        "clock_residual_ratio": float(np.sqrt(np.mean(inversion.residual_ratio[inversion.used] ** 2))),
+    }
+    return Ingested(table, log.rejects, record)
+
+
+def _unusable(log: request_logs.RequestLog, decoding: pd.DataFrame, options: RequestOptions) -> str:
+    if log.total == 0:
+        return "the log holds no request"
+    if log.failed / log.total > options.max_failed_ratio:
+        return f"{log.failed} of {log.total} requests failed, more than max_failed_ratio={options.max_failed_ratio:g}"
+    return "" if len(decoding) else "no usable request with two or more output tokens"
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema.COLUMNS})
+
+
+def _intervals(decoding: pd.DataFrame) -> step_clock.Intervals:
+    """Per request the interval from its first token to its last, and to every eighth where tokens have times."""
+    start, end, steps = [decoding["first_us"].to_numpy()], [decoding["last_us"].to_numpy()], [decoding["output_tokens"].to_numpy() - 1]
+    for times in decoding["token_times_us"].dropna():
+        index = np.arange(TOKENS_PER_INTERVAL, len(times) - 1, TOKENS_PER_INTERVAL)
+        index = index[times[index] > times[0]]
+        start.append(np.full(len(index), times[0]))
+        end.append(times[index])
+        steps.append(index.astype(float))
+    return step_clock.Intervals(np.concatenate(start), np.concatenate(end), np.concatenate(steps))
+
+
+def _steps(
+    experiment: Experiment, requests: pd.DataFrame, clock: step_clock.StepClock, assume: Assumptions, options: RequestOptions
+) -> tuple[pd.DataFrame, int]:
+    """Sampled steps with their composition, and how many were dropped because the clock stands still there."""
+    every = options.sample_every
+    numbers = np.arange(zlib.crc32(experiment.name.encode()) % every, int(clock.steps[-1]), every)
+    low, high, period = clock.window_at(numbers.astype(float))
+    resolved = ~np.isnan(period)
+    numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
+    composition = _composition(requests, clock, numbers, (low, high), new_prompt_tokens(requests, assume, experiment))
+    frame = composition.assign(
+        **experiment.columns(), log="requests", clock=0, step_id=numbers, start_us=clock.time_us_at(numbers.astype(float)),
+        period_us=period, gap_steps=np.maximum(1, np.rint(high - low)).astype("int64"),
+    )
+    decoding = composition["num_decode_reqs"].to_numpy() > 0
+    return schema.check(frame[decoding].reset_index(drop=True), experiment.name), int((~resolved).sum())
+
+
+def _composition(
+    requests: pd.DataFrame, clock: step_clock.StepClock, numbers: np.ndarray, window: tuple[np.ndarray, np.ndarray], new: np.ndarray
+) -> pd.DataFrame:
+    """Requests of each step: decode requests at the step, prefills as the mean over the window of its period."""
+    first, last = clock.steps_at(requests["first_us"].to_numpy()), clock.steps_at(requests["last_us"].to_numpy())
+    prompt = requests["prompt_tokens"].to_numpy()
+    order = np.argsort(first, kind="stable")
+    decode = _decode(first[order], last[order], prompt[order], numbers)
+    return pd.concat([decode, _prefill(first[order], prompt[order], new[order], window)], axis=1)
+
+
+def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np.ndarray) -> pd.DataFrame:
+    """Decode requests of each step and the KV tokens they attend to (prompt, output so far and the new token)."""
+    longest = float((last - first).max())
+    out = np.zeros((len(numbers), 3))
+    for begin in range(0, len(numbers), CHUNK_STEPS):
+        centre = numbers[begin : begin + CHUNK_STEPS] + 0.5
+        low, high = np.searchsorted(first, [centre[0] - longest - 1, centre[-1]])
+        running = (first[low:high] < centre[:, None]) & (centre[:, None] < last[low:high])
+        context = (prompt[low:high] + np.ceil(centre[:, None] - first[low:high])) * running
+        out[begin : begin + CHUNK_STEPS] = np.stack([running.sum(1), context.sum(1), context.max(1, initial=0)], axis=1)
+    count, total, longest_context = out.T
+    with np.errstate(invalid="ignore"):
+        mean = np.where(count > 0, total / count, 0.0)
+    return pd.DataFrame({
+        "num_decode_reqs": count, "decode_tokens": count, "decode_kv_tokens_sum": total,
+        "decode_kv_tokens_mean": mean, "decode_kv_tokens_max": longest_context,
+    })
+
+
+def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: Experiment) -> np.ndarray:
+    """Prompt tokens that each request computes: recorded prefix hits first, else by the assumption, else NaN.
+
+    Only full blocks are cached and the last prompt token is always computed (vLLM's prefix caching).
+    """
+    block = experiment.block_size_tokens
+    prompt, cached = requests["prompt_tokens"].to_numpy(), requests["cached_tokens"].to_numpy(float)
+    assumed = {"repeat": (prompt - 1) // block * block, "uncached": np.zeros(len(prompt)), "none": np.full(len(prompt), np.nan)}
+    if assume.prefill_tokens not in assumed:
+        raise InputError(f"source.assume.prefill_tokens={assume.prefill_tokens!r}; expected one of {', '.join(assumed)}")
+    guess = assumed[assume.prefill_tokens]
+    if experiment.workload in assume.shared_prefix_tokens:
+        guess = np.full(len(prompt), assume.shared_prefix_tokens[experiment.workload] // block * block)
+    cached = np.where(np.isnan(cached), guess, cached)
+    return prompt - np.minimum(cached, prompt - 1)
+
+
+def _prefill(first: np.ndarray, prompt: np.ndarray, new: np.ndarray, window: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
+    """Prefill in a mean step of each window: of the requests (by first token, ascending) whose first token lies in it."""
+    done = prompt - new
+    # A request belongs to whole steps, so the window's borders are laid between steps before its requests are counted.
+    borders = [np.rint(bound) + 0.5 for bound in window]
+    low, high = (np.searchsorted(first, border, side="right") for border in borders)
+    columns = {
+        "num_prefill_reqs": np.ones(len(first)), "prefill_tokens": new, "prefill_kv_tokens_sum": done,
+        "prefill_attended_tokens": new * done + new * (new + 1) / 2,
+    }
+    steps = np.maximum(borders[1] - borders[0], 1.0)
+    return pd.DataFrame({name: _sums_between(values, low, high) / steps for name, values in columns.items()})
+
+
+def _sums_between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Sums of values[low:high] for each pair; NaN where one of them is."""
+    running = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
+    unknown = np.concatenate([[0], np.cumsum(np.isnan(values))])
+    return np.where(unknown[high] > unknown[low], np.nan, running[high] - running[low])

@@ -1,0 +1,1 @@
+"""OpenTelemetry step traces: streamed from their files, blocks of events, to a step table."""

@@ -1,0 +1,108 @@
+"""Lines of a trace file in blocks of about two megabytes, compressed or not. This file owns files, gzip and line numbers.
+
+    for block in otlp_files.blocks(Path("traces.json.gz")):
+        block.first_line, block.text          # whole lines; a file that is one JSON document counts as one line
+
+Memory is a few blocks whatever the size of the file; the longest line, or document, may have LONGEST_LINE bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from isal import igzip, isal_zlib
+
+from h3.common.errors import InputError
+
+BLOCK_BYTES = 2 << 20  # small enough that its memory is reused from block to block, without page faults
+CHUNK_BYTES = 128 << 10
+LONGEST_LINE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """A sequence of lines, the last without its line end; `damage` is (reason, detail) where the file breaks off after them."""
+
+    first_line: int
+    text: bytes
+    damage: tuple[str, str] | None = None
+
+    @cached_property
+    def bounds(self) -> list[int]:
+        """Where each line begins in the text; last, where the next line would begin."""
+        starts, at = [0], self.text.find(b"\n")
+        while at >= 0:
+            starts.append(at + 1)
+            at = self.text.find(b"\n", at + 1)
+        return [*starts, len(self.text) + 1]
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.text[self.bounds[index]:self.bounds[index + 1] - 1]
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """The file's lines in order. Raises InputError for a file that cannot be read or a line that is too long.
+
+    A gzip stream that ends early or is damaged gives the whole lines before, the last block with the damage.
+    """
+    pending, size, line, document = [], 0, 1, None
+    chunks = _chunks(path)
+    for chunk in chunks:
+        if isinstance(chunk, tuple):
+            yield _last(b"".join(pending), line, bool(document), chunk)
+            return
+        document = _opens_document(chunk) if document is None else document
+        cut = -1 if document or size + len(chunk) < BLOCK_BYTES else chunk.rfind(b"\n")
+        pending.append(chunk if cut < 0 else chunk[:cut])
+        size += len(chunk)
+        if cut >= 0:
+            block = Block(line, b"".join(pending))
+            yield block
+            line += len(block)
+            pending, size = [chunk[cut + 1:]], len(chunk) - cut - 1
+        elif size > LONGEST_LINE:
+            raise InputError(
+                f"{path}: line {line} has over {LONGEST_LINE >> 20} MB; expected one resourceSpans object a line"
+                " (jq -c '.resourceSpans[] | {resourceSpans: [.]}' splits a document)"
+            )
+    yield _last(b"".join(pending), line, bool(document))
+
+
+def _last(text: bytes, line: int, document: bool, damage: tuple[str, str] | None = None) -> Block:
+    """What is left at the end; the unfinished line of a damaged file goes with the damage."""
+    if document:
+        text = text.replace(b"\n", b" ")
+    if damage:
+        text = text.rpartition(b"\n")[0]
+    return Block(line, text, damage)
+
+
+def _opens_document(chunk: bytes) -> bool:
+    """True for pretty-printed JSON, whose first line is no more than an opening bracket."""
+    return chunk.lstrip().partition(b"\n")[0].strip() in (b"{", b"[")
+
+
+def _chunks(path: Path) -> Iterator[bytes | tuple[str, str]]:
+    """Text of the file; last, if a gzip stream is cut or damaged, the reason and the detail."""
+    total = 0
+    try:
+        with igzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as file:
+            read = file.read1 if path.suffix == ".gz" else file.read
+            while chunk := read(CHUNK_BYTES):  # at most one chunk is lost where a stream breaks off
+                total += len(chunk)
+                yield chunk
+    except EOFError:
+        yield "truncated_gzip", f"the gzip stream ends early, after {total} bytes of text"
+    except (gzip.BadGzipFile, isal_zlib.error) as error:
+        if not total:
+            raise InputError(f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON") from None
+        yield "damaged_gzip", f"the gzip stream is damaged after {total} bytes of text: {error}"
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}; expected a trace file") from None

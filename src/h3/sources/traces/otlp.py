@@ -1,0 +1,180 @@
+"""OTLP/JSON step traces → columns. This file owns the wire format: names of scopes, events and attributes.
+
+    for batch in otlp.read(Path("traces.json.gz")):
+        batch.steps["step.id"], batch.steps["line"]     # one entry a step.BATCH_SUMMARY event
+        batch.snapshots, batch.journeys                 # optional events: exact KV lengths
+        batch.rejects                                   # (line, reason, detail)
+
+Lines whose events all have a known byte layout are read by `otlp_lines`, every other line by a typed JSON decoder.
+Both give the same columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from h3.sources.traces import lines as otlp_lines
+from h3.sources.traces.blocks import blocks
+from h3.sources.traces.layout import Layout
+from h3.sources.traces.types import DECODER, LINE, Attribute, Event, Span, Value, spans_of
+
+SCHEDULER_SCOPE = "vllm.scheduler"
+STEP, SNAPSHOT, JOURNEY = "step.BATCH_SUMMARY", "step.REQUEST_SNAPSHOT", "journey."
+WHOLE = ("step.id", "step.ts_start_ns")
+NEEDED = (*WHOLE, "batch.num_prefill_reqs", "batch.num_decode_reqs")
+OPTIONAL = (
+    "step.duration_us", "queue.running_depth", "queue.waiting_depth", "batch.scheduled_tokens", "batch.prefill_tokens",
+    "batch.decode_tokens", "batch.num_finished", "batch.num_preempted", "kv.blocks_total_gpu", "kv.blocks_free_gpu",
+    "kv.usage_gpu_ratio",
+)
+STEP_COLUMNS = ("line", *NEEDED, *OPTIONAL)
+SNAPSHOT_NUMBERS = ("step.id", "request.num_computed_tokens", "request.scheduled_tokens_this_step")
+LARGEST = 1 << 62
+LAYOUT_NEEDS = {STEP: set(NEEDED), SNAPSHOT: {*SNAPSHOT_NUMBERS, "request.phase"}}
+JOURNEY_KINDS = ("SCHEDULED", "FIRST_TOKEN", "PREEMPTED", "FINISHED")
+JOURNEY_NUMBERS = ("scheduler.step", "prefill.done_tokens", "prefill.total_tokens", "decode.done_tokens")
+
+
+@dataclass
+class Batch:
+    """Events of a block of lines: columns of steps (with `line`), rows of the rest, rejects (line, reason, detail).
+
+    Step columns are int64 for step.id, step.ts_start_ns and line, else float64, NaN where the event lacks the attribute.
+    snapshots: float64[n, 5], (line, step id, 1 if decoding, computed tokens before, scheduled tokens); a list while it is read.
+    journeys: (line, request id, kind, step, prefill done, prefill total, decode done).
+    rejected_steps: how many of the rejects are step events; the others are lines, or events of other names.
+    """
+
+    steps: dict[str, np.ndarray] = field(default_factory=dict)
+    snapshots: list[tuple] | np.ndarray = field(default_factory=list)
+    journeys: list[tuple] = field(default_factory=list)
+    rejects: list[tuple[int, str, str]] = field(default_factory=list)
+    rejected_steps: int = 0
+
+    def moved(self, lines: int) -> Batch:
+        """The same with line numbers raised by `lines`."""
+        steps = {**self.steps, "line": self.steps["line"] + lines}
+        journeys, rejects = ([(row[0] + lines, *row[1:]) for row in rows] for rows in (self.journeys, self.rejects))
+        return Batch(steps, self.snapshots + np.array([lines, 0, 0, 0, 0]), journeys, rejects, self.rejected_steps)
+
+
+def read(path: Path) -> Iterator[Batch]:
+    """Events of a trace file, block by block, in order of the file; raises InputError as `otlp_files.blocks` does."""
+    layouts: dict[str, Layout] = {}
+    for block in blocks(path):
+        taken, fast, layouts = otlp_lines.read(block, SCHEDULER_SCOPE, LAYOUT_NEEDS, layouts)
+        batch, rows = Batch(), []
+        for index in np.flatnonzero(~taken).tolist():
+            _decode(block[index], index, batch, rows)
+        batch.steps = _joined(fast.get(STEP, {}), _columns(rows))
+        batch.snapshots = _joined_snapshots(fast.get(SNAPSHOT, {}), batch.snapshots)
+        if block.damage:
+            batch.rejects.append((len(block) if block.text else 0, *block.damage))
+        yield batch.moved(block.first_line)
+
+
+def _joined_snapshots(fast: dict[str, np.ndarray], slow: list[tuple]) -> np.ndarray:
+    """Snapshots of both readers, in order of lines."""
+    rows = np.array(slow, dtype=np.float64).reshape(-1, 5)
+    if not fast:
+        return rows
+    decodes = fast["request.phase"].astype("S7") == b'DECODE"'
+    step, computed, scheduled = (fast[name] for name in SNAPSHOT_NUMBERS)
+    rows = np.concatenate([np.column_stack([fast["line"], step, decodes, computed, scheduled]), rows])
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+def _columns(rows: list[dict]) -> dict[str, np.ndarray]:
+    """Columns of the steps that the JSON decoder found."""
+    return {name: np.array([row.get(name, math.nan) for row in rows], dtype=_dtype(name)) for name in STEP_COLUMNS}
+
+
+def _joined(fast: dict[str, np.ndarray], slow: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of the steps of both readers, in order of lines."""
+    if not fast:
+        return slow
+    size = len(fast["line"])
+    fast = {name: fast[name].astype(_dtype(name)) if name in fast else np.full(size, math.nan) for name in STEP_COLUMNS}
+    if not len(slow["line"]):
+        return fast
+    order = np.argsort(np.concatenate([fast["line"], slow["line"]]), kind="stable")
+    return {name: np.concatenate([fast[name], slow[name]])[order] for name in STEP_COLUMNS}
+
+
+def _dtype(name: str) -> type:
+    return np.int64 if name in (*WHOLE, "line") else np.float64
+
+
+def _decode(line: bytes, number: int, batch: Batch, rows: list[dict]) -> None:
+    """One line through the JSON decoder; what is broken becomes a reject."""
+    if not line.strip():
+        return
+    try:
+        decoded = DECODER.decode(line)
+    except msgspec.DecodeError as error:
+        try:
+            decoded = msgspec.convert(json.loads(line), LINE)  # also takes the bare NaN and Infinity that Python writes
+        except msgspec.ValidationError as other:
+            batch.rejects.append((number, "malformed_otlp", str(other)))
+            return
+        except ValueError:
+            batch.rejects.append((number, "broken_json", str(error)))
+            return
+    for scope, span in spans_of(decoded):
+        for event in span.events:
+            _take(scope, span, event, number, batch, rows)
+
+
+def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, rows: list[dict]) -> None:
+    """One event into the batch; events of other scopes and names are no concern of this file."""
+    try:
+        if event.name == STEP and scope == SCHEDULER_SCOPE:
+            rows.append({"line": number, **_numbers(event, NEEDED, OPTIONAL)})
+        elif event.name == SNAPSHOT and scope == SCHEDULER_SCOPE:
+            step, computed, scheduled = _numbers(event, SNAPSHOT_NUMBERS).values()
+            batch.snapshots.append((number, step, _text(event.attributes, "request.phase") == "DECODE", computed, scheduled))
+        elif event.name.startswith(JOURNEY) and event.name.removeprefix(JOURNEY) in JOURNEY_KINDS:
+            request = _text(span.attributes, "gen_ai.request.id")
+            batch.journeys.append((number, request, event.name.removeprefix(JOURNEY), *_numbers(event, JOURNEY_NUMBERS).values()))
+    except _Unusable as problem:
+        batch.rejects.append((number, *problem.args))
+        batch.rejected_steps += event.name == STEP
+
+
+class _Unusable(Exception):
+    """An event that cannot be used: reason and detail."""
+
+
+def _numbers(event: Event, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, float]:
+    """The event's numbers by attribute, in the order of `needed`, then those of `optional` that it has."""
+    found = {attribute.key: attribute.value for attribute in event.attributes}
+    for name in needed:
+        if found.get(name) is None:
+            raise _Unusable("missing_attribute", f"{event.name} has no attribute {name}")
+    return {name: _number(found[name], name) for name in (*needed, *optional) if found.get(name) is not None}
+
+
+def _number(value: Value, name: str) -> float:
+    raw = value.intValue if value.intValue is not None else value.doubleValue
+    try:
+        number = int(raw) if value.intValue is not None else float(raw)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or abs(number) >= LARGEST:
+        shown = value.stringValue if raw is None else raw
+        raise _Unusable("not_finite", f"attribute {name} is {shown!r}; expected a finite number below 2^62")
+    return int(number) if name in WHOLE else number
+
+
+def _text(attributes: list[Attribute], name: str) -> str:
+    for attribute in attributes:
+        if attribute.key == name and attribute.value is not None and attribute.value.stringValue is not None:
+            return attribute.value.stringValue
+    raise _Unusable("missing_attribute", f"no attribute {name}")

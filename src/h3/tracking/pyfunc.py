@@ -1,0 +1,65 @@
+"""What MLflow runs to serve a registered model: step rows in, periods out. Logged as code beside the bundle, never pickled.
+
+    model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
+    model.predict(rows)                       # DataFrame: period_us, us; rows: columns of the step table without targets
+
+The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3 itself predicts
+from the bundle (`registry.load`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.models.signature import ModelSignature
+from mlflow.pyfunc import PythonModel
+from mlflow.types import ColSpec, Schema
+
+from h3 import bundle
+from h3.common.errors import InputError
+from h3.steps import batch, schema
+
+# Without these no step can be told from another; every other column may be missing or null.
+REQUIRED = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES, "num_prefill_reqs", "num_decode_reqs")
+OPTIONAL = tuple(column.name for column in schema.COLUMNS if column.nullable and column.name in batch.COMPOSITION)
+
+
+TYPES = {"text": "string", "count": "long", "real": "double"}
+
+
+def signature() -> ModelSignature:
+    """The step table's columns without targets in (all but REQUIRED optional), period_us out."""
+    columns = [column for column in schema.COLUMNS if column not in schema.TARGETS]
+    inputs = Schema([ColSpec(TYPES[column.kind], column.name, required=column.name in REQUIRED) for column in columns])
+    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "period_us")]))
+
+
+def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
+    """Predicted period of each row: period_us, float64 of shape (rows, 1), with the rows' index.
+
+    Raises InputError naming a column that is needed and missing. Null compositions count as physics.py says.
+    """
+    missing = [name for name in REQUIRED if name not in rows.columns]
+    if missing:
+        raise InputError(f"step rows: column {missing[0]!r} is missing; expected {', '.join(REQUIRED)}")
+    absent = [name for name in OPTIONAL if name not in rows.columns]
+    table = rows.assign(**dict.fromkeys(absent, np.nan)) if absent else rows
+    return pd.DataFrame({"period_us": read.predict(table)}, index=rows.index)
+
+
+class StepTime(PythonModel):
+    """The bundle in the artifact `bundle` as a pyfunc."""
+
+    _skip_type_hint_validation = True  # the signature says what is needed; MLflow warns about missing type hints otherwise
+
+    def load_context(self, context) -> None:
+        """Read the bundle; MLflow calls it once, before the first prediction."""
+        self.bundle = bundle.read(context.artifacts["bundle"])
+
+    def predict(self, context, model_input, params=None):
+        """Predicted period of each row (`periods_us`); context and params are MLflow's and not used."""
+        return periods_us(self.bundle, pd.DataFrame(model_input))
+
+
+set_model(StepTime())

@@ -1,0 +1,1 @@
+"""The report of a comparison: sections, figures and the template."""
