@@ -3,9 +3,10 @@
     python scripts/bench_bundle.py                                   # 100,000 batches on tests/golden/bundle
     python scripts/bench_bundle.py --bundle dist/blis --batches 2000
 
-Random deployments (bundle_golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to 128 requests go
-through h3eval and through h3. Reported: largest relative differences, rows whose float32 margin differs, rows a second of
-Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/. Ends with 1 if they do not agree.
+Random deployments (bundle_golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to 128
+requests go through h3eval and through h3. Reported: largest relative differences, rows whose float32 margin
+differs, rows a second of Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/. Ends with
+1 if they do not agree.
 """
 
 from __future__ import annotations
@@ -32,9 +33,19 @@ def ask_go(program: Path, folder: Path, chosen: list, scratch: Path) -> list[dic
     """h3eval's answers."""
     with open(scratch / "cases.jsonl", "w") as file:
         for name, degree, hardware, requests in chosen:
-            case = {"config": bundle_golden.CONFIGS[name], "tensor_parallelism": degree, "hardware": hardware, "requests": requests}
+            case = {
+                "config": bundle_golden.CONFIGS[name],
+                "tensor_parallelism": degree,
+                "hardware": hardware,
+                "requests": requests,
+            }
             file.write(json.dumps(case) + "\n")
-    done = subprocess.run([program, "-bundle", folder, "-cases", scratch / "cases.jsonl"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "-bundle", folder, "-cases", scratch / "cases.jsonl"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -68,7 +79,11 @@ def main() -> int:
     read = bundle.read(options.bundle)
     names = [entry["name"] for entry in read.manifest["features"]]
     generator = np.random.default_rng(1)
-    places, worst, tables = bundle_golden.deployments(generator), {"features": 0.0, "us": 0.0, "margins_off": 0}, []
+    places, worst, tables = (
+        bundle_golden.deployments(generator),
+        {"features": 0.0, "us": 0.0, "margins_off": 0},
+        [],
+    )
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "h3eval"
         subprocess.run(["go", "build", "-o", program, "./cmd/h3eval"], cwd=ROOT / "go", check=True)
@@ -78,9 +93,14 @@ def main() -> int:
             tables.append(bundle_golden.table_of(chosen, bundle_golden.CONFIGS))
             expected = bundle.predict(read.fitted_by_route(), tables[-1])
             found = compare(ask_go(program, options.bundle.resolve(), chosen, Path(folder)), expected, names)
-            worst = {name: worst[name] + found[name] if name == "margins_off" else max(worst[name], found[name]) for name in worst}
+            worst = {
+                name: worst[name] + found[name] if name == "margins_off" else max(worst[name], found[name])
+                for name in worst
+            }
             print(f"{start + size} batches: {worst}", flush=True)
-    speed = rows_per_second(read, pd.concat([*tables] * max(1, 200_000 // options.batches), ignore_index=True))
+    speed = rows_per_second(
+        read, pd.concat([*tables] * max(1, 200_000 // options.batches), ignore_index=True)
+    )
     print(f"Bundle.predict: {speed:,.0f} rows/s")
     return int(worst["features"] > 1e-6 or worst["us"] > 1e-5)
 

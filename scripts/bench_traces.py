@@ -1,13 +1,13 @@
 """How fast, and in how much memory, traces are read.
 
-    python scripts/bench_traces.py                              # speed on a 100 MB synthetic trace, memory on a 1 GB one
-    python scripts/bench_traces.py --file runs/x/traces.json.gz # speed on a trace at hand
-    python scripts/bench_traces.py --speed-mb 20 --memory-mb 200
+    python scripts/bench_traces.py                              # speed on a 100 MB synthetic trace, memory on
+    a 1 GB one python scripts/bench_traces.py --file runs/x/traces.json.gz # speed on a trace at hand python
+    scripts/bench_traces.py --speed-mb 20 --memory-mb 200
 
-Speed: `json.loads` over every line of the file against h3, in turns in one process on one core, decompression counted
-in both; CPU seconds, the least of the repeats. "events" is the reading of all step events into columns, "ingest" everything from
-the folder to the checked step table. Memory: peak of a fresh process that ingests the file, beside that of one that
-only imports h3 and the size of the table.
+Speed: `json.loads` over every line of the file against h3, in turns in one process on one core, decompression
+counted in both; CPU seconds, the least of the repeats. "events" is the reading of all step events into
+columns, "ingest" everything from the folder to the checked step table. Memory: peak of a fresh process that
+ingests the file, beside that of one that only imports h3 and the size of the table.
 """
 
 from __future__ import annotations
@@ -31,9 +31,21 @@ from h3.sources.traces import otlp
 from h3.sources.traces import steps as traces
 
 KEYS = (
-    "step.id", "step.ts_start_ns", "step.ts_end_ns", "step.duration_us", "queue.running_depth", "queue.waiting_depth",
-    "batch.num_prefill_reqs", "batch.num_decode_reqs", "batch.scheduled_tokens", "batch.prefill_tokens", "batch.decode_tokens",
-    "batch.num_finished", "batch.num_preempted", "kv.blocks_total_gpu", "kv.blocks_free_gpu",
+    "step.id",
+    "step.ts_start_ns",
+    "step.ts_end_ns",
+    "step.duration_us",
+    "queue.running_depth",
+    "queue.waiting_depth",
+    "batch.num_prefill_reqs",
+    "batch.num_decode_reqs",
+    "batch.scheduled_tokens",
+    "batch.prefill_tokens",
+    "batch.decode_tokens",
+    "batch.num_finished",
+    "batch.num_preempted",
+    "kv.blocks_total_gpu",
+    "kv.blocks_free_gpu",
 )
 EVENT = (
     '{"timeUnixNano":"%d","name":"step.BATCH_SUMMARY","attributes":['
@@ -44,7 +56,10 @@ LINE = (
     '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"vllm"}}]},"scopeSpans":'
     '[{"scope":{"name":"vllm.scheduler"},"spans":[{"name":"scheduler_steps_%d","kind":1,"events":[%s]}]}]}]}\n'
 )
-CONFIG = "model: meta-llama/Llama-2-70b-hf\ntensor_parallelism: 4\nmax_num_batched_tokens: 2048\nmax_num_seqs: 128\n"
+CONFIG = (
+    "model: meta-llama/Llama-2-70b-hf\ntensor_parallelism: 4\nmax_num_batched_tokens: 2048\nmax_num_seqs:"
+    " 128\n"
+)
 EVENTS_PER_LINE = 100
 
 
@@ -56,12 +71,26 @@ def write_trace(folder: Path, megabytes: float) -> Path:
     path = folder / "traces.json"
     with path.open("w") as file:
         while file.tell() < megabytes * 1e6:
-            numbers = rng.integers([1, 300, 1, 0, 0, 5000], [20, 9000, 128, 4, 9, 31000], (EVENTS_PER_LINE, 6)).tolist()
+            numbers = rng.integers(
+                [1, 300, 1, 0, 0, 5000], [20, 9000, 128, 4, 9, 31000], (EVENTS_PER_LINE, 6)
+            ).tolist()
             events = []
             for gap, duration, decode, prefill, waiting, free in numbers:
                 step, start = step + gap, start + gap * (16_000_000 + 40_000 * decode)
                 end = start + 1000 * duration
-                values = (end, step, start, end, duration, decode + prefill, waiting, prefill, decode, decode + 16 * prefill, 16 * prefill)
+                values = (
+                    end,
+                    step,
+                    start,
+                    end,
+                    duration,
+                    decode + prefill,
+                    waiting,
+                    prefill,
+                    decode,
+                    decode + 16 * prefill,
+                    16 * prefill,
+                )
                 events.append(EVENT % (*values, decode, 0, 0, 31356, free, 1 - free / 31356))
             line += 1
             file.write(LINE % (line, ",".join(events)))
@@ -96,7 +125,10 @@ def speed(path: Path, repeats: int) -> None:
     }.items():
         rival, own = fastest(lambda: json_loads(path), action, repeats)
         size = path.stat().st_size / 1e6
-        print(f"{path.parent.name}/{path.name} ({size:.1f} MB) {what}: json.loads {rival:.4f} s, h3 {own:.4f} s, ratio {rival / own:.2f}")
+        print(
+            f"{path.parent.name}/{path.name} ({size:.1f} MB) {what}: json.loads {rival:.4f} s, h3 {own:.4f}"
+            f" s, ratio {rival / own:.2f}"
+        )
 
 
 def memory(path: Path) -> None:
@@ -104,7 +136,10 @@ def memory(path: Path) -> None:
     table_bytes, peak = map(int, _in_fresh_process(path))
     _, idle = map(int, _in_fresh_process(None))
     size = path.stat().st_size
-    print(f"{size / 1e6:.0f} MB: peak {peak / 1e6:.0f} MB ({idle / 1e6:.0f} MB of it imports), table {table_bytes / 1e6:.0f} MB")
+    print(
+        f"{size / 1e6:.0f} MB: peak {peak / 1e6:.0f} MB ({idle / 1e6:.0f} MB of it imports), table"
+        f" {table_bytes / 1e6:.0f} MB"
+    )
 
 
 def _in_fresh_process(path: Path | None) -> list[str]:
@@ -121,9 +156,19 @@ def measure(folder: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--file", type=Path, action="append", default=[], help="trace to read; its folder is an experiment folder")
-    parser.add_argument("--speed-mb", type=float, default=100.0, help="size of the synthetic trace for speed (0: none)")
-    parser.add_argument("--memory-mb", type=float, default=1000.0, help="size of the synthetic trace for memory (0: none)")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        action="append",
+        default=[],
+        help="trace to read; its folder is an experiment folder",
+    )
+    parser.add_argument(
+        "--speed-mb", type=float, default=100.0, help="size of the synthetic trace for speed (0: none)"
+    )
+    parser.add_argument(
+        "--memory-mb", type=float, default=1000.0, help="size of the synthetic trace for memory (0: none)"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()

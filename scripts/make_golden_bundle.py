@@ -1,9 +1,10 @@
 """Write the small bundle under tests/golden that both languages are tested against.
 
-    python scripts/make_golden_bundle.py            # tests/golden/bundle, from the built-in source with few trees
+    python scripts/make_golden_bundle.py            # tests/golden/bundle, from the built-in source with few
+    trees
 
-Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on all, for any.
-Run it again when physics.py, features.py or the format changes, and commit the result.
+Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on
+all, for any. Run it again when physics.py, features.py or the format changes, and commit the result.
 """
 
 from __future__ import annotations
@@ -24,9 +25,16 @@ def main() -> None:
     table = simulated.load(simulated.SimulatedConfig(cache_dir=".h3_cache"), print).table
     rows = table.sample(ROWS, random_state=0).sort_index().reset_index(drop=True)
     context = Context(group="workload")
-    dense = XGBoostResidual(Params(n_estimators=40, known_only=True)).fit(rows[rows["num_experts"] == 0].reset_index(drop=True), context)
+    dense = XGBoostResidual(Params(n_estimators=40, known_only=True)).fit(
+        rows[rows["num_experts"] == 0].reset_index(drop=True), context
+    )
     every = XGBoostResidual(Params(n_estimators=60, max_depth=4)).fit(rows, context)
-    provenance = {"data_digest": schema.digest(rows), "commit": "", "folds": [], "note": "few trees on few rows: for tests only"}
+    provenance = {
+        "data_digest": schema.digest(rows),
+        "commit": "",
+        "folds": [],
+        "note": "few trees on few rows: for tests only",
+    }
     bundle.write({"dense": dense, "moe": every}, OUT, provenance, bundle.Overheads())
     print(bundle.verify(OUT))
 

@@ -1,11 +1,13 @@
 """Time whole steps of a decoder on the GPU at hand, and turn them into the table of source=measured.
 
-    python scripts/measure_steps.py plan --out plan.jsonl.gz                        # what to measure; needs h3
-    python scripts/measure_steps.py run --plan plan.jsonl.gz --part compositions --out steps.jsonl --budget-s 540
-    python scripts/measure_steps.py check --plan plan.jsonl.gz steps.jsonl          # spread, repeats, batch 1 against the weights
-    python scripts/measure_steps.py pack --plan plan.jsonl.gz --out measured.parquet steps.jsonl
+    python scripts/measure_steps.py plan --out plan.jsonl.gz                        # what to measure; needs
+    h3 python scripts/measure_steps.py run --plan plan.jsonl.gz --part compositions --out steps.jsonl
+    --budget-s 540 python scripts/measure_steps.py check --plan plan.jsonl.gz steps.jsonl          # spread,
+    repeats, batch 1 against the weights python scripts/measure_steps.py pack --plan plan.jsonl.gz --out
+    measured.parquet steps.jsonl
 
-`run` needs PyTorch and NumPy only, and continues a file that was cut off; docs/measure.md goes through it step by step.
+`run` needs PyTorch and NumPy only, and continues a file that was cut off; docs/measure.md goes through it
+step by step.
 """
 
 from __future__ import annotations
@@ -33,14 +35,20 @@ def command_plan(args: argparse.Namespace) -> None:
     plan = grid.with_grids(compositions.planned(args.steps, args.scale), args.config, args.tp)
     plans.write(args.out, plan)
     counts = {part: sum(step.part == part for step in plan.steps) for part in plans.PARTS}
-    print(f"{args.out}: {len(plan.steps)} steps, " + ", ".join(f"{part} {count}" for part, count in counts.items()))
+    print(
+        f"{args.out}: {len(plan.steps)} steps, "
+        + ", ".join(f"{part} {count}" for part, count in counts.items())
+    )
 
 
 def command_run(args: argparse.Namespace) -> None:
     """Measure, until all is done or the budget is spent."""
     plan = plans.read(args.plan)
     if find_spec("torch") is None:
-        raise InputError("PyTorch is not installed; expected it in the environment that runs the collector (extra 'measure')")
+        raise InputError(
+            "PyTorch is not installed; expected it in the environment that runs the collector (extra"
+            " 'measure')"
+        )
     from measure import run, timing
 
     memory = args.memory_gb * 1e9 if args.memory_gb else None
@@ -82,22 +90,37 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="write what is to be measured")
     plan.add_argument("--out", required=True)
     plan.add_argument("--steps", type=int, default=300, help="steps of each simulated experiment")
-    plan.add_argument("--scale", type=float, default=1.0, help="share of the experiments' time that is simulated")
-    plan.add_argument("--config", action="append", default=[], help="config.json of one more model, measured on the grid")
-    plan.add_argument("--tp", type=int, action="append", default=[], help="tensor-parallel degree of that model (default 1)")
+    plan.add_argument(
+        "--scale", type=float, default=1.0, help="share of the experiments' time that is simulated"
+    )
+    plan.add_argument(
+        "--config", action="append", default=[], help="config.json of one more model, measured on the grid"
+    )
+    plan.add_argument(
+        "--tp", type=int, action="append", default=[], help="tensor-parallel degree of that model (default 1)"
+    )
     plan.set_defaults(command=command_plan)
     run = commands.add_parser("run", help="measure on the GPU")
     run.add_argument("--plan", required=True)
     run.add_argument("--out", required=True, help="JSON lines, continued where there are some")
-    run.add_argument("--done", action="append", default=[], help="earlier results whose steps are not measured again")
-    run.add_argument("--part", action="append", choices=plans.PARTS, help="may be given several times (default: all)")
+    run.add_argument(
+        "--done", action="append", default=[], help="earlier results whose steps are not measured again"
+    )
+    run.add_argument(
+        "--part", action="append", choices=plans.PARTS, help="may be given several times (default: all)"
+    )
     run.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    run.add_argument("--budget-s", type=float, default=float("inf"), help="seconds after which no further step is begun")
+    run.add_argument(
+        "--budget-s", type=float, default=float("inf"), help="seconds after which no further step is begun"
+    )
     run.add_argument("--memory-gb", type=float, help="most memory to use (default: all that is free)")
     run.add_argument("--warmups", type=int, default=1)
     run.add_argument("--replays", type=int, default=DEFAULT_REPLAYS)
     run.set_defaults(command=command_run)
-    for name, command, text in (("check", command_check, "judge results"), ("pack", command_pack, "write the table of source=measured")):
+    for name, command, text in (
+        ("check", command_check, "judge results"),
+        ("pack", command_pack, "write the table of source=measured"),
+    ):
         sub = commands.add_parser(name, help=text)
         sub.add_argument("results", nargs="+", help="JSON lines of run")
         sub.add_argument("--plan", required=True)

@@ -1,10 +1,12 @@
-"""Builders of what h3 reads: step tables, and folders of request logs from a simulated server whose step clock is known.
+"""Builders of what h3 reads: step tables, and folders of request logs from a simulated server whose step
+clock is known.
 
-    table = Steps(seed=1).run("llama-2-7b", rows=50).run("llama-2-70b", rows=50, tp=4).timed(truth_us).table()
-    one = step(decode=[600, 700], prefill=[(16, 512)])                  # a row from its requests: KV tokens, (new, cached)
+table = Steps(seed=1).run("llama-2-7b", rows=50).run("llama-2-70b", rows=50, tp=4).timed(truth_us).table() one
+= step(decode=[600, 700], prefill=[(16, 512)])                  # a row from its requests: KV tokens, (new,
+cached)
 
-    server = Server(periods_us=[20_000] * 500).serve(first_step=3, output_tokens=50, prompt_tokens=90)
-    folder = server.write_tracev2(tmp_path / "runs")                    # or write_lifecycle: inference-perf
+server = Server(periods_us=[20_000] * 500).serve(first_step=3, output_tokens=50, prompt_tokens=90)
+folder = server.write_tracev2(tmp_path / "runs")                    # or write_lifecycle: inference-perf
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 HUGGINGFACE = {
-    "llama-2-7b": "meta-llama/Llama-2-7b-hf", "llama-2-70b": "meta-llama/Llama-2-70b-hf",
-    "codellama-34b": "codellama/CodeLlama-34b-Instruct-hf", "mixtral-8x7b-v0-1": "mistralai/Mixtral-8x7B-v0.1",
+    "llama-2-7b": "meta-llama/Llama-2-7b-hf",
+    "llama-2-70b": "meta-llama/Llama-2-70b-hf",
+    "codellama-34b": "codellama/CodeLlama-34b-Instruct-hf",
+    "mixtral-8x7b-v0-1": "mistralai/Mixtral-8x7B-v0.1",
 }
 
 
@@ -40,35 +44,58 @@ def setup_columns(model: str, tp: int | None, workload: str) -> dict:
     """Columns that are the same for every row of an experiment."""
     tp = tp or USUAL_TP.get(model, 1)
     return {
-        "experiment": f"20260101-000000-{model}-tp{tp}-{workload}", "model": model, "workload": workload, "log": "simulated",
-        "clock": 0, "hardware": "H100", "tensor_parallelism": tp, "max_num_seqs": 128, "max_num_batched_tokens": 2048,
-        "block_size_tokens": 16, **catalog.MODELS.get(model, catalog.MODELS["llama-2-7b"]).columns(),
+        "experiment": f"20260101-000000-{model}-tp{tp}-{workload}",
+        "model": model,
+        "workload": workload,
+        "log": "simulated",
+        "clock": 0,
+        "hardware": "H100",
+        "tensor_parallelism": tp,
+        "max_num_seqs": 128,
+        "max_num_batched_tokens": 2048,
+        "block_size_tokens": 16,
+        **catalog.MODELS.get(model, catalog.MODELS["llama-2-7b"]).columns(),
     }
 
 
 def composition(decode: list[int], prefill: list[tuple[int, int]]) -> dict:
-    """Composition columns counted request by request: KV tokens of the decoding, (new, cached) tokens of the prefilling."""
+    """Composition columns counted request by request: KV tokens of the decoding, (new, cached) tokens of the
+    prefilling.
+    """
     pairs = 0
     for new, cached in prefill:
         for token in range(1, new + 1):
             pairs += cached + token
     return {
-        "num_prefill_reqs": len(prefill), "num_decode_reqs": len(decode),
-        "prefill_tokens": sum(new for new, _ in prefill), "decode_tokens": len(decode),
-        "decode_kv_tokens_sum": sum(decode), "decode_kv_tokens_mean": sum(decode) / len(decode) if decode else 0.0,
-        "decode_kv_tokens_max": max(decode, default=0), "prefill_kv_tokens_sum": sum(cached for _, cached in prefill),
+        "num_prefill_reqs": len(prefill),
+        "num_decode_reqs": len(decode),
+        "prefill_tokens": sum(new for new, _ in prefill),
+        "decode_tokens": len(decode),
+        "decode_kv_tokens_sum": sum(decode),
+        "decode_kv_tokens_mean": sum(decode) / len(decode) if decode else 0.0,
+        "decode_kv_tokens_max": max(decode, default=0),
+        "prefill_kv_tokens_sum": sum(cached for _, cached in prefill),
         "prefill_attended_tokens": pairs,
     }
 
 
 def step(
-    model: str = "llama-2-7b", tp: int | None = None, decode: list[int] | None = None,
-    prefill: list[tuple[int, int]] | None = None, **columns,
+    model: str = "llama-2-7b",
+    tp: int | None = None,
+    decode: list[int] | None = None,
+    prefill: list[tuple[int, int]] | None = None,
+    **columns,
 ) -> pd.DataFrame:
     """A valid step table of one row; keywords replace its columns."""
     row = {
-        **setup_columns(model, tp, "general"), "step_id": 0, "start_us": 0.0, **composition(decode or [], prefill or []),
-        "period_us": 20_000.0, "gap_steps": 1, "duration_us": 70.0, **columns,
+        **setup_columns(model, tp, "general"),
+        "step_id": 0,
+        "start_us": 0.0,
+        **composition(decode or [], prefill or []),
+        "period_us": 20_000.0,
+        "gap_steps": 1,
+        "duration_us": 70.0,
+        **columns,
     }
     return schema.check(pd.DataFrame([row]), "step")
 
@@ -85,13 +112,17 @@ class Steps:
     seed: int = 0
     parts: list[pd.DataFrame] = field(default_factory=list)
 
-    def run(self, model: str, rows: int = 40, tp: int | None = None, workload: str = "general", **columns) -> Steps:
+    def run(
+        self, model: str, rows: int = 40, tp: int | None = None, workload: str = "general", **columns
+    ) -> Steps:
         """An experiment of so many steps; keywords are columns (a value or one a row)."""
         rng = np.random.default_rng([self.seed, len(self.parts)])
         parts = []
         for number in range(rows):
             decode = rng.integers(100, 1500, size=rng.integers(1, 128)).tolist()
-            prefill = [(int(rng.integers(1, 600)), int(rng.integers(0, 60)) * 16)] if rng.random() < 0.3 else []
+            prefill = (
+                [(int(rng.integers(1, 600)), int(rng.integers(0, 60)) * 16)] if rng.random() < 0.3 else []
+            )
             parts.append({"step_id": 10 * number, "start_us": 2e5 * number, **composition(decode, prefill)})
         frame = pd.DataFrame(parts).assign(**setup_columns(model, tp, workload) | _state(rng, rows) | columns)
         self.parts.append(frame)
@@ -102,7 +133,9 @@ class Steps:
         rng = np.random.default_rng([self.seed, 999])
         for index, part in enumerate(self.parts):
             factor = np.exp(noise * rng.standard_normal(len(part)))
-            self.parts[index] = part.assign(period_us=truth_us(schema.check(part.assign(period_us=1.0), "steps")) * factor)
+            self.parts[index] = part.assign(
+                period_us=truth_us(schema.check(part.assign(period_us=1.0), "steps")) * factor
+            )
         return self
 
     def table(self) -> pd.DataFrame:
@@ -112,9 +145,16 @@ class Steps:
 def _state(rng: np.random.Generator, rows: int) -> dict:
     free = rng.integers(1000, 9000, rows).astype(float)
     return {
-        "running_reqs": rng.integers(1, 128, rows), "waiting_reqs": rng.integers(0, 5, rows), "kv_blocks_total": 10_000.0,
-        "kv_blocks_free": free, "kv_usage_ratio": 1 - free / 10_000, "num_finished": 0.0, "num_preempted": 0.0,
-        "period_us": rng.uniform(8_000, 40_000, rows), "gap_steps": rng.integers(1, 20, rows), "duration_us": rng.uniform(50, 500, rows),
+        "running_reqs": rng.integers(1, 128, rows),
+        "waiting_reqs": rng.integers(0, 5, rows),
+        "kv_blocks_total": 10_000.0,
+        "kv_blocks_free": free,
+        "kv_usage_ratio": 1 - free / 10_000,
+        "num_finished": 0.0,
+        "num_preempted": 0.0,
+        "period_us": rng.uniform(8_000, 40_000, rows),
+        "gap_steps": rng.integers(1, 20, rows),
+        "duration_us": rng.uniform(50, 500, rows),
     }
 
 
@@ -149,8 +189,12 @@ class Server:
     def step_count(self) -> int:
         return len(self.periods_us)
 
-    def serve(self, first_step: int, output_tokens: int, prompt_tokens: int = 100, logged: dict | None = None) -> Server:
-        """Serve a request; `logged` replaces cells of its line in the log (TraceV2 names) or of its info (inference-perf)."""
+    def serve(
+        self, first_step: int, output_tokens: int, prompt_tokens: int = 100, logged: dict | None = None
+    ) -> Server:
+        """Serve a request; `logged` replaces cells of its line in the log (TraceV2 names) or of its info
+        (inference-perf).
+        """
         request = Request(first_step, output_tokens, prompt_tokens)
         assert request.last_step <= self.step_count, "the server makes too few steps for this request"
         if logged:
@@ -190,10 +234,14 @@ class Server:
         """What the step clock is recovered from."""
         long = [request for request in self.requests if request.output_tokens > 1]
         only = replace(self, requests=long)
-        return clock.Intervals(only.first_us(), only.last_us(), np.array([request.output_tokens - 1.0 for request in long]))
+        return clock.Intervals(
+            only.first_us(), only.last_us(), np.array([request.output_tokens - 1.0 for request in long])
+        )
 
     def batch(self, number: int) -> list[int]:
-        """KV tokens of each request that decodes in step `number`, counted by playing every request token by token."""
+        """KV tokens of each request that decodes in step `number`, counted by playing every request token by
+        token.
+        """
         contexts = []
         for request in self.requests:
             kv_tokens, at = request.prompt_tokens, request.first_step
@@ -205,10 +253,17 @@ class Server:
         return contexts
 
     def write_tracev2(
-        self, root: Path, name: str = "20260101-000000-llama-2-7b-tp1-general", packed: bool = False,
-        drop: tuple[str, ...] = (), extra: dict[str, str] | None = None, **config,
+        self,
+        root: Path,
+        name: str = "20260101-000000-llama-2-7b-tp1-general",
+        packed: bool = False,
+        drop: tuple[str, ...] = (),
+        extra: dict[str, str] | None = None,
+        **config,
     ) -> Path:
-        """A TraceV2 experiment folder below root; drop, extra: columns left out of and added to the log; keywords: exp-config."""
+        """A TraceV2 experiment folder below root; drop, extra: columns left out of and added to the log;
+        keywords: exp-config.
+        """
         folder = _folder(root, name, config)
         (folder / "header.yaml").write_text("trace_version: 3\ntime_unit: us\nmode: real\n")
         columns = [column for column in TRACEV2_COLUMNS if column not in drop] + list(extra or {})
@@ -225,36 +280,74 @@ class Server:
         return folder
 
     def _tracev2_rows(self):
-        empty = dict.fromkeys(TRACEV2_COLUMNS, "") | {"prefix_length": 0, "server_input_tokens": 0, "send_time_us": 0}
+        empty = dict.fromkeys(TRACEV2_COLUMNS, "") | {
+            "prefix_length": 0,
+            "server_input_tokens": 0,
+            "send_time_us": 0,
+        }
         for index, request in enumerate(self.requests):
             first, last = self.times_us[request.first_step], self.times_us[request.last_step]
-            yield empty | {
-                "request_id": index, "input_tokens": request.prompt_tokens, "output_tokens": request.output_tokens,
-                "arrival_time_us": repr(max(0.0, float(first) - 30_000.0)), "first_chunk_time_us": repr(float(first)),
-                "last_chunk_time_us": repr(float(last)), "num_chunks": request.output_tokens, "status": "ok",
-            } | self.changes.get(index, {})
+            yield (
+                empty
+                | {
+                    "request_id": index,
+                    "input_tokens": request.prompt_tokens,
+                    "output_tokens": request.output_tokens,
+                    "arrival_time_us": repr(max(0.0, float(first) - 30_000.0)),
+                    "first_chunk_time_us": repr(float(first)),
+                    "last_chunk_time_us": repr(float(last)),
+                    "num_chunks": request.output_tokens,
+                    "status": "ok",
+                }
+                | self.changes.get(index, {})
+            )
         for index in range(self.error_lines):
             yield empty | {
-                "request_id": f"failed-{index}", "input_tokens": 100, "output_tokens": 0, "arrival_time_us": 0,
-                "first_chunk_time_us": 0, "last_chunk_time_us": 0, "status": "timeout", "error_message": "gave up",
+                "request_id": f"failed-{index}",
+                "input_tokens": 100,
+                "output_tokens": 0,
+                "arrival_time_us": 0,
+                "first_chunk_time_us": 0,
+                "last_chunk_time_us": 0,
+                "status": "timeout",
+                "error_message": "gave up",
             }
 
     def write_lifecycle(
-        self, root: Path, name: str = "20260101-000000-llama-2-7b-tp1-general", token_times: bool = True,
-        below: str = "", **config,
+        self,
+        root: Path,
+        name: str = "20260101-000000-llama-2-7b-tp1-general",
+        token_times: bool = True,
+        below: str = "",
+        **config,
     ) -> Path:
-        """An inference-perf experiment folder below root; token_times: log every token's time, else first and last; below: subfolder."""
+        """An inference-perf experiment folder below root; token_times: log every token's time, else first and
+        last; below: subfolder.
+        """
         folder = _folder(root, name, config)
         entries = []
         for index, request in enumerate(self.requests):
             times = self.times_us[request.first_step : request.last_step + 1] / 1e6
             info = {
-                "input_tokens": request.prompt_tokens, "output_tokens": request.output_tokens,
+                "input_tokens": request.prompt_tokens,
+                "output_tokens": request.output_tokens,
                 "output_token_times": times.tolist() if token_times else [times[0], times[-1]],
             } | self.changes.get(index, {})
-            entries.append({"start_time": float(times[0] - 0.03), "end_time": float(times[-1]), "info": info, "error": None})
+            entries.append(
+                {
+                    "start_time": float(times[0] - 0.03),
+                    "end_time": float(times[-1]),
+                    "info": info,
+                    "error": None,
+                }
+            )
         entries += [
-            {"start_time": 1.0, "end_time": 2.0, "info": {"input_tokens": 9, "output_tokens": 0}, "error": {"error_msg": "gave up"}}
+            {
+                "start_time": 1.0,
+                "end_time": 2.0,
+                "info": {"input_tokens": 9, "output_tokens": 0},
+                "error": {"error_msg": "gave up"},
+            }
             for _ in range(self.error_lines)
         ]
         path = folder / below / "per_request_lifecycle_metrics.json"
@@ -269,10 +362,15 @@ def _folder(root: Path, name: str, config: dict) -> Path:
     folder.mkdir(parents=True)
     parsed = catalog.parse_experiment(name) or {"model": "llama-2-7b", "tp": 1}
     usual = {
-        "model": HUGGINGFACE.get(catalog.model_name(parsed["model"]), parsed["model"]), "tensor_parallelism": int(parsed["tp"]),
-        "max_model_len": 4096, "max_num_batched_tokens": 2048, "max_num_seqs": 128,
+        "model": HUGGINGFACE.get(catalog.model_name(parsed["model"]), parsed["model"]),
+        "tensor_parallelism": int(parsed["tp"]),
+        "max_model_len": 4096,
+        "max_num_batched_tokens": 2048,
+        "max_num_seqs": 128,
     } | config
-    (folder / "exp-config.yaml").write_text(yaml.safe_dump({key: value for key, value in usual.items() if value is not None}))
+    (folder / "exp-config.yaml").write_text(
+        yaml.safe_dump({key: value for key, value in usual.items() if value is not None})
+    )
     return folder
 
 
@@ -284,5 +382,7 @@ def empty_registry(folder: Path) -> Registry:
     from h3.tracking import registry
 
     tracking = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
-    MlflowClient(tracking.uri).create_experiment(tracking.experiment, artifact_location=(folder / "artifacts").as_uri())
+    MlflowClient(tracking.uri).create_experiment(
+        tracking.experiment, artifact_location=(folder / "artifacts").as_uri()
+    )
     return registry.open_registry(tracking)

@@ -1,6 +1,8 @@
-"""One hypothesis profile for every run: the same examples each time, so that a failure is a change, never luck.
+"""One hypothesis profile for every run: the same examples each time, so that a failure is a change, never
+luck.
 
-`pytest --hypothesis-profile=explore` draws new ones, ten times as many where a test does not set their number.
+`pytest --hypothesis-profile=explore` draws new ones, ten times as many where a test does not set their
+number.
 """
 
 from hypothesis import settings

@@ -1,7 +1,9 @@
-"""One step as the device sees it: tokens, positions, pages of KV cache and lengths, in buffers whose addresses never change.
+"""One step as the device sees it: tokens, positions, pages of KV cache and lengths, in buffers whose
+addresses never change.
 
-    buffers = Buffers(Limits(max_tokens=2304, max_requests=256, max_context=32768, kv_pages=30_000), device, vocab=32000)
-    batch = buffers.load(step, padded_tokens=64)          # the step's pages are drawn at random from the cache
+    limits = Limits(max_tokens=2304, max_requests=256, max_context=32768, kv_pages=30_000)
+    buffers = Buffers(limits, device, vocab=32000)
+    batch = buffers.load(step, padded_tokens=64)  # the step's pages are drawn at random from the cache
     buffers.refresh(batch)                                # new random tokens, everything else as it is
 
 Decoding requests come first, one token each, then the chunks of prefilling requests, then padding (slot -1).
@@ -33,10 +35,10 @@ class Limits:
 class Batch:
     """Views of the buffers for one step; all integers on the host are those that a launch needs.
 
-    tokens int64, positions int32, slots int32: (padded_tokens,). lens int32 (padded_decodes,): tokens that a decoding
-    request attends to, 0 for padding. tables int32 (requests, pages): pages of each request, decoding ones first.
-    chunk_new, chunk_before, chunk_first int32 (chunks,): new tokens, tokens before, and row of the first new token.
-    sampled int64 (requests,): rows whose logits are wanted.
+    tokens int64, positions int32, slots int32: (padded_tokens,). lens int32 (padded_decodes,): tokens that a
+    decoding request attends to, 0 for padding. tables int32 (requests, pages): pages of each request,
+    decoding ones first. chunk_new, chunk_before, chunk_first int32 (chunks,): new tokens, tokens before, and
+    row of the first new token. sampled int64 (requests,): rows whose logits are wanted.
     """
 
     tokens: torch.Tensor
@@ -69,7 +71,9 @@ class Buffers:
         self.rng = np.random.default_rng(seed)
         pages = -(-limits.max_context // PAGE_TOKENS)
         self.tokens = torch.zeros(limits.max_tokens, dtype=torch.int64, device=device)
-        self.positions, self.slots = (torch.zeros(limits.max_tokens, dtype=torch.int32, device=device) for _ in range(2))
+        self.positions, self.slots = (
+            torch.zeros(limits.max_tokens, dtype=torch.int32, device=device) for _ in range(2)
+        )
         self.lens, self.chunk_new, self.chunk_before, self.chunk_first = (
             torch.zeros(limits.max_requests, dtype=torch.int32, device=device) for _ in range(4)
         )
@@ -79,8 +83,10 @@ class Buffers:
     def misfit(self, step: Step) -> str | None:
         """Why the step does not fit into the buffers; None where it does."""
         for name, found, limit in (
-            ("KV pages", step.pages, self.limits.kv_pages), ("tokens", step.tokens, self.limits.max_tokens),
-            ("requests", len(step.contexts), self.limits.max_requests), ("context", max(step.contexts), self.limits.max_context),
+            ("KV pages", step.pages, self.limits.kv_pages),
+            ("tokens", step.tokens, self.limits.max_tokens),
+            ("requests", len(step.contexts), self.limits.max_requests),
+            ("context", max(step.contexts), self.limits.max_context),
         ):
             if found > limit:
                 return f"too little memory: {found} {name}, room for {limit}"
@@ -108,7 +114,8 @@ class Buffers:
         return self._views(step, padded_tokens, padded_decodes, len(tables))
 
     def _tables(self, step: Step, rows: int) -> np.ndarray:
-        """Pages of each request, int32 (rows, most pages), drawn at random; rows beyond the requests stay on page 0.
+        """Pages of each request, int32 (rows, most pages), drawn at random; rows beyond the requests stay on
+        page 0.
 
         No page is there twice but those of a shared prefix, at the start of each request that has it.
         """
@@ -131,9 +138,18 @@ class Buffers:
     def _views(self, step: Step, padded_tokens: int, padded_decodes: int, rows: int) -> Batch:
         chunks = len(step.chunks)
         batch = Batch(
-            self.tokens[:padded_tokens], self.positions[:padded_tokens], self.slots[:padded_tokens], self.lens[:padded_decodes],
-            self.tables[:rows], self.chunk_new[:chunks], self.chunk_before[:chunks], self.chunk_first[:chunks],
-            self.sampled[: len(step.contexts)], chunks, max((new for new, _ in step.chunks), default=0), step.tokens,
+            self.tokens[:padded_tokens],
+            self.positions[:padded_tokens],
+            self.slots[:padded_tokens],
+            self.lens[:padded_decodes],
+            self.tables[:rows],
+            self.chunk_new[:chunks],
+            self.chunk_before[:chunks],
+            self.chunk_first[:chunks],
+            self.sampled[: len(step.contexts)],
+            chunks,
+            max((new for new, _ in step.chunks), default=0),
+            step.tokens,
         )
         self.refresh(batch)
         return batch

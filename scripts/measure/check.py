@@ -1,6 +1,7 @@
-"""The numbers that a measurement is judged by: spread, agreement of repeats, batch 1 against reading the weights, coverage.
+"""The numbers that a measurement is judged by: spread, agreement of repeats, batch 1 against reading the
+weights, coverage.
 
-    for finding in findings(plan, ["steps.jsonl"]): print(finding)
+for finding in findings(plan, ["steps.jsonl"]): print(finding)
 """
 
 from __future__ import annotations
@@ -38,25 +39,43 @@ def findings(plan: Plan, paths: Iterable[str | Path]) -> list[Finding]:
     timed = {line["key"]: line for line in reversed(lines) if line["kind"] == "step"}
     pairs = [(step, timed[step.key]) for step in plan.steps if step.key in timed]
     if not pairs:
-        raise InputError("no step of the plan was measured; expected results of measure_steps.py run with this plan")
+        raise InputError(
+            "no step of the plan was measured; expected results of measure_steps.py run with this plan"
+        )
     ceiling = _ceiling(lines)
-    return [_spread(pairs), _repeats(plan, timed), *_single_tokens(plan, pairs, ceiling), *_coverage(plan, pairs, lines)]
+    return [
+        _spread(pairs),
+        _repeats(plan, timed),
+        *_single_tokens(plan, pairs, ceiling),
+        *_coverage(plan, pairs, lines),
+    ]
 
 
 def _ceiling(lines: list[dict]) -> float:
     """Best memory rate of any session, bytes a second."""
-    return max(max(line["ceilings"]["copy_bytes_s"], line["ceilings"]["read_bytes_s"]) for line in lines if line["kind"] == "session")
+    return max(
+        max(line["ceilings"]["copy_bytes_s"], line["ceilings"]["read_bytes_s"])
+        for line in lines
+        if line["kind"] == "session"
+    )
 
 
 def _spread(pairs: list[tuple[Step, dict]]) -> Finding:
     spreads = [(line["device_p90_us"] - line["device_p10_us"]) / line["device_us"] for _, line in pairs]
     median, high = np.percentile(spreads, [50, 90])
-    text = f"median {median:.2%}, ninetieth percentile {high:.2%} of {len(spreads)} steps (median at most {MOST_SPREAD:.0%})"
+    text = (
+        f"median {median:.2%}, ninetieth percentile {high:.2%} of {len(spreads)} steps (median at most"
+        f" {MOST_SPREAD:.0%})"
+    )
     return Finding("spread (p90 - p10) / median", text, bool(median <= MOST_SPREAD))
 
 
 def _repeats(plan: Plan, timed: dict[str, dict]) -> Finding:
-    first = {(step.row.get("experiment"), step.row.get("step_id")): step.key for step in plan.steps if not step.repeat and step.row}
+    first = {
+        (step.row.get("experiment"), step.row.get("step_id")): step.key
+        for step in plan.steps
+        if not step.repeat and step.row
+    }
     errors = []
     for step in plan.steps:
         key = first.get((step.row.get("experiment"), step.row.get("step_id")))
@@ -71,7 +90,9 @@ def _repeats(plan: Plan, timed: dict[str, dict]) -> Finding:
 
 
 def _single_tokens(plan: Plan, pairs: list[tuple[Step, dict]], ceiling_bytes_s: float) -> list[Finding]:
-    """Decode at batch 1 and the shortest context against reading the weights once at the card's best rate; the study's ranks only."""
+    """Decode at batch 1 and the shortest context against reading the weights once at the card's best rate;
+    the study's ranks only.
+    """
     single: dict[tuple[str, int], tuple[int, float]] = {}
     for step, line in pairs:
         if step.part == "grid" and len(step.decodes) == 1 and not step.chunks:
@@ -81,7 +102,10 @@ def _single_tokens(plan: Plan, pairs: list[tuple[Step, dict]], ceiling_bytes_s: 
     for (model, tp), (context, device_us) in single.items():
         floor_us = shard.of(plan.models[model], tp, model).single_token_bytes / ceiling_bytes_s * 1e6
         over = device_us / floor_us - 1
-        text = f"{device_us:.0f} us at {context} tokens, weights alone {floor_us:.0f} us: {over:+.1%} (at most {MOST_OVER_WEIGHTS:.0%})"
+        text = (
+            f"{device_us:.0f} us at {context} tokens, weights alone {floor_us:.0f} us: {over:+.1%} (at most"
+            f" {MOST_OVER_WEIGHTS:.0%})"
+        )
         entries.append(Finding(f"batch 1, {model} on {tp}", text, over <= MOST_OVER_WEIGHTS))
     return entries or [Finding("batch 1", "none measured", False)]
 
@@ -92,7 +116,10 @@ def _coverage(plan: Plan, pairs: list[tuple[Step, dict]], lines: list[dict]) -> 
         planned[step.part] = planned.get(step.part, 0) + 1
     for step, _ in pairs:
         counts[step.part] = counts.get(step.part, 0) + 1
-    skipped = {part: len({line["key"] for line in lines if line["kind"] == "skipped" and line["part"] == part}) for part in planned}
+    skipped = {
+        part: len({line["key"] for line in lines if line["kind"] == "skipped" and line["part"] == part})
+        for part in planned
+    }
     entries = [
         Finding(f"part {part}", f"{counts.get(part, 0)} of {total} steps measured, {skipped[part]} skipped")
         for part, total in planned.items()
@@ -102,5 +129,8 @@ def _coverage(plan: Plan, pairs: list[tuple[Step, dict]], lines: list[dict]) -> 
         if step.row and not step.repeat:
             wanted[step.row["experiment"]] += 1
     fewest = min(wanted.values(), default=0)
-    text = f"{sum(count > 0 for count in wanted.values())} of {len(wanted)}, {fewest} steps at least (asked {EXPERIMENT_STEPS})"
+    text = (
+        f"{sum(count > 0 for count in wanted.values())} of {len(wanted)}, {fewest} steps at least (asked"
+        f" {EXPERIMENT_STEPS})"
+    )
     return [*entries, Finding("experiments", text, bool(fewest >= EXPERIMENT_STEPS))]

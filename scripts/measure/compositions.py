@@ -1,6 +1,7 @@
-"""The steps of the simulated experiments, request by request: a stratified sample of each, every tenth of it twice.
+"""The steps of the simulated experiments, request by request: a stratified sample of each, every tenth of it
+twice.
 
-    plan = planned(steps=300)                 # Plan of part "compositions": 16 experiments
+plan = planned(steps=300)                 # Plan of part "compositions": 16 experiments
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ REPEAT_EVERY = 10
 
 
 def planned(steps: int = 300, scale: float = 1.0, seed: int = 0) -> Plan:
-    """A plan with `steps` steps of each experiment (all where there are fewer); the simulation is run anew to see its requests.
+    """A plan with `steps` steps of each experiment (all where there are fewer); the simulation is run anew to
+    see its requests.
 
     Experiments of a model take turns, so that a measurement cut off has about as many of each.
     """
@@ -37,7 +39,9 @@ def planned(steps: int = 300, scale: float = 1.0, seed: int = 0) -> Plan:
     table = simulated.load(config).table
     chosen = {name: stratified(rows, steps, seed) for name, rows in table.groupby("experiment", sort=True)}
     cells = dict(enumerate(sorted(chosen)))
-    sampled = Parallel(n_jobs=os.cpu_count() or 1)(delayed(_steps)(config, cell, chosen[name]) for cell, name in cells.items())
+    sampled = Parallel(n_jobs=os.cpu_count() or 1)(
+        delayed(_steps)(config, cell, chosen[name]) for cell, name in cells.items()
+    )
     ordered = []
     for model in simulated.MODELS:
         own = [experiment for experiment in sampled if experiment[0].model == model]
@@ -46,7 +50,8 @@ def planned(steps: int = 300, scale: float = 1.0, seed: int = 0) -> Plan:
 
 
 def stratified(rows: pd.DataFrame, steps: int, seed: int) -> pd.DataFrame:
-    """`steps` rows, in random order: each stratum (prefill or not, fifth of the batch sizes) by its share, but one row at least.
+    """`steps` rows, in random order: each stratum (prefill or not, fifth of the batch sizes) by its share,
+    but one row at least.
 
     Within a stratum rows are taken at even distances of the KV tokens that they attend to.
     """
@@ -65,22 +70,35 @@ def stratified(rows: pd.DataFrame, steps: int, seed: int) -> pd.DataFrame:
 
 def _steps(config: SimulatedConfig, cell: int, rows: pd.DataFrame) -> list[Step]:
     """The chosen rows of one experiment as steps, repeats last."""
-    model, workload = list(simulated.MODELS)[cell // len(config.workloads)], config.workloads[cell % len(config.workloads)]
+    model, workload = (
+        list(simulated.MODELS)[cell // len(config.workloads)],
+        config.workloads[cell % len(config.workloads)],
+    )
     experiment = simulated._experiment(cell, model, workload)
     contents = _contents(config, cell, set(rows["step_id"]))
     steps = []
     for row in rows[list(ROW_COLUMNS)].to_dict("records"):
-        steps.append(Step("compositions", model, experiment.tensor_parallelism, *contents[row["step_id"]], row=row))
+        steps.append(
+            Step("compositions", model, experiment.tensor_parallelism, *contents[row["step_id"]], row=row)
+        )
     return steps + [replace(step, repeat=1) for step in steps[::REPEAT_EVERY]]
 
 
 def _contents(config: SimulatedConfig, cell: int, wanted: set[int]) -> dict[int, tuple]:
-    """Contexts, prefill chunks and shared prefixes of the wanted steps: the simulation of one experiment, run once more."""
-    model, workload = list(simulated.MODELS)[cell // len(config.workloads)], config.workloads[cell % len(config.workloads)]
+    """Contexts, prefill chunks and shared prefixes of the wanted steps: the simulation of one experiment, run
+    once more.
+    """
+    model, workload = (
+        list(simulated.MODELS)[cell // len(config.workloads)],
+        config.workloads[cell % len(config.workloads)],
+    )
     experiment = simulated._experiment(cell, model, workload)
     arrivals, noise = (np.random.default_rng([config.seed, cell, stream]) for stream in range(2))
     limits = Limits(
-        simulated.kv_blocks(experiment), simulated.MAX_NUM_SEQS, simulated.MAX_NUM_BATCHED_TOKENS, simulated.BLOCK_SIZE_TOKENS
+        simulated.kv_blocks(experiment),
+        simulated.MAX_NUM_SEQS,
+        simulated.MAX_NUM_BATCHED_TOKENS,
+        simulated.BLOCK_SIZE_TOKENS,
     )
     server = scheduler._Server(simulated.draw_requests(workload, config, arrivals), limits)
     period_us, found = simulated._step_time(experiment, noise), {}
@@ -89,14 +107,24 @@ def _contents(config: SimulatedConfig, cell: int, wanted: set[int]) -> dict[int,
         if server.step in wanted:
             decodes = tuple(server.step + offset for offset in server.decoding.values())
             chunks = tuple((new, before) for _, new, before in batch.chunks)
-            found[server.step] = (decodes, chunks, _prefixes(server, [*server.decoding, *(request for request, _, _ in batch.chunks)]))
+            found[server.step] = (
+                decodes,
+                chunks,
+                _prefixes(server, [*server.decoding, *(request for request, _, _ in batch.chunks)]),
+            )
         return period_us(batch)
 
-    server.run(step_time, iter(()), 1e6 * config.scale * (sum(seconds for _, seconds in workload.stages) + simulated.DRAIN_S))
+    server.run(
+        step_time,
+        iter(()),
+        1e6 * config.scale * (sum(seconds for _, seconds in workload.stages) + simulated.DRAIN_S),
+    )
     return found
 
 
 def _prefixes(server: scheduler._Server, requests: list[int]) -> tuple[tuple[int, int], ...]:
-    """(prefix, full pages) of each request; one that shares its prompt with nobody has a prefix of no pages."""
+    """(prefix, full pages) of each request; one that shares its prompt with nobody has a prefix of no
+    pages.
+    """
     keys = [server._sharing(request, server.cached_blocks[request]) for request in requests]
     return tuple((int(key[0]), int(key[1])) if key else (-1, 0) for key in keys)

@@ -1,11 +1,13 @@
-"""One tensor-parallel rank of a decoder with random weights, built so that a step costs what it costs in a serving engine.
+"""One tensor-parallel rank of a decoder with random weights, built so that a step costs what it costs in a
+serving engine.
 
     decoder = Decoder(shard, Setup(torch.device("cuda"), torch.bfloat16), limits)
     decoder.forward(batch)                       # sampled tokens of the batch's requests
 
-Fused QKV, rotary, paged KV cache, split decode attention, causal prefill attention, SwiGLU or experts, final norm, LM head on
-the sampled rows, greedy choice. Left out: all-reduce between ranks, biases, QK norms, sliding windows. All tensors that live
-across layers have fixed addresses, so that any run of layers can be captured in a CUDA graph.
+Fused QKV, rotary, paged KV cache, split decode attention, causal prefill attention, SwiGLU or experts, final
+norm, LM head on the sampled rows, greedy choice. Left out: all-reduce between ranks, biases, QK norms,
+sliding windows. All tensors that live across layers have fixed addresses, so that any run of layers can be
+captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -50,12 +52,16 @@ class Setup:
 
     def random(self, *shape: int, sigma: float = WEIGHT_SIGMA) -> torch.Tensor:
         """Normal random values."""
-        return torch.empty(shape, dtype=self.dtype, device=self.device).normal_(0, sigma, generator=self.generator)
+        return torch.empty(shape, dtype=self.dtype, device=self.device).normal_(
+            0, sigma, generator=self.generator
+        )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of one layer, (outputs, inputs); gate_up and down are a dense FFN or shared experts, None where there are none."""
+    """Weights of one layer, (outputs, inputs); gate_up and down are a dense FFN or shared experts, None where
+    there are none.
+    """
 
     attention_norm: torch.Tensor
     qkv: torch.Tensor
@@ -67,25 +73,35 @@ class Layer:
 
 
 def random_layer(shard: Shard, setup: Setup, layer: int) -> Layer:
-    """One layer; what is added to the residual stream is scaled down with depth, so that tokens stay distinct."""
+    """One layer; what is added to the residual stream is scaled down with depth, so that tokens stay
+    distinct.
+    """
     hidden, added = shard.hidden, WEIGHT_SIGMA / (2 * shard.layers) ** 0.5
     routed = shard.has_experts(layer)
     dense = shard.shared_ffn if routed else shard.dense_ffn
     experts = None
     if routed:
         experts = Experts(
-            setup.random(shard.experts, hidden), setup.random(shard.experts, 2 * shard.expert_ffn, hidden),
-            setup.random(shard.experts, hidden, shard.expert_ffn, sigma=added), shard.top_k,
+            setup.random(shard.experts, hidden),
+            setup.random(shard.experts, 2 * shard.expert_ffn, hidden),
+            setup.random(shard.experts, hidden, shard.expert_ffn, sigma=added),
+            shard.top_k,
         )
     return Layer(
-        setup.random(hidden, sigma=0.1) + 1, setup.random(shard.qkv, hidden),
-        setup.random(hidden, shard.heads * shard.head_dim, sigma=added), setup.random(hidden, sigma=0.1) + 1,
-        setup.random(2 * dense, hidden) if dense else None, setup.random(hidden, dense, sigma=added) if dense else None, experts,
+        setup.random(hidden, sigma=0.1) + 1,
+        setup.random(shard.qkv, hidden),
+        setup.random(hidden, shard.heads * shard.head_dim, sigma=added),
+        setup.random(hidden, sigma=0.1) + 1,
+        setup.random(2 * dense, hidden) if dense else None,
+        setup.random(hidden, dense, sigma=added) if dense else None,
+        experts,
     )
 
 
 class Decoder:
-    """The rank: weights, KV cache and working buffers; raises torch's OutOfMemoryError where they do not fit."""
+    """The rank: weights, KV cache and working buffers; raises torch's OutOfMemoryError where they do not
+    fit.
+    """
 
     def __init__(self, shard: Shard, setup: Setup, limits: Limits) -> None:
         self.shard, self.setup, self.ops = shard, setup, setup.ops
@@ -94,11 +110,19 @@ class Decoder:
         self.final_norm = setup.random(shard.hidden, sigma=0.1) + 1
         self.head = setup.random(shard.vocab, shard.hidden)
         pages = (limits.kv_pages, shard.kv_heads, PAGE_TOKENS, shard.head_dim)
-        self.cache = [(setup.random(*pages, sigma=1.0), setup.random(*pages, sigma=1.0)) for _ in range(shard.layers)]
+        self.cache = [
+            (setup.random(*pages, sigma=1.0), setup.random(*pages, sigma=1.0)) for _ in range(shard.layers)
+        ]
         self.angles = rotary_angles(limits.max_context, shard.head_dim).to(setup.device)
-        widths = {"residual": shard.hidden, "hidden": shard.hidden, "qkv": shard.qkv, "attended": shard.heads * shard.head_dim}
+        widths = {
+            "residual": shard.hidden,
+            "hidden": shard.hidden,
+            "qkv": shard.qkv,
+            "attended": shard.heads * shard.head_dim,
+        }
         self.buffers = {
-            name: torch.zeros((limits.max_tokens, width), dtype=setup.dtype, device=setup.device) for name, width in widths.items()
+            name: torch.zeros((limits.max_tokens, width), dtype=setup.dtype, device=setup.device)
+            for name, width in widths.items()
         }
 
     def view(self, name: str, batch: Batch) -> torch.Tensor:
@@ -128,7 +152,11 @@ class Decoder:
 
     def proceed(self, layer: int, batch: Batch) -> None:
         """From one layer's attention up to the next one's, or to the final norm."""
-        weights, hidden, residual = self.layers[layer], self.view("hidden", batch), self.view("residual", batch)
+        weights, hidden, residual = (
+            self.layers[layer],
+            self.view("hidden", batch),
+            self.view("residual", batch),
+        )
         torch.mm(self.view("attended", batch), weights.out.t(), out=hidden)
         self.ops.add_norm(hidden, residual, weights.ffn_norm)
         self._ffn(weights, hidden)

@@ -1,4 +1,6 @@
-"""Triton kernels of a decoder step; ops_triton launches them. Softmaxes are in base 2, accumulation in float32."""
+"""Triton kernels of a decoder step; ops_triton launches them. Softmaxes are in base 2, accumulation in
+float32.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,21 @@ def add_norm(hidden, residual, weight, width, epsilon, BLOCK: tl.constexpr):
 
 @triton.jit
 def rotate_and_store(
-    qkv, positions, slots, angles, keys, values,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, PAGE: tl.constexpr, ROWS: tl.constexpr,
+    qkv,
+    positions,
+    slots,
+    angles,
+    keys,
+    values,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    PAGE: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One program a token and block of heads: rotate queries and keys, store keys and values in the token's slot."""
+    """One program a token and block of heads: rotate queries and keys, store keys and values in the token's
+    slot.
+    """
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     half = tl.arange(0, HALF)
@@ -56,10 +69,25 @@ def rotate_and_store(
 
 @triton.jit
 def decode_parts(
-    qkv, keys, values, tables, lens, partial, sums, qkv_stride, table_stride, scale,
-    GROUP: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
+    qkv,
+    keys,
+    values,
+    tables,
+    lens,
+    partial,
+    sums,
+    qkv_stride,
+    table_stride,
+    scale,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PAGE: tl.constexpr,
+    KEYS: tl.constexpr,
 ):
-    """One program a request, KV head and part of its keys: attention of the head's GROUP queries over that part."""
+    """One program a request, KV head and part of its keys: attention of the head's GROUP queries over that
+    part.
+    """
     request, kv_head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_heads, parts = tl.num_programs(1), tl.num_programs(2)
     length = tl.load(lens + request)
@@ -88,15 +116,19 @@ def decode_parts(
         total = total * fade + tl.sum(share, 1)
         top = higher
     heads = (request * kv_heads + kv_head) * GROUP + rows
-    out = (heads.to(tl.int64) * parts + part)
+    out = heads.to(tl.int64) * parts + part
     some = tl.where(total > 0, total, 1.0)
-    tl.store(partial + out[:, None] * WIDTH + dims[None, :], acc / some[:, None], mask=(rows < GROUP)[:, None])
+    tl.store(
+        partial + out[:, None] * WIDTH + dims[None, :], acc / some[:, None], mask=(rows < GROUP)[:, None]
+    )
     tl.store(sums + out, tl.where(total > 0, top + tl.log2(some), -1e30), mask=rows < GROUP)
 
 
 @triton.jit
 def join_parts(partial, sums, out, out_stride, PARTS: tl.constexpr, WIDTH: tl.constexpr):
-    """One program a request and query head: the parts' results weighted by their softmax sums; 0 where no part has a key."""
+    """One program a request and query head: the parts' results weighted by their softmax sums; 0 where no
+    part has a key.
+    """
     request, head = tl.program_id(0), tl.program_id(1)
     at = (request * tl.num_programs(1) + head).to(tl.int64) * PARTS + tl.arange(0, PARTS)
     dims = tl.arange(0, WIDTH)
@@ -110,18 +142,42 @@ def join_parts(partial, sums, out, out_stride, PARTS: tl.constexpr, WIDTH: tl.co
 
 @triton.jit
 def prefill(
-    qkv, keys, values, tables, chunk_new, chunk_before, chunk_first, out, qkv_stride, table_stride, out_stride, scale,
-    GROUP: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, PAGE: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    qkv,
+    keys,
+    values,
+    tables,
+    chunk_new,
+    chunk_before,
+    chunk_first,
+    out,
+    qkv_stride,
+    table_stride,
+    out_stride,
+    scale,
+    GROUP: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PAGE: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
 ):
-    """One program a tile of a chunk's queries and query head: causal attention over the cache (FlashAttention-2's loop)."""
+    """One program a tile of a chunk's queries and query head: causal attention over the cache
+    (FlashAttention-2's loop).
+    """
     # The last tiles read most keys: they start first.
     tile, head, chunk = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    new, before, first = tl.load(chunk_new + chunk), tl.load(chunk_before + chunk), tl.load(chunk_first + chunk)
+    new, before, first = (
+        tl.load(chunk_new + chunk),
+        tl.load(chunk_before + chunk),
+        tl.load(chunk_first + chunk),
+    )
     rows, dims, cols = tile * QUERIES + tl.arange(0, QUERIES), tl.arange(0, WIDTH), tl.arange(0, KEYS)
     if tile * QUERIES < new:
         token = (first + rows).to(tl.int64)
         inside = (rows < new)[:, None]
-        query = tl.load(qkv + token[:, None] * qkv_stride + head * WIDTH + dims[None, :], mask=inside, other=0.0)
+        query = tl.load(
+            qkv + token[:, None] * qkv_stride + head * WIDTH + dims[None, :], mask=inside, other=0.0
+        )
         top = tl.full([QUERIES], -1e30, tl.float32)
         total = tl.zeros([QUERIES], tl.float32)
         acc = tl.zeros([QUERIES, WIDTH], tl.float32)
@@ -151,7 +207,9 @@ def silu_mul(gate_up, out, width, BLOCK: tl.constexpr):
     inside = cols < width
     gate = tl.load(gate_up + row * 2 * width + cols, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * 2 * width + width + cols, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + cols, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=inside)
+    tl.store(
+        out + row * width + cols, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=inside
+    )
 
 
 @triton.jit

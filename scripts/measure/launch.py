@@ -1,12 +1,13 @@
-"""How a step is launched: decode-only steps from one CUDA graph, mixed ones from piecewise graphs, large ones eagerly.
+"""How a step is launched: decode-only steps from one CUDA graph, mixed ones from piecewise graphs, large ones
+eagerly.
 
     launcher = Launcher(decoder, buffers)
-    plan = launcher.prepare(step)           # Launch: how, padded sizes, and a function that runs the step once
+    plan = launcher.prepare(step)  # Launch: how, padded sizes, and a function that runs the step once
     plan.run()
 
-These are vLLM's rules: a decode batch runs as the next larger captured size; a batch with prefill of at most the largest captured
-size runs the pieces between attentions as graphs, padded, and attention eagerly at its own size; above that nothing is captured.
-On a machine without CUDA the same padded sizes run eagerly.
+These are vLLM's rules: a decode batch runs as the next larger captured size; a batch with prefill of at most
+the largest captured size runs the pieces between attentions as graphs, padded, and attention eagerly at its
+own size; above that nothing is captured. On a machine without CUDA the same padded sizes run eagerly.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Launcher:
         if size not in self.pieces:
             self._warm(batch)
             parts = [partial(self.decoder.begin, batch)]
-            parts += [partial(self.decoder.proceed, layer, batch) for layer in range(len(self.decoder.layers))]
+            parts += [
+                partial(self.decoder.proceed, layer, batch) for layer in range(len(self.decoder.layers))
+            ]
             self.pieces[size] = [self._capture(part) for part in parts]
         return lambda: self._pieces(self.pieces[size], batch)
 

@@ -27,10 +27,11 @@ PARTS = ("compositions", "grid", "shards", "zeroshot")
 class Step:
     """One step of one model on one of `tp` ranks.
 
-    decodes: tokens that each decoding request attends to, its new one included. chunks: (new tokens, tokens before) of each
-    prefilling request. prefixes: (number of the prefix, its full pages) of each request, decoding ones first, where requests
-    share pages of their prompts (empty: none do). repeat: 0, or 1 where the same step is measured once more. row: columns of the
-    step table that a simulated experiment gives (empty: none).
+    decodes: tokens that each decoding request attends to, its new one included. chunks: (new tokens, tokens
+    before) of each prefilling request. prefixes: (number of the prefix, its full pages) of each request,
+    decoding ones first, where requests share pages of their prompts (empty: none do). repeat: 0, or 1 where
+    the same step is measured once more. row: columns of the step table that a simulated experiment gives
+    (empty: none).
     """
 
     part: str
@@ -44,7 +45,9 @@ class Step:
 
     @property
     def key(self) -> str:
-        """What tells this step from every other: a digest of all of it but columns that follow from the rest."""
+        """What tells this step from every other: a digest of all of it but columns that follow from the
+        rest.
+        """
         own = [self.part, self.model, self.tp, self.decodes, self.chunks, self.prefixes, self.repeat]
         own += [self.row.get("experiment"), self.row.get("step_id")]
         return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16]
@@ -63,20 +66,27 @@ class Step:
     def pages(self) -> int:
         """Pages of KV cache that the requests hold, shared ones counted once."""
         shared = set(self.prefixes)
-        return sum(-(-context // PAGE_TOKENS) for context in self.contexts) - sum(pages for _, pages in self.prefixes) + sum(
-            pages for _, pages in shared
+        return (
+            sum(-(-context // PAGE_TOKENS) for context in self.contexts)
+            - sum(pages for _, pages in self.prefixes)
+            + sum(pages for _, pages in shared)
         )
 
     def composition(self) -> dict[str, float]:
         """The composition columns of the step table, counted request by request."""
         decodes = len(self.decodes)
         return {
-            "num_prefill_reqs": float(len(self.chunks)), "num_decode_reqs": float(decodes),
-            "prefill_tokens": float(sum(new for new, _ in self.chunks)), "decode_tokens": float(decodes),
-            "decode_kv_tokens_sum": float(sum(self.decodes)), "decode_kv_tokens_mean": sum(self.decodes) / max(decodes, 1),
+            "num_prefill_reqs": float(len(self.chunks)),
+            "num_decode_reqs": float(decodes),
+            "prefill_tokens": float(sum(new for new, _ in self.chunks)),
+            "decode_tokens": float(decodes),
+            "decode_kv_tokens_sum": float(sum(self.decodes)),
+            "decode_kv_tokens_mean": sum(self.decodes) / max(decodes, 1),
             "decode_kv_tokens_max": float(max(self.decodes, default=0)),
             "prefill_kv_tokens_sum": float(sum(before for _, before in self.chunks)),
-            "prefill_attended_tokens": float(sum(new * before + new * (new + 1) // 2 for new, before in self.chunks)),
+            "prefill_attended_tokens": float(
+                sum(new * before + new * (new + 1) // 2 for new, before in self.chunks)
+            ),
         }
 
 
@@ -90,7 +100,10 @@ class Plan:
     def groups(self, parts: tuple[str, ...]) -> Iterator[tuple[str, int, list[Step]]]:
         """(model, tp, steps) for each rank to build, over the given parts; each rank once."""
         kept = [step for step in self.steps if step.part in parts]
-        ranks = sorted({(step.model, step.tp) for step in kept}, key=lambda rank: (list(self.models).index(rank[0]), rank[1]))
+        ranks = sorted(
+            {(step.model, step.tp) for step in kept},
+            key=lambda rank: (list(self.models).index(rank[0]), rank[1]),
+        )
         for model, tp in ranks:
             own = [step for step in kept if (step.model, step.tp) == (model, tp)]
             yield model, tp, sorted(own, key=lambda step: (PARTS.index(step.part), step.repeat))
@@ -112,7 +125,9 @@ def read(path: str | Path) -> Plan:
             lines = file.read().splitlines()
         header, *rest = [json.loads(line) for line in lines]
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a plan, written by: measure_steps.py plan --out {path}") from None
+        raise InputError(
+            f"{path}: no such file; expected a plan, written by: measure_steps.py plan --out {path}"
+        ) from None
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: not a plan ({error}); expected gzip-compressed JSON lines") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -121,10 +136,15 @@ def read(path: str | Path) -> Plan:
         models = {name: Architecture(**fields) for name, fields in header["models"].items()}
         steps = tuple(_step(entry) for entry in rest)
     except (TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: a step or model of the plan is malformed ({error}); write the plan anew") from None
+        raise InputError(
+            f"{path}: a step or model of the plan is malformed ({error}); write the plan anew"
+        ) from None
     unknown = next((step for step in steps if step.model not in models or step.part not in PARTS), None)
     if unknown:
-        raise InputError(f"{path}: a step of part {unknown.part!r} and model {unknown.model!r}; expected {PARTS} and {sorted(models)}")
+        raise InputError(
+            f"{path}: a step of part {unknown.part!r} and model {unknown.model!r}; expected {PARTS} and"
+            f" {sorted(models)}"
+        )
     return Plan(models, steps)
 
 

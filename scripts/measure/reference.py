@@ -3,7 +3,8 @@
     weights = copied(decoder)                           # before the step runs
     expected = logits(weights, step, batch)
 
-One request after the other, one head after the other, one token after the other; no batching, no fusion, no paging.
+One request after the other, one head after the other, one token after the other; no batching, no fusion, no
+paging.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ class Weights:
 def copied(decoder: Decoder) -> Weights:
     """All that a step depends on, as it is now."""
     return Weights(
-        decoder.shard, _wide(decoder.embedding), [_wide(layer) for layer in decoder.layers], _wide(decoder.final_norm),
-        _wide(decoder.head), [(_wide(keys), _wide(values)) for keys, values in decoder.cache],
+        decoder.shard,
+        _wide(decoder.embedding),
+        [_wide(layer) for layer in decoder.layers],
+        _wide(decoder.final_norm),
+        _wide(decoder.head),
+        [(_wide(keys), _wide(values)) for keys, values in decoder.cache],
     )
 
 
@@ -56,9 +61,13 @@ def logits(decoder: Weights, step: Step, batch: Batch) -> torch.Tensor:
     rows, first, cache = [], 0, decoder.cache
     new = [1] * len(step.decodes) + [tokens for tokens, _ in step.chunks]
     for request, tokens in enumerate(new):
-        table_row = request if request < len(step.decodes) else request - len(step.decodes) + batch.padded_decodes
+        table_row = (
+            request if request < len(step.decodes) else request - len(step.decodes) + batch.padded_decodes
+        )
         before = step.contexts[request] - tokens
-        past = [tuple(_past(side, batch.tables[table_row].tolist(), before) for side in layer) for layer in cache]
+        past = [
+            tuple(_past(side, batch.tables[table_row].tolist(), before) for side in layer) for layer in cache
+        ]
         rows.append(_request(decoder, batch.tokens[first : first + tokens].tolist(), before, past))
         first += tokens
     return torch.stack(rows)
@@ -76,7 +85,9 @@ def _request(decoder: Weights, tokens: list[int], before: int, past: list) -> to
     for number, token in enumerate(tokens):
         hidden = decoder.embedding[token]
         for layer, (keys, values) in zip(decoder.layers, past, strict=True):
-            hidden = hidden + _attention(decoder, layer, _norm(hidden, layer.attention_norm), before + number, (keys, values))
+            hidden = hidden + _attention(
+                decoder, layer, _norm(hidden, layer.attention_norm), before + number, (keys, values)
+            )
             hidden = hidden + _ffn(layer, _norm(hidden, layer.ffn_norm))
     return decoder.head @ _norm(hidden, decoder.final_norm)
 
@@ -85,11 +96,15 @@ def _norm(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return hidden / math.sqrt(float((hidden * hidden).mean()) + NORM_EPSILON) * weight
 
 
-def _attention(decoder: Weights, layer: Layer, hidden: torch.Tensor, position: int, cache: tuple[list, list]) -> torch.Tensor:
+def _attention(
+    decoder: Weights, layer: Layer, hidden: torch.Tensor, position: int, cache: tuple[list, list]
+) -> torch.Tensor:
     """Attention of one token over all before it and itself, which is appended to the cache."""
     shard, (keys, values) = decoder.shard, cache
     heads = (layer.qkv @ hidden).view(-1, shard.head_dim)
-    keys.append(torch.stack([_rotate(head, position) for head in heads[shard.heads : shard.heads + shard.kv_heads]]))
+    keys.append(
+        torch.stack([_rotate(head, position) for head in heads[shard.heads : shard.heads + shard.kv_heads]])
+    )
     values.append(heads[shard.heads + shard.kv_heads :])
     results = []
     for head in range(shard.heads):
@@ -97,7 +112,11 @@ def _attention(decoder: Weights, layer: Layer, hidden: torch.Tensor, position: i
         query = _rotate(heads[head], position)
         scores = torch.stack([query @ key[kv_head] for key in keys]) / math.sqrt(shard.head_dim)
         weights = torch.exp(scores - scores.max())
-        results.append(sum(weight * value[kv_head] for weight, value in zip(weights / weights.sum(), values, strict=True)))
+        results.append(
+            sum(
+                weight * value[kv_head] for weight, value in zip(weights / weights.sum(), values, strict=True)
+            )
+        )
     return layer.out @ torch.cat(results)
 
 

@@ -51,7 +51,9 @@ def mend(path: Path) -> None:
 
 
 def read(path: str | Path) -> list[dict]:
-    """All whole lines of a file; a torn last line is left out. Raises InputError for any other line that is not JSON."""
+    """All whole lines of a file; a torn last line is left out. Raises InputError for any other line that is
+    not JSON.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -61,8 +63,12 @@ def read(path: str | Path) -> list[dict]:
         try:
             entry = json.loads(line)
         except ValueError:
-            raise InputError(f"{path}: line {number} is not JSON; expected results of measure_steps.py run") from None
+            raise InputError(
+                f"{path}: line {number} is not JSON; expected results of measure_steps.py run"
+            ) from None
         if not isinstance(entry, dict) or entry.get("kind") not in ("session", "step", "skipped"):
-            raise InputError(f"{path}: line {number} has no kind of result; expected session, step or skipped")
+            raise InputError(
+                f"{path}: line {number} has no kind of result; expected session, step or skipped"
+            )
         lines.append(entry)
     return lines

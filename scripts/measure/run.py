@@ -1,6 +1,6 @@
 """Measures the steps of a plan on the device, within a budget of time, and writes each result as it is known.
 
-    left = run(plan, Log("steps.jsonl"), RunOptions(parts=("compositions",), budget_s=540))
+left = run(plan, Log("steps.jsonl"), RunOptions(parts=("compositions",), budget_s=540))
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ SAY_S = 10.0
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What to measure and with what. memory_bytes: most to use (None: all that is free). budget_s: time to end by itself."""
+    """What to measure and with what. memory_bytes: most to use (None: all that is free). budget_s: time to
+    end by itself.
+    """
 
     parts: tuple[str, ...]
     device: str = "cuda"
@@ -50,7 +52,10 @@ class RunOptions:
         if self.device == "cpu":
             return Setup(torch.device("cpu"), torch.bfloat16, "torch")
         if not torch.cuda.is_available():
-            raise InputError("PyTorch sees no CUDA device; expected an NVIDIA GPU, or --device cpu for a rehearsal on a toy plan")
+            raise InputError(
+                "PyTorch sees no CUDA device; expected an NVIDIA GPU, or --device cpu for a rehearsal on a"
+                " toy plan"
+            )
         return Setup(torch.device("cuda"), torch.bfloat16, "triton")
 
 
@@ -65,7 +70,9 @@ class Budget:
         return time.monotonic() - self.start
 
     def allows_another(self, began_s: float | None = None) -> bool:
-        """Whether one more piece of work fits, taking the longest so far; began_s: when the last one began."""
+        """Whether one more piece of work fits, taking the longest so far; began_s: when the last one
+        began.
+        """
         if began_s is not None:
             self.longest_s = max(self.longest_s, self.spent_s - began_s)
         return self.spent_s + self.longest_s < self.seconds
@@ -80,11 +87,14 @@ class Budget:
 def run(plan: Plan, log: Log, options: RunOptions) -> int:
     """Measure what the log does not hold yet; the number of steps left when the budget ended.
 
-    Every rank is checked before the first is built: raises InputError for a model that the collector cannot build, and where
-    the decoder does not agree with the float32 reference on this machine.
+    Every rank is checked before the first is built: raises InputError for a model that the collector cannot
+    build, and where the decoder does not agree with the float32 reference on this machine.
     """
     setup, budget = options.setup(), Budget(options.budget_s)
-    groups = [(shard.of(plan.models[model], tp, f"{model} on {tp}"), steps) for model, tp, steps in plan.groups(options.parts)]
+    groups = [
+        (shard.of(plan.models[model], tp, f"{model} on {tp}"), steps)
+        for model, tp, steps in plan.groups(options.parts)
+    ]
     total = sum(len(steps) for _, steps in groups)
     if not total:
         raise InputError(f"the plan has no step of {', '.join(options.parts)}; expected at least one")
@@ -109,7 +119,10 @@ class Group:
         limits = fitting(self.shard, steps, free_bytes(self.setup, self.options))
         launcher = self._launcher(limits, budget) if limits else None
         if launcher is None:
-            reason = f"too little memory: the weights of {self.shard.name} need {self.shard.weight_bytes / 1e9:.1f} GB"
+            reason = (
+                f"too little memory: the weights of {self.shard.name} need"
+                f" {self.shard.weight_bytes / 1e9:.1f} GB"
+            )
             for step in steps:
                 log.add("skipped", **named(step), reason=reason)
             return
@@ -135,10 +148,22 @@ class Group:
         if reason is None:
             try:
                 launch = launcher.prepare(step)
-                taken = timing.measure(launch.run, lambda: launcher.buffers.refresh(launch.batch), self.setup.device, self.options.repeats)
+                taken = timing.measure(
+                    launch.run,
+                    lambda: launcher.buffers.refresh(launch.batch),
+                    self.setup.device,
+                    self.options.repeats,
+                )
                 log.add(
-                    "step", **named(step), mode=launch.mode, padded_tokens=launch.batch.padded_tokens, device_us=taken.median_us,
-                    device_p10_us=taken.p10_us, device_p90_us=taken.p90_us, replays=taken.replays, session=session,
+                    "step",
+                    **named(step),
+                    mode=launch.mode,
+                    padded_tokens=launch.batch.padded_tokens,
+                    device_us=taken.median_us,
+                    device_p10_us=taken.p10_us,
+                    device_p90_us=taken.p90_us,
+                    replays=taken.replays,
+                    session=session,
                 )
                 return
             except torch.OutOfMemoryError as error:
@@ -159,7 +184,9 @@ def free_bytes(setup: Setup, options: RunOptions) -> float:
 
 
 def fitting(own: Shard, steps: Iterable[Step], memory_bytes: float) -> Limits | None:
-    """Buffers for all steps that the memory holds beside the weights; None where it holds not even one page of KV cache."""
+    """Buffers for all steps that the memory holds beside the weights; None where it holds not even one page
+    of KV cache.
+    """
     page_bytes = own.kv_token_bytes * PAGE_TOKENS
     room = int((memory_bytes - own.weight_bytes) // page_bytes)
     if room < 1:
@@ -169,8 +196,12 @@ def fitting(own: Shard, steps: Iterable[Step], memory_bytes: float) -> Limits | 
     kept = [step for step, need in zip(steps, needs, strict=True) if need <= room]
     return Limits(
         max_tokens=max((padded_tokens(step.tokens) for step in kept), default=1),
-        max_requests=max((max(len(step.contexts), padded_tokens(len(step.decodes))) + len(step.chunks) for step in kept), default=1),
-        max_context=max((max(step.contexts) for step in kept), default=PAGE_TOKENS), kv_pages=int(max(needs[needs <= room], default=1)),
+        max_requests=max(
+            (max(len(step.contexts), padded_tokens(len(step.decodes))) + len(step.chunks) for step in kept),
+            default=1,
+        ),
+        max_context=max((max(step.contexts) for step in kept), default=PAGE_TOKENS),
+        kv_pages=int(max(needs[needs <= room], default=1)),
     )
 
 
@@ -189,8 +220,11 @@ def describe(setup: Setup) -> dict:
     on_card = setup.device.type == "cuda"
     versions = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda}
     return {
-        "session": datetime.now(UTC).isoformat(timespec="milliseconds"), "card": torch.cuda.get_device_name() if on_card else "cpu",
-        "driver": driver() if on_card else None, "versions": versions, "script_digest": sha.hexdigest()[:32],
+        "session": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "card": torch.cuda.get_device_name() if on_card else "cpu",
+        "driver": driver() if on_card else None,
+        "versions": versions,
+        "script_digest": sha.hexdigest()[:32],
     }
 
 
@@ -198,6 +232,11 @@ def driver() -> str | None:
     """Version of the NVIDIA driver, or None where nobody says."""
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")[0].strip() or None
+        return (
+            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+            .stdout.split("\n")[0]
+            .strip()
+            or None
+        )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,7 +1,8 @@
-"""How long a launch takes on the device: warm-up, then repeated runs with fresh inputs, each between two device events.
+"""How long a launch takes on the device: warm-up, then repeated runs with fresh inputs, each between two
+device events.
 
-    timing = measure(launch, refresh, torch.device("cuda"), Repeats(warmups=1, replays=6))
-    timing.median_us, timing.p10_us, timing.p90_us
+timing = measure(launch, refresh, torch.device("cuda"), Repeats(warmups=1, replays=6))
+timing.median_us, timing.p10_us, timing.p90_us
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# A busy wait before each run lets the host queue all of the run's kernels first, so that gaps of the host are not timed.
+# A busy wait before each run lets the host queue all of the run's kernels first, so that gaps of the host are
+# not timed.
 WAIT_CYCLES_S = 2.0e9
 WAIT_MARGIN = 1.3
 MOST_HOST_S = 0.05  # a warm-up that took the host longer compiled something: it is run again
@@ -42,9 +44,13 @@ class Timing:
         return (self.p90_us - self.p10_us) / self.median_us
 
 
-def measure(launch: Callable[[], object], refresh: Callable[[], None], device: torch.device, repeats: Repeats) -> Timing:
+def measure(
+    launch: Callable[[], object], refresh: Callable[[], None], device: torch.device, repeats: Repeats
+) -> Timing:
     """Time `launch`; `refresh` puts new inputs in place before each run and is not timed."""
-    times_us = _device_us(launch, refresh, repeats) if device.type == "cuda" else _host_us(launch, refresh, repeats)
+    times_us = (
+        _device_us(launch, refresh, repeats) if device.type == "cuda" else _host_us(launch, refresh, repeats)
+    )
     p10, median, p90 = np.percentile(times_us, [10, 50, 90])
     return Timing(float(median), float(p10), float(p90), len(times_us))
 
@@ -54,7 +60,10 @@ def _device_us(launch: Callable[[], object], refresh: Callable[[], None], repeat
     if min(hosts_s) > MOST_HOST_S:
         hosts_s.append(_queue_s(launch, refresh))
     wait_cycles = int(min([*hosts_s, MOST_HOST_S]) * WAIT_MARGIN * WAIT_CYCLES_S)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats.replays)]
+    events = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+        for _ in range(repeats.replays)
+    ]
     for begin, end in events:
         refresh()
         torch.cuda._sleep(wait_cycles)

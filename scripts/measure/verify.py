@@ -1,6 +1,7 @@
-"""The decoder against the float32 reference on small shapes, on the device and in the ways that the steps will run.
+"""The decoder against the float32 reference on small shapes, on the device and in the ways that the steps
+will run.
 
-    errors = verify(Setup(torch.device("cuda"), torch.bfloat16, "triton"))       # {"dense full": 0.004, ...}
+errors = verify(Setup(torch.device("cuda"), torch.bfloat16, "triton"))       # {"dense full": 0.004, ...}
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from measure.decoder import Decoder, Setup
 from measure.launch import Launcher
 from measure.plan import Step
 
-# Two layers each: grouped heads and a dense FFN; full heads, a dense layer and one with routed and shared experts.
+# Two layers each: grouped heads and a dense FFN; full heads, a dense layer and one with routed and shared
+# experts.
 TOYS = {
     "dense": Architecture(2, 64, 8, 2, 16, 128, 96, 0, 0, 0, 0, 0, 2.0),
     "experts": Architecture(2, 64, 4, 4, 16, 128, 96, 1, 8, 2, 32, 48, 2.0),
@@ -30,7 +32,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 def verify(setup: Setup) -> dict[str, float]:
-    """Relative error of the logits (norm of the difference over norm) by toy model and step; InputError where one is too large."""
+    """Relative error of the logits (norm of the difference over norm) by toy model and step; InputError where
+    one is too large.
+    """
     errors = {}
     for model, arch in TOYS.items():
         small = shard.of(arch, 1, f"the toy model {model!r}")
@@ -46,7 +50,7 @@ def verify(setup: Setup) -> dict[str, float]:
     worst = max(errors, key=lambda name: (errors[name] != errors[name], errors[name]))
     if not errors[worst] <= TOLERANCE[setup.dtype]:
         raise InputError(
-            f"the decoder is wrong on this machine: {worst} is off by {errors[worst]:.2g} of the float32 reference; "
-            f"expected at most {TOLERANCE[setup.dtype]:g}"
+            f"the decoder is wrong on this machine: {worst} is off by {errors[worst]:.2g} of the float32"
+            f" reference; expected at most {TOLERANCE[setup.dtype]:g}"
         )
     return errors

@@ -1,8 +1,7 @@
 """A model as files for BLIS: the bundle, its verification, or coefficients for an unmodified BLIS.
 
-    python -m h3.export model=champion out=dist/blis
-    python -m h3.export verify=dist/blis
-    python -m h3.export format=trained_physics model=dist/blis model_config=config.json tp=2 hardware=H100 steps=steps.parquet
+python -m h3.export model=champion out=dist/blis python -m h3.export verify=dist/blis python -m h3.export
+format=trained_physics model=dist/blis model_config=config.json tp=2 hardware=H100 steps=steps.parquet
 """
 
 from __future__ import annotations
@@ -53,25 +52,37 @@ def export(config: ExportConfig) -> dict:
         return copy_verified(bundle_find.folder(model, config.tracking), config.out)
     run = bundle_find.from_run(model, config.tracking)
     overheads, origin = bundle_overheads.resolve(config.overheads, run.source, run.held_out)
-    bundle.write({"dense": run.fitted, "moe": run.fitted}, config.out, {**run.provenance, "overheads": origin}, overheads)
+    bundle.write(
+        {"dense": run.fitted, "moe": run.fitted},
+        config.out,
+        {**run.provenance, "overheads": origin},
+        overheads,
+    )
     return bundle.verify(config.out)
 
 
 def copy_verified(source: Path, out: str) -> dict:
     """Copy a bundle and verify the copy: the report of bundle.verify.
 
-    A bundle of other physics is copied too; the report then has only `digest`, `bytes` and, in `not_evaluated`, the reason.
+    A bundle of other physics is copied too; the report then has only `digest`, `bytes` and, in
+    `not_evaluated`, the reason.
     """
     bundle.copy(source, out)
     try:
         return bundle.verify(out)
     except bundle.OtherPhysics as error:
         files = bundle_files.inspect(out)
-        return {"digest": files.digest, "bytes": sum(map(len, files.data.values())), "not_evaluated": str(error)}
+        return {
+            "digest": files.digest,
+            "bytes": sum(map(len, files.data.values())),
+            "not_evaluated": str(error),
+        }
 
 
 def trained_physics(config: ExportConfig) -> tuple[Distilled, pd.DataFrame | None]:
-    """The model distilled into BLIS's coefficients, for one deployment or for the four known models; errors on `steps`, if given."""
+    """The model distilled into BLIS's coefficients, for one deployment or for the four known models; errors
+    on `steps`, if given.
+    """
     found = bundle_find.find(str(config.model.name), config.tracking)
     if config.model_config_path is None:
         deployments = distil.known_deployments(config.hardware)
@@ -81,9 +92,14 @@ def trained_physics(config: ExportConfig) -> tuple[Distilled, pd.DataFrame | Non
     distilled = distil.distil(found.predict, deployments, found.overheads)
     if config.steps is None:
         return distilled, None
-    measured = distil.mape_on_steps(distilled.beta, found.predict, schema.read(Path(config.steps))[0], deployments)
+    measured = distil.mape_on_steps(
+        distilled.beta, found.predict, schema.read(Path(config.steps))[0], deployments
+    )
     if measured.empty:
-        raise InputError(f"steps={config.steps}: holds no step of {', '.join(deployments)}; expected a step table with some")
+        raise InputError(
+            f"steps={config.steps}: holds no step of {', '.join(deployments)}; expected a step table with"
+            " some"
+        )
     return distilled, measured
 
 

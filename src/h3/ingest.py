@@ -1,6 +1,6 @@
 """Turn logs into a step table without training.
 
-    python -m h3.ingest source=requests source.path=DIR out=steps.parquet
+python -m h3.ingest source=requests source.path=DIR out=steps.parquet
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ def ingest(config: IngestConfig) -> dict:
     ingested = load.load(config.source, lambda text: say("data", detail=text))
     say.finish()
     out = Path(config.out)
-    schema.write(ingested.table, ingested.rejects, out, {"source": config.source.name, "record": ingested.record})
+    schema.write(
+        ingested.table, ingested.rejects, out, {"source": config.source.name, "record": ingested.record}
+    )
     counts = ingested.rejects.groupby("reason").size().to_dict()
     return {
-        "steps": len(ingested.table), "experiments": int(ingested.table["experiment"].nunique()), "out": str(out),
-        "rejects": {reason: int(count) for reason, count in counts.items()}, "rejects_out": str(schema.rejects_path(out)),
+        "steps": len(ingested.table),
+        "experiments": int(ingested.table["experiment"].nunique()),
+        "out": str(out),
+        "rejects": {reason: int(count) for reason, count in counts.items()},
+        "rejects_out": str(schema.rejects_path(out)),
         "left_out": ingested.record.get("left_out", []),
     }
 

@@ -1,7 +1,7 @@
 """Zero-shot: step periods of a model that was never trained on, from its HuggingFace config.json alone.
 
     python -m h3.predict config=config.json tp=2 hardware=H100 batch=64 context=4096
-    python -m h3.predict config=config.json tp=1,2 batch=1:256 context=512,4096 prefill=0,512 model=dist/blis out=grid.parquet
+    python -m h3.predict config=config.json tp=1,2 batch=1:256 context=512,4096 model=dist/blis out=grid.parquet
 
 Lists (1,2,4) and ranges (1:256, 1:256:8, both ends included) give a row for each combination.
 """
@@ -46,9 +46,9 @@ class PredictConfig(Strict):
 
 
 def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
-    """A row each step: tp, hardware, batch, context, prefill, period_us, base_us, correction, trust, outside, `part_<term>`
-    (us of the base) and features. `outside` names the features that lie outside the range of training, and "deployment"
-    where the trees serve the training deployments only and this is none of them.
+    """A row each step: tp, hardware, batch, context, prefill, period_us, base_us, correction, trust, outside,
+    `part_<term>` (us of the base) and features. `outside` names the features that lie outside the range of
+    training, and "deployment" where the trees serve the training deployments only and this is none of them.
 
     Raises InputError for a config.json, hardware, degree or range that cannot be used.
     """
@@ -61,7 +61,9 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
     frames = []
     for tp in axes["tp"]:
-        grid = pd.MultiIndex.from_product([[tp], *(axes[name] for name in NUMBERS[1:])], names=NUMBERS).to_frame(index=False)
+        grid = pd.MultiIndex.from_product(
+            [[tp], *(axes[name] for name in NUMBERS[1:])], names=NUMBERS
+        ).to_frame(index=False)
         composition = batch.uniform(grid["batch"], grid["context"], grid["prefill"])
         table = batch.with_deployment(composition, Deployment(arch, int(tp), config.hardware))
         frames.append(pd.concat([grid, _answer(bundle, table)], axis=1))
@@ -75,22 +77,37 @@ def _answer(bundle: Bundle, table: pd.DataFrame) -> pd.DataFrame:
     names = [entry["name"] for entry in bundle.manifest["features"]]
     matrix = numbers[names].to_numpy()
     off = np.column_stack([(matrix < support.low) | (matrix > support.high), ~support.serves(table)])
-    return pd.DataFrame({
-        "hardware": table["hardware"], "period_us": np.maximum(1.0, numbers["us"]), "base_us": numbers["base_us"],
-        "correction": numbers["us"] / numbers["base_us"], "trust": numbers["trust"],
-        "outside": [", ".join(np.array([*names, DEPLOYMENT])[row]) for row in off],
-    }).join(numbers.filter(like="part_")).join(numbers[names])
+    return (
+        pd.DataFrame(
+            {
+                "hardware": table["hardware"],
+                "period_us": np.maximum(1.0, numbers["us"]),
+                "base_us": numbers["base_us"],
+                "correction": numbers["us"] / numbers["base_us"],
+                "trust": numbers["trust"],
+                "outside": [", ".join(np.array([*names, DEPLOYMENT])[row]) for row in off],
+            }
+        )
+        .join(numbers.filter(like="part_"))
+        .join(numbers[names])
+    )
 
 
 def whole_numbers(text: int | str, name: str) -> list[int]:
-    """The numbers that 64, "1,2,4", "1:256" or "1:256:8" stands for; raises InputError naming the option otherwise."""
+    """The numbers that 64, "1,2,4", "1:256" or "1:256:8" stands for; raises InputError naming the option
+    otherwise.
+    """
     low = 1 if name == "tp" else 0
     found: list[int] = []
     for part in str(text).split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?::(\d{1,9})(?::(\d{1,9}))?)?\s*", part)
-        first, last, step = (int(value) if value else None for value in match.groups()) if match else (None, None, None)
+        first, last, step = (
+            (int(value) if value else None for value in match.groups()) if match else (None, None, None)
+        )
         if first is None or first < low or (last is not None and last < first) or step == 0:
-            raise InputError(f"{name}={text}: {part!r}; expected numbers from {low} on, as 64 or 1,2,4 or 1:256 or 1:256:8")
+            raise InputError(
+                f"{name}={text}: {part!r}; expected numbers from {low} on, as 64 or 1,2,4 or 1:256 or 1:256:8"
+            )
         values = range(first, (first if last is None else last) + 1, step or 1)
         if len(found) + len(values) > MAX_ROWS:
             raise InputError(f"{name}={text}: more than {MAX_ROWS} numbers")
@@ -100,16 +117,28 @@ def whole_numbers(text: int | str, name: str) -> list[int]:
 
 def report(answer: pd.DataFrame, bundle: Bundle) -> str:
     """A short table, and how far outside the tested range the question is."""
-    shown = answer[["tp", "batch", "context", "prefill", "period_us", "base_us", "correction", "trust", "outside"]].head(SHOWN_ROWS)
-    lines = [shown.to_string(index=False, float_format=lambda value: f"{value:.4g}" if value < 100 else f"{value:.1f}")]
+    shown = answer[
+        ["tp", "batch", "context", "prefill", "period_us", "base_us", "correction", "trust", "outside"]
+    ].head(SHOWN_ROWS)
+    lines = [
+        shown.to_string(
+            index=False, float_format=lambda value: f"{value:.4g}" if value < 100 else f"{value:.1f}"
+        )
+    ]
     if len(answer) > SHOWN_ROWS:
         lines.append(f"... {len(answer) - SHOWN_ROWS} more rows")
     outside = int((answer["outside"] != "").sum())
     if not outside:
         return "\n".join([*lines, "every row lies inside the range of the training steps"])
-    lines.append(f"{outside} of {len(answer)} rows lie outside the range of the training steps; trust {answer['trust'].min():.2f} at least")
+    lines.append(
+        f"{outside} of {len(answer)} rows lie outside the range of the training steps; trust"
+        f" {answer['trust'].min():.2f} at least"
+    )
     if answer["outside"].str.contains(DEPLOYMENT).any():
-        lines.append("  deployment: another architecture, TP degree or hardware than in training: the physical base answers alone")
+        lines.append(
+            "  deployment: another architecture, TP degree or hardware than in training: the physical base"
+            " answers alone"
+        )
     return "\n".join(lines + [f"  {line}" for line in _ranges(answer, bundle)])
 
 
@@ -120,7 +149,8 @@ def _ranges(answer: pd.DataFrame, bundle: Bundle) -> list[str]:
     return [
         f"{entry['name']}: {answer[entry['name']].min():.4g} to {answer[entry['name']].max():.4g}, "
         f"training {support.low[number]:.4g} to {support.high[number]:.4g}"
-        for number, entry in enumerate(bundle.manifest["features"]) if entry["name"] in named
+        for number, entry in enumerate(bundle.manifest["features"])
+        if entry["name"] in named
     ]
 
 

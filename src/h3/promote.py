@@ -1,10 +1,12 @@
-"""From a sweep to the champion: pick by the held-out folds, refit on everything, register, gate, move the alias, export.
+"""From a sweep to the champion: pick by the held-out folds, refit on everything, register, gate, move the
+alias, export.
 
     python -m h3.promote                                     # newest complete sweep
     python -m h3.promote sweep=ID gate.max_fold_mape=15 dry_run=true
     python -m h3.promote action=rollback                     # champion back to the version before
 
-Status 0: promoted; 3: the gate refused, the version stays challenger; 2: nothing could be promoted, one line says why.
+Status 0: promoted; 3: the gate refused, the version stays challenger; 2: nothing could be promoted, one line
+says why.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class PromoteConfig(Strict):
 def promote(config: PromoteConfig) -> int:
     """Run the configured action and print what came of it; the exit status (0 or 3).
 
-    Raises InputError if there is nothing to promote, the registry cannot be reached or another promotion is running.
+    Raises InputError if there is nothing to promote, the registry cannot be reached or another promotion is
+    running.
     """
     with registry.reported(config.tracking):
         opened = registry.open_registry(config.tracking)
@@ -81,12 +84,17 @@ def promote(config: PromoteConfig) -> int:
         with registry.lock(opened):
             recovered = registry.recover(opened)
             for version, state in recovered.items():
-                print(f"version {version}, left by a killed {'rollback' if state == 'rolled_back' else 'promotion'}: {state}")
+                print(
+                    f"version {version}, left by a killed"
+                    f" {'rollback' if state == 'rolled_back' else 'promotion'}: {state}"
+                )
             if "rolled_back" in recovered.values():
                 _export(opened, config, opened.aliases()[CHAMPION])
             if config.action == "rollback":
                 return 0 if "rolled_back" in recovered.values() else _roll_back(opened, config)
-            return _promote(opened, config, [version for version, state in recovered.items() if state == "promoted"])
+            return _promote(
+                opened, config, [version for version, state in recovered.items() if state == "promoted"]
+            )
 
 
 def _dry_run(opened: Registry, config: PromoteConfig) -> int:
@@ -101,7 +109,10 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
         checks = check(opened, config, shipped, bundle.read(shipped.folder))
     say.finish()
     passed = _print_checks(checks)
-    print(f"dry run: the gate would {'let it pass' if passed else 'refuse it'}; registry and {config.out} are as they were")
+    print(
+        f"dry run: the gate would {'let it pass' if passed else 'refuse it'}; registry and {config.out} are"
+        " as they were"
+    )
     return 0 if passed else 3
 
 
@@ -109,7 +120,9 @@ def _roll_back(opened: Registry, config: PromoteConfig) -> int:
     _, after = registry.rollback_versions(opened)
     folder, said = registry.folder_of(opened, after), []
     bundle_files.inspect(folder)  # its files are whole, before anything moves
-    before, after = registry.roll_back(opened, lambda version: said.append(_copied(folder, config.out, version)))
+    before, after = registry.roll_back(
+        opened, lambda version: said.append(_copied(folder, config.out, version))
+    )
     print(f"champion is version {after} again (was {before});", *said)
     return 0
 
@@ -121,7 +134,10 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
         if opened.version(version).tags["sweep"] == winner.sweep:
             return _export(opened, config, version)
     say = Progress("promote")
-    with tempfile.TemporaryDirectory() as scratch, registry.entry(opened, "promotion", {"sweep": winner.sweep}) as run_id:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        registry.entry(opened, "promotion", {"sweep": winner.sweep}) as run_id,
+    ):
         shipped = refit(winner, config, Path(scratch) / "bundle", say)
         say("register")
         registry.log_json("winner.json", {"rule": config.winner.rule, "candidates": picked})
@@ -133,16 +149,23 @@ def _promote(opened: Registry, config: PromoteConfig, finished: list[str]) -> in
         if not _print_checks(checks):
             failed = ", ".join(each.name for each in checks if not each.passed)
             opened.tag(version, gate=f"failed: {failed}", state="refused")
-            print(f"version {version} stays challenger: the gate refused it ({failed}); the champion is as it was")
+            print(
+                f"version {version} stays challenger: the gate refused it ({failed}); the champion is as"
+                " it was"
+            )
             return 3
-        opened.tag(version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated")
+        opened.tag(
+            version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated"
+        )
         registry.promote(opened, version)
     return _export(opened, config, version)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One predictor's folds in a sweep: label, configurations by fold, results, and what stands against it ("": nothing)."""
+    """One predictor's folds in a sweep: label, configurations by fold, results, and what stands against it
+    ("": nothing).
+    """
 
     sweep: str
     label: str
@@ -153,11 +176,18 @@ class Candidate:
     def describe(self) -> dict:
         """Label, worst and mean MAPE over the held-out folds, %, and what stands against it."""
         errors = [result["mape"] for result in self.results]
-        return {"label": self.label, "worst": max(errors), "mean": sum(errors) / len(errors), "against": self.against}
+        return {
+            "label": self.label,
+            "worst": max(errors),
+            "mean": sum(errors) / len(errors),
+            "against": self.against,
+        }
 
 
 def _pick(opened: Registry, config: PromoteConfig) -> tuple[Candidate, list[dict]]:
-    """The winner and all candidates with their scores, of the sweep asked for or the newest complete one that is no ablation."""
+    """The winner and all candidates with their scores, of the sweep asked for or the newest complete one that
+    is no ablation.
+    """
     newest = ""
     for parent in registry.sweeps(opened, config.sweep):
         try:
@@ -173,14 +203,23 @@ def _pick(opened: Registry, config: PromoteConfig) -> tuple[Candidate, list[dict
             print(f"sweep {parent}, {' then '.join(config.winner.rule)} of the held-out folds' MAPE:")
             picked = [each.describe() | {"winner": each is winner} for each in candidates]
             for entry in picked:
-                print("  {label}: worst {worst:.2f} %, mean {mean:.2f} %".format(**entry), entry["against"] or "winner" * entry["winner"])
+                print(
+                    "  {label}: worst {worst:.2f} %, mean {mean:.2f} %".format(**entry),
+                    entry["against"] or "winner" * entry["winner"],
+                )
             return winner, picked
-        newest = newest or f"{parent}: " + ("; ".join(f"{each.label}: {each.against}" for each in candidates) or "no finished fold")
-    raise InputError(f"no complete sweep to promote from; expected all of {len(config.winner.folds)} folds; newest {newest or 'none'}")
+        newest = newest or f"{parent}: " + (
+            "; ".join(f"{each.label}: {each.against}" for each in candidates) or "no finished fold"
+        )
+    raise InputError(
+        f"no complete sweep to promote from; expected all of {len(config.winner.folds)} folds; newest"
+        f" {newest or 'none'}"
+    )
 
 
 def candidates_of(opened: Registry, parent: str, names: list[str]) -> list[Candidate]:
-    """The predictors of a sweep that have finished at least one fold, with what keeps each from being promoted.
+    """The predictors of a sweep that have finished at least one fold, with what keeps each from being
+    promoted.
 
     Raises InputError for an ablation: what it compares with is tuned briefly, on a part of the rows.
     """
@@ -189,14 +228,22 @@ def candidates_of(opened: Registry, parent: str, names: list[str]) -> list[Candi
     for content, result in registry.finished_folds(opened, parent):
         config = from_hydra(OmegaConf.create(content))
         _refuse_ablation(parent, "" if config.ablation.name == "none" else f"ablation={config.ablation.name}")
-        apart = (config.model.model_dump(), config.features.model_dump(), config.target, config.seed, config.ablation.name)
+        apart = (
+            config.model.model_dump(),
+            config.features.model_dump(),
+            config.target,
+            config.seed,
+            config.ablation.name,
+        )
         groups.setdefault(json.dumps(apart), []).append((config, result))
     return [_candidate(parent, folds, names) for folds in groups.values()]
 
 
 def _refuse_ablation(sweep: str, of: str) -> None:
     if of:
-        raise InputError(f"sweep={sweep} is an ablation ({of}), tuned to compare variants; expected a sweep of h3 as it is")
+        raise InputError(
+            f"sweep={sweep} is an ablation ({of}), tuned to compare variants; expected a sweep of h3 as it is"
+        )
 
 
 def _candidate(sweep: str, finished: list[tuple[TrainConfig, dict]], names: list[str]) -> Candidate:
@@ -212,19 +259,30 @@ def _candidate(sweep: str, finished: list[tuple[TrainConfig, dict]], names: list
     elif len({result["data_digest"] for _, result in finished}) != 1:
         against = "its folds are on different data"
     kept = [(config, result) for config, result in finished if result["fold"] in names] or finished
-    return Candidate(sweep, label, {result["fold"]: config for config, result in kept}, [result for _, result in kept], against)
+    return Candidate(
+        sweep,
+        label,
+        {result["fold"]: config for config, result in kept},
+        [result for _, result in kept],
+        against,
+    )
 
 
 def consensus(results: list[dict]) -> dict:
     """One set of boosting parameters from the results of the folds.
 
-    Where most folds that held a model out chose trees, theirs, for any deployment. Else those of the folds that held a
-    workload out: their trees serve the deployments in the data, and a new model gets the base alone, as in its test.
-    n_estimators: the lower median, a number that a fold chose, so trees are used only if most folds wanted some. Others:
-    the median over the folds that use trees (all where none does), whole where they are whole.
+    Where most folds that held a model out chose trees, theirs, for any deployment. Else those of the folds
+    that held a workload out: their trees serve the deployments in the data, and a new model gets the base
+    alone, as in its test. n_estimators: the lower median, a number that a fold chose, so trees are used only
+    if most folds wanted some. Others: the median over the folds that use trees (all where none does), whole
+    where they are whole.
     """
     models = [result["params"] for result in results if result["kind"] == "lomo"]
-    params = models if models and _rounds(models) > 0 else [result["params"] for result in results if result["kind"] != "lomo"] or models
+    params = (
+        models
+        if models and _rounds(models) > 0
+        else [result["params"] for result in results if result["kind"] != "lomo"] or models
+    )
     used = [each for each in params if each["n_estimators"] > 0] or params
     made = {}
     for name, value in params[0].items():
@@ -241,7 +299,8 @@ def _rounds(params: list[dict]) -> int:
 
 @dataclass(frozen=True)
 class Refit:
-    """What ships: recipe, the sweep's folds and the recipe's errors on them (gate.row), data and bundle's folder.
+    """What ships: recipe, the sweep's folds and the recipe's errors on them (gate.row), data and bundle's
+    folder.
 
     left_out: folds that could not be cut from the recipe's data (gate.fold_rows).
     """
@@ -265,7 +324,10 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
     ingested = load.load(first.source, lambda text: say("data", detail=text))
     digest = schema.digest(ingested.table)
     if digest != expected:
-        raise InputError(f"source={first.source.name} has the data digest {digest}; expected {expected}, as the sweep's folds")
+        raise InputError(
+            f"source={first.source.name} has the data digest {digest}; expected {expected}, as the sweep's"
+            " folds"
+        )
     held_out = [gate.row(result, ingested.table) for result in winner.results]
     two = any(row["moe"] and row["mape_high"] > config.gate.max_moe_fold_mape for row in held_out)
     params = consensus(winner.results)
@@ -274,7 +336,11 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
     say("fit on everything")
     overheads, origin = bundle_overheads.resolve(config.overheads, first.source, set())
     provenance = {
-        "data_digest": digest, "commit": track.git_commit(), "sweep": winner.sweep, "params": params, "folds": held_out,
+        "data_digest": digest,
+        "commit": track.git_commit(),
+        "sweep": winner.sweep,
+        "params": params,
+        "folds": held_out,
         "overheads": origin,
     }
     bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
@@ -296,9 +362,11 @@ def check(opened: Registry, config: PromoteConfig, shipped: Refit, read: Bundle)
 
 
 def champion_rows(opened: Registry, shipped: Refit) -> tuple[list[dict] | None, list[dict]]:
-    """The champion's recipe on the folds of the same data, and its folds that these data cannot give; None: no champion.
+    """The champion's recipe on the folds of the same data, and its folds that these data cannot give; None:
+    no champion.
 
-    As recorded, or, if it was on other data, evaluated again on its own folds and on those of the new version.
+    As recorded, or, if it was on other data, evaluated again on its own folds and on those of the new
+    version.
     """
     champion = opened.version(CHAMPION)
     if champion is None:
@@ -307,8 +375,12 @@ def champion_rows(opened: Registry, shipped: Refit) -> tuple[list[dict] | None, 
     if recorded["data_digest"] == shipped.digest:
         return recorded["rows"], []
     recipe = Recipe.of(recorded["recipe"])
-    folds = {(fold.kind, fold.holdout, fold.within_model): fold for fold in (*recipe.folds, *shipped.recipe.folds)}
-    return gate.fold_rows(replace(recipe, folds=tuple(folds.values())), shipped.ingested, Progress("champion"))
+    folds = {
+        (fold.kind, fold.holdout, fold.within_model): fold for fold in (*recipe.folds, *shipped.recipe.folds)
+    }
+    return gate.fold_rows(
+        replace(recipe, folds=tuple(folds.values())), shipped.ingested, Progress("champion")
+    )
 
 
 def _print_checks(checks: list[Check]) -> bool:
@@ -318,15 +390,32 @@ def _print_checks(checks: list[Check]) -> bool:
 
 def _register(opened: Registry, run_id: str, winner: Candidate, shipped: Refit) -> str:
     """Register the bundle as challenger with its record; the version's number."""
-    recipe, digest, routing = shipped.recipe, shipped.digest, "two boosters" if shipped.recipe.two_boosters else "one booster"
-    registry.log_json("recipe.json", {"recipe": recipe.describe(), "rows": shipped.rows, "data_digest": digest})
+    recipe, digest, routing = (
+        shipped.recipe,
+        shipped.digest,
+        "two boosters" if shipped.recipe.two_boosters else "one booster",
+    )
+    registry.log_json(
+        "recipe.json", {"recipe": recipe.describe(), "rows": shipped.rows, "data_digest": digest}
+    )
     tags = {
-        "sweep": winner.sweep, "winner": winner.label, "data_digest": digest, "commit": track.git_commit(), "routing": routing,
-        "params": json.dumps(recipe.params), "fold_runs": json.dumps([row["run_id"] for row in shipped.held_out]),
+        "sweep": winner.sweep,
+        "winner": winner.label,
+        "data_digest": digest,
+        "commit": track.git_commit(),
+        "routing": routing,
+        "params": json.dumps(recipe.params),
+        "fold_runs": json.dumps([row["run_id"] for row in shipped.held_out]),
     }
     table = shipped.ingested.table
     track.log_dataset(table, str(recipe.config.source.path or recipe.config.source.name), digest, "training")
-    version = registry.register(opened, run_id, shipped.folder, table, (tags, registry.card(table, tags, shipped.held_out, shipped.rows)))
+    version = registry.register(
+        opened,
+        run_id,
+        shipped.folder,
+        table,
+        (tags, registry.card(table, tags, shipped.held_out, shipped.rows)),
+    )
     opened.set_alias(CHALLENGER, version)
     return version
 
@@ -338,11 +427,16 @@ def _export(opened: Registry, config: PromoteConfig, version: str) -> int:
 
 
 def _copied(folder: Path, out: str, version: str) -> str:
-    """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors; what came of it, in words."""
+    """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors; what came of it,
+    in words.
+    """
     try:
         return export.describe(out, export.copy_verified(folder, out))
     except InputError as error:
-        raise InputError(f"{error}; champion is version {version} all the same: python -m h3.export model=champion out={out}") from None
+        raise InputError(
+            f"{error}; champion is version {version} all the same: python -m h3.export model=champion"
+            f" out={out}"
+        ) from None
 
 
 def main(cfg: DictConfig) -> None:

@@ -1,8 +1,8 @@
 """Train and evaluate folds; each is a nested run of one parent run.
 
-    python -m h3.train fold=lomo_mixtral
-    python -m h3.train -m 'fold=glob([lomo_*,lowo_*])'
-    python -m h3.train source=requests source.path=DIR fold=lowo_general
+python -m h3.train fold=lomo_mixtral
+python -m h3.train -m 'fold=glob([lomo_*,lowo_*])'
+python -m h3.train source=requests source.path=DIR fold=lowo_general
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from h3.tracking.sweep import PARENT_VARIABLE, print_table
 def train(config: TrainConfig, out_dir: Path) -> dict:
     """Run one fold, log it to the tracking store and write result.json to `out_dir`; the result.
 
-    The run is a child of the sweep's parent, or of a parent of its own. Raises InputError for input that cannot be used.
+    The run is a child of the sweep's parent, or of a parent of its own. Raises InputError for input that
+    cannot be used.
     """
     store = track.open_store(config.tracking.uri, config.tracking.experiment)
     parent = os.environ.get(PARENT_VARIABLE)
@@ -70,9 +71,13 @@ def _tracked(config: TrainConfig, out_dir: Path, store: track.Store, parent: str
 
 
 def _replay(outcome: Outcome, config: TrainConfig, say: Progress) -> None:
-    """Replay the held-out experiments with the fold's predictor: what its error means for the latency that users feel."""
+    """Replay the held-out experiments with the fold's predictor: what its error means for the latency that
+    users feel.
+    """
     say("replay")
-    content, figures = replay_fold(outcome, config, config.replay.biases_percent, lambda name: say("replay", detail=name))
+    content, figures = replay_fold(
+        outcome, config, config.replay.biases_percent, lambda name: say("replay", detail=name)
+    )
     outcome.result["replay"] = content
     for entry in content.get("failed", []):
         print(f"[{say.name}] not replayed: {entry['experiment']}: {entry['reason']}", file=sys.stderr)
@@ -91,7 +96,9 @@ def _log(outcome: Outcome, config: TrainConfig, ingested: Ingested) -> None:
     if len(outcome.trials):
         track.log_frame(outcome.trials, "trials.parquet")
     track.log_figure(plots.error_distribution(outcome.predictions, name), "error_distribution")
-    track.log_figure(plots.predicted_against_measured(outcome.predictions, name), "predicted_against_measured")
+    track.log_figure(
+        plots.predicted_against_measured(outcome.predictions, name), "predicted_against_measured"
+    )
     track.log_figure(plots.error_by_batch_and_phase(outcome.predictions, name), "error_by_batch_and_phase")
     _log_explanation(outcome, name)
     track.log_fit(outcome.fitted)
@@ -108,7 +115,9 @@ def _log_explanation(outcome: Outcome, name: str) -> None:
     matrix = outcome.fitted.inputs_matrix(rows)
     track.log_booster(outcome.fitted.booster, matrix, outcome.fitted.predict(rows.head(5)))
     if explain.has_trees(values):
-        track.log_figure(plots.shap_summary(values, matrix, f"{name}: SHAP of the held-out steps"), "shap_summary")
+        track.log_figure(
+            plots.shap_summary(values, matrix, f"{name}: SHAP of the held-out steps"), "shap_summary"
+        )
         track.log_figure(plots.shap_ranking(ranking, f"{name}: mean |SHAP|"), "shap_ranking")
 
 

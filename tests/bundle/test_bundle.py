@@ -49,13 +49,17 @@ def fitted(steps):
 
 @pytest.fixture(scope="module")
 def two(steps, fitted):
-    dense = XGBoostResidual(Params(n_estimators=5, min_child_weight=0.0)).fit(steps[steps["num_experts"] == 0], Context(group="workload"))
+    dense = XGBoostResidual(Params(n_estimators=5, min_child_weight=0.0)).fit(
+        steps[steps["num_experts"] == 0], Context(group="workload")
+    )
     return {"dense": dense, "moe": fitted}
 
 
 @pytest.fixture
 def written(fitted, tmp_path):
-    return bundle.write({"dense": fitted, "moe": fitted}, tmp_path / "blis", PROVENANCE, bundle_manifest.Overheads())
+    return bundle.write(
+        {"dense": fitted, "moe": fitted}, tmp_path / "blis", PROVENANCE, bundle_manifest.Overheads()
+    )
 
 
 @pytest.fixture
@@ -100,7 +104,9 @@ def test_explained_parts_make_up_the_prediction(written, steps):
 def test_the_tree_walker_adds_up_the_same_float32_as_xgboost(fitted, steps):
     matrix = fitted.inputs_matrix(steps)
     margin = bundle_golden.walk({"dense": fitted, "moe": fitted}, steps, matrix)
-    np.testing.assert_array_equal(margin, bundle.predict({"dense": fitted, "moe": fitted}, steps)["margin"].to_numpy())
+    np.testing.assert_array_equal(
+        margin, bundle.predict({"dense": fitted, "moe": fitted}, steps)["margin"].to_numpy()
+    )
     assert len(np.unique(margin)) > 5
 
 
@@ -109,8 +115,12 @@ def test_the_tree_walker_sends_missing_values_where_xgboost_does(fitted, steps):
 
     matrix = fitted.inputs_matrix(steps)
     matrix = matrix.mask(np.random.default_rng(0).random(matrix.shape) < 0.3)
-    trees = bundle_trees.Trees.of(bundle_trees.check_booster(fitted.describe()["booster"], list(matrix.columns), "fit"))
-    np.testing.assert_array_equal(trees.margin(matrix.to_numpy(np.float32)), fitted.booster.predict(xgb.DMatrix(matrix)))
+    trees = bundle_trees.Trees.of(
+        bundle_trees.check_booster(fitted.describe()["booster"], list(matrix.columns), "fit")
+    )
+    np.testing.assert_array_equal(
+        trees.margin(matrix.to_numpy(np.float32)), fitted.booster.predict(xgb.DMatrix(matrix))
+    )
 
 
 def test_a_description_restores_the_fit_through_json(fitted, steps):
@@ -120,7 +130,9 @@ def test_a_description_restores_the_fit_through_json(fitted, steps):
 
 
 def test_a_description_with_left_out_groups_restores(steps):
-    fitted = XGBoostResidual(Params(n_estimators=3)).fit(steps, Context(group="workload", drop_groups=("communication",)))
+    fitted = XGBoostResidual(Params(n_estimators=3)).fit(
+        steps, Context(group="workload", drop_groups=("communication",))
+    )
     again = restore.from_description(fitted.describe())
     assert again.drop_groups == ("communication",)
     np.testing.assert_array_equal(again.predict(steps), fitted.predict(steps))
@@ -128,7 +140,11 @@ def test_a_description_with_left_out_groups_restores(steps):
 
 def test_no_trees_are_a_bundle_too(steps, tmp_path):
     fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload"))
-    read = bundle.read(bundle.write({"dense": fitted, "moe": fitted}, tmp_path / "blis", PROVENANCE, bundle_manifest.Overheads()))
+    read = bundle.read(
+        bundle.write(
+            {"dense": fitted, "moe": fitted}, tmp_path / "blis", PROVENANCE, bundle_manifest.Overheads()
+        )
+    )
     np.testing.assert_array_equal(read.predict(steps), fitted.base.predict(steps))
 
 
@@ -155,7 +171,9 @@ def test_writing_replaces_a_bundle_and_nothing_else(written, fitted, tmp_path):
 
 def test_a_copy_is_the_bundle_byte_for_byte(written, tmp_path):
     copy = bundle.copy(written, tmp_path / "copy")
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {path.name: path.read_bytes() for path in written.iterdir()}
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == {
+        path.name: path.read_bytes() for path in written.iterdir()
+    }
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -175,7 +193,9 @@ def sign(folder: Path) -> None:
 
 
 def sign_manifest(folder: Path) -> None:
-    (folder / "manifest.sha256").write_text(bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n")
+    (folder / "manifest.sha256").write_text(
+        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+    )
 
 
 def truncate(folder: Path) -> None:
@@ -191,10 +211,16 @@ def swap(folder: Path) -> None:
 
 DAMAGE = {
     "truncated booster": (truncate, "1000 bytes; the manifest"),
-    "edited booster": (lambda folder: edit(folder / "booster.json", "squarederror", "squarederroR"), "booster.json: sha256"),
+    "edited booster": (
+        lambda folder: edit(folder / "booster.json", "squarederror", "squarederroR"),
+        "booster.json: sha256",
+    ),
     "edited golden": (lambda folder: edit(folder / "golden.json", "1", "2"), "golden.json: sha256"),
     "swapped boosters": (swap, "booster.json: .* bytes; the manifest"),
-    "edited manifest": (lambda folder: edit(folder / "manifest.json", "9300", "9301"), "manifest.json: sha256"),
+    "edited manifest": (
+        lambda folder: edit(folder / "manifest.json", "9300", "9301"),
+        "manifest.json: sha256",
+    ),
     "missing booster": (lambda folder: (folder / "booster.json").unlink(), "No such file"),
     "missing digest": (lambda folder: (folder / "manifest.sha256").unlink(), "manifest.sha256: No such file"),
     "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], "No such file"),
@@ -209,25 +235,32 @@ def test_damaged_files_are_refused(name, copied):
         bundle.read(copied)
 
 
-@pytest.mark.parametrize(("old", "new", "said"), [
-    ('"format_version": 1', '"format_version": 2', "format version 2; expected 1"),
-    ('"format": "h3-bundle"', '"format": "onnx"', "format: 'onnx'"),
-    ('"queueing_us": 9300.0', '"queueing_us": NaN', "the number NaN"),
-    ('"queueing_us": 9300.0', '"queueing_us": 1e999', "the number 1e999"),
-    ('"queueing_us": 9300.0', '"queueing_us": 1' + "0" * 400, "the number 1000"),
-    ('"queueing_us": 9300.0', '"queueing_us": 1e12', "queueing_us: 1000000000000.0; expected 0 to"),
-    ('"queueing_us": 9300.0', '"queueing_us": true', "queueing_us: holds bool; expected number"),
-    ('"name": "kv_to_weights"', '"name": "queue_depth"', "unknown feature 'kv_to_weights'|unknown feature 'queue_depth'"),
-    ('"weights_us",', '"weights_ms",', "terms: .*weights_ms"),
-    ('"gemm_efficiency": 0.8', '"gemm_efficiency": 0.7', "constants: gemm_efficiency: 0.7; expected 0.8"),
-    ('"moe": "moe"', '"moe": "other"', "routing.moe='other'"),
-    ('"booster": "booster.json"', '"booster": "../../etc/passwd"', "booster.json' or 'booster_moe.json"),
-    ('"trees": 40', '"trees": 41', "40 trees; the manifest says 41"),
-    ('"formula": "', '"code": "import os", "formula": "', "unknown key 'code'"),
-    ('"provenance": {', '"provenance": {"x": ' + "[" * 100 + "]" * 100 + ",", "nested deeper than 32"),
-    ('"provenance": {', '"provenance": {"x": ' + '"' + "[" * 100 + '"' + ",,", "not JSON"),
-    ('"commit": "",', "", "provenance: key 'commit' is missing"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"format_version": 1', '"format_version": 2', "format version 2; expected 1"),
+        ('"format": "h3-bundle"', '"format": "onnx"', "format: 'onnx'"),
+        ('"queueing_us": 9300.0', '"queueing_us": NaN', "the number NaN"),
+        ('"queueing_us": 9300.0', '"queueing_us": 1e999', "the number 1e999"),
+        ('"queueing_us": 9300.0', '"queueing_us": 1' + "0" * 400, "the number 1000"),
+        ('"queueing_us": 9300.0', '"queueing_us": 1e12', "queueing_us: 1000000000000.0; expected 0 to"),
+        ('"queueing_us": 9300.0', '"queueing_us": true', "queueing_us: holds bool; expected number"),
+        (
+            '"name": "kv_to_weights"',
+            '"name": "queue_depth"',
+            "unknown feature 'kv_to_weights'|unknown feature 'queue_depth'",
+        ),
+        ('"weights_us",', '"weights_ms",', "terms: .*weights_ms"),
+        ('"gemm_efficiency": 0.8', '"gemm_efficiency": 0.7', "constants: gemm_efficiency: 0.7; expected 0.8"),
+        ('"moe": "moe"', '"moe": "other"', "routing.moe='other'"),
+        ('"booster": "booster.json"', '"booster": "../../etc/passwd"', "booster.json' or 'booster_moe.json"),
+        ('"trees": 40', '"trees": 41', "40 trees; the manifest says 41"),
+        ('"formula": "', '"code": "import os", "formula": "', "unknown key 'code'"),
+        ('"provenance": {', '"provenance": {"x": ' + "[" * 100 + "]" * 100 + ",", "nested deeper than 32"),
+        ('"provenance": {', '"provenance": {"x": ' + '"' + "[" * 100 + '"' + ",,", "not JSON"),
+        ('"commit": "",', "", "provenance: key 'commit' is missing"),
+    ],
+)
 def test_bad_manifests_are_refused_with_the_key(old, new, said, copied):
     edit(copied / "manifest.json", old, new)
     sign_manifest(copied)
@@ -243,6 +276,7 @@ def first_tree(content: dict) -> dict:
 def at(name: str, value: object):
     def change(content: dict) -> None:
         first_tree(content)[name][0] = value
+
     return change
 
 
@@ -251,16 +285,34 @@ TREES = {
     "child out of range": (at("left_children", 10_000), "has child 10000"),
     "one child": (at("left_children", -1), "has child -1"),
     "huge number": (at("split_conditions", 1e39), "split_conditions holds 1e\\+39"),
-    "huge leaf": (lambda content: first_tree(content)["split_conditions"].__setitem__(-1, 1e6), "leaves add up to"),
+    "huge leaf": (
+        lambda content: first_tree(content)["split_conditions"].__setitem__(-1, 1e6),
+        "leaves add up to",
+    ),
     "text": (at("split_conditions", "0.5"), "split_conditions holds 0.5"),
     "feature out of range": (at("split_indices", 10), "splits on feature 10"),
     "short list": (lambda content: first_tree(content)["split_indices"].pop(), "other lengths"),
     "categories": (at("split_type", 1), "categorical"),
-    "unknown feature": (lambda content: content["learner"]["feature_names"].__setitem__(0, "queue_depth"), "unknown feature 'queue_depth'"),
-    "offset": (lambda content: content["learner"]["learner_model_param"].update(base_score="[5E-1]"), "base_score"),
-    "objective": (lambda content: content["learner"]["objective"].update(name="reg:gamma"), "objective='reg:gamma'"),
-    "dart": (lambda content: content["learner"]["gradient_booster"].update(name="dart"), "'dart'; expected 'gbtree'"),
-    "no trees": (lambda content: content["learner"]["gradient_booster"]["model"].pop("trees"), "trees is NoneType"),
+    "unknown feature": (
+        lambda content: content["learner"]["feature_names"].__setitem__(0, "queue_depth"),
+        "unknown feature 'queue_depth'",
+    ),
+    "offset": (
+        lambda content: content["learner"]["learner_model_param"].update(base_score="[5E-1]"),
+        "base_score",
+    ),
+    "objective": (
+        lambda content: content["learner"]["objective"].update(name="reg:gamma"),
+        "objective='reg:gamma'",
+    ),
+    "dart": (
+        lambda content: content["learner"]["gradient_booster"].update(name="dart"),
+        "'dart'; expected 'gbtree'",
+    ),
+    "no trees": (
+        lambda content: content["learner"]["gradient_booster"]["model"].pop("trees"),
+        "trees is NoneType",
+    ),
     "list": (lambda content: content.update(learner=[]), "learner is list"),
 }
 
@@ -301,4 +353,6 @@ def test_the_schema_says_what_the_manifest_is():
     bundle_json.check(manifest, schema, "manifest")
     for key in schema["required"]:
         with pytest.raises(InputError, match=f"key '{key}' is missing"):
-            bundle_json.check({name: value for name, value in manifest.items() if name != key}, schema, "manifest")
+            bundle_json.check(
+                {name: value for name, value in manifest.items() if name != key}, schema, "manifest"
+            )

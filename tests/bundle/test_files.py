@@ -1,4 +1,6 @@
-"""A bundle's folder: replaced in one step, found again after a kill at any point, copied without being evaluated."""
+"""A bundle's folder: replaced in one step, found again after a kill at any point, copied without being
+evaluated.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from h3.bundle import untrusted_json as bundle_json
 from h3.common.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
-# Copies a bundle in a process that is killed in place of its n-th call of a function of os or of bundle_files.
+# Copies a bundle in a process that is killed in place of its n-th call of a function of os or of
+# bundle_files.
 KILLED = """
 import os, shutil, signal, sys
 from h3 import bundle
@@ -39,7 +42,9 @@ bundle.copy(source, target)
 
 
 def sign(folder: Path) -> None:
-    (folder / "manifest.sha256").write_text(bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n")
+    (folder / "manifest.sha256").write_text(
+        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+    )
 
 
 def changed(folder: Path, **keys: object) -> Path:
@@ -54,7 +59,9 @@ def changed(folder: Path, **keys: object) -> Path:
 @pytest.fixture
 def two(tmp_path) -> tuple[Path, Path]:
     """A bundle at its place, and another one that is to replace it."""
-    new = changed(tmp_path / "other", overheads={"queueing_us": 1.0, "post_decode_us": 2.0, "output_token_us": 0.0})
+    new = changed(
+        tmp_path / "other", overheads={"queueing_us": 1.0, "post_decode_us": 2.0, "output_token_us": 0.0}
+    )
     return bundle.copy(GOLDEN, tmp_path / "dist" / "blis"), new
 
 
@@ -63,14 +70,27 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 # The two renames of the fallback are calls 1 and 2 of os.replace; the third rmtree removes what was replaced.
-@pytest.mark.parametrize(("swaps", "place", "number", "found"), [
-    ("yes", "fsync", 2, "old"), ("yes", "rmtree", 3, "new"),
-    ("no", "fsync", 2, "old"), ("no", "replace", 1, "old"), ("no", "replace", 2, "new"), ("no", "rmtree", 3, "new"),
-])
-def test_killed_anywhere_a_whole_bundle_is_found_and_the_next_call_cleans_up(swaps, place, number, found, two, tmp_path):
+@pytest.mark.parametrize(
+    ("swaps", "place", "number", "found"),
+    [
+        ("yes", "fsync", 2, "old"),
+        ("yes", "rmtree", 3, "new"),
+        ("no", "fsync", 2, "old"),
+        ("no", "replace", 1, "old"),
+        ("no", "replace", 2, "new"),
+        ("no", "rmtree", 3, "new"),
+    ],
+)
+def test_killed_anywhere_a_whole_bundle_is_found_and_the_next_call_cleans_up(
+    swaps, place, number, found, two, tmp_path
+):
     path, new = two
     expected = {"old": content(path), "new": content(new)}[found]
-    done = subprocess.run([sys.executable, "-c", KILLED, str(new), str(path), swaps, place, str(number)], env=os.environ, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(new), str(path), swaps, place, str(number)],
+        env=os.environ,
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL
     bundle.read(path)
     assert content(path) == expected
@@ -104,7 +124,9 @@ def test_a_write_that_fails_leaves_what_was_there(two, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"blis: No space left on device; expected a folder that can be written"):
+    with pytest.raises(
+        InputError, match=r"blis: No space left on device; expected a folder that can be written"
+    ):
         bundle.copy(new, path)
     assert content(path) == before
     assert [left.name for left in path.parent.iterdir()] == ["blis"]
@@ -121,20 +143,29 @@ def test_a_link_to_a_bundle_stays_a_link(two, tmp_path):
 
 OTHER_PHYSICS = {
     "constants": json.loads((GOLDEN / "manifest.json").read_text())["constants"] | {"gemm_efficiency": 0.7},
-    "terms": ["something", "else"], "format_version": 7, "features": [{"name": "kv_to_weights", "formula": "kv / weights"}],
+    "terms": ["something", "else"],
+    "format_version": 7,
+    "features": [{"name": "kv_to_weights", "formula": "kv / weights"}],
 }
 
 
-@pytest.mark.parametrize(("key", "said"), [
-    ("constants", r"constants: gemm_efficiency: 0\.7; expected 0\.8"), ("terms", "terms: .*something"),
-    ("format_version", "format version 7; expected"), ("features", "features: kv_to_weights: kv / weights; expected kv_us / weights_us"),
-])
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("constants", r"constants: gemm_efficiency: 0\.7; expected 0\.8"),
+        ("terms", "terms: .*something"),
+        ("format_version", "format version 7; expected"),
+        ("features", "features: kv_to_weights: kv / weights; expected kv_us / weights_us"),
+    ],
+)
 def test_a_bundle_of_other_physics_is_copied_but_not_evaluated(key, said, tmp_path):
     provenance = {"commit": "abcdef0123456789", "data_digest": "", "folds": []}
     made = changed(tmp_path / "made", **{key: OTHER_PHYSICS[key]}, provenance=provenance)
     copy = bundle.copy(made, tmp_path / "copy")
     assert content(copy) == content(made)
-    with pytest.raises(bundle.OtherPhysics, match=f"{said}.*the version that made it .commit abcdef012345.; export") as error:
+    with pytest.raises(
+        bundle.OtherPhysics, match=f"{said}.*the version that made it .commit abcdef012345.; export"
+    ) as error:
         bundle.read(copy)
     assert "\n" not in str(error.value)
 
@@ -147,13 +178,19 @@ def test_what_is_damaged_is_not_copied(tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize(("files", "said"), [
-    ({"../booster.json": {"sha256": "0" * 64, "bytes": 1}}, "files: '../booster.json'; expected names such as"),
-    ({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}, "files: '/etc/passwd'"),
-    ({"manifest.json": {"sha256": "0" * 64, "bytes": 1}}, "files: 'manifest.json'"),
-    ({"booster.json": {"sha256": "0", "bytes": 1}}, "expected a match of"),
-    ({}, "files: is empty"),
-])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (
+            {"../booster.json": {"sha256": "0" * 64, "bytes": 1}},
+            "files: '../booster.json'; expected names such as",
+        ),
+        ({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}, "files: '/etc/passwd'"),
+        ({"manifest.json": {"sha256": "0" * 64, "bytes": 1}}, "files: 'manifest.json'"),
+        ({"booster.json": {"sha256": "0", "bytes": 1}}, "expected a match of"),
+        ({}, "files: is empty"),
+    ],
+)
 def test_files_that_cannot_be_a_bundles_are_refused(files, said, tmp_path):
     with pytest.raises(InputError, match=said):
         bundle_files.inspect(changed(tmp_path / "made", files=files))

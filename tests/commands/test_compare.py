@@ -1,6 +1,7 @@
 """python -m h3.compare on tracked sweeps: what it says, what it writes, and what it refuses.
 
-Most sweeps here are written into a store directly, a run a fold and predictor with steps of known error; one is trained.
+Most sweeps here are written into a store directly, a run a fold and predictor with steps of known error; one
+is trained.
 """
 
 import json
@@ -34,14 +35,30 @@ STEPS = 120
 
 
 def predictions(error, seed=0):
-    """Steps of two experiments, off by the error in % and a little noise that is the same for every predictor."""
+    """Steps of two experiments, off by the error in % and a little noise that is the same for every
+    predictor.
+    """
     rng = np.random.default_rng(seed)
     observed = rng.uniform(5e3, 4e4, STEPS)
-    frame = pd.DataFrame({
-        "experiment": np.repeat(["one", "two"], STEPS // 2), "model": "m", "workload": "w", "log": "l", "clock": "steps",
-        "step_id": np.arange(STEPS), "start_us": 0.0, "num_prefill_reqs": 0.0, "num_decode_reqs": 16.0, "prefill_tokens": 0.0,
-        "decode_tokens": 16.0, "decode_kv_tokens_sum": 4000.0, "observed_us": observed, "base_us": observed, "phase": "decode",
-    })
+    frame = pd.DataFrame(
+        {
+            "experiment": np.repeat(["one", "two"], STEPS // 2),
+            "model": "m",
+            "workload": "w",
+            "log": "l",
+            "clock": "steps",
+            "step_id": np.arange(STEPS),
+            "start_us": 0.0,
+            "num_prefill_reqs": 0.0,
+            "num_decode_reqs": 16.0,
+            "prefill_tokens": 0.0,
+            "decode_tokens": 16.0,
+            "decode_kv_tokens_sum": 4000.0,
+            "observed_us": observed,
+            "base_us": observed,
+            "phase": "decode",
+        }
+    )
     frame["predicted_us"] = observed * (1 + error / 100 + rng.normal(0, 0.002, STEPS))
     return frame.assign(ape=100 * (frame["predicted_us"] / observed - 1).abs())
 
@@ -54,8 +71,17 @@ class Sweeps:
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
         self.store = track.open_store(self.uri, "h3")
 
-    def sweep(self, overrides="fold=glob([lomo_*,lowo_*]) model=glob(*)", folds=EXPECTED, digest="d1", errors=None, failed=()):
-        """A sweep with a run a fold and predictor; errors: predictor → %; failed: (fold, predictor); returns its id."""
+    def sweep(
+        self,
+        overrides="fold=glob([lomo_*,lowo_*]) model=glob(*)",
+        folds=EXPECTED,
+        digest="d1",
+        errors=None,
+        failed=(),
+    ):
+        """A sweep with a run a fold and predictor; errors: predictor → %; failed: (fold, predictor); returns
+        its id.
+        """
         parent = self.store.start_parent("sweep", {"overrides": overrides, "source": "simulated"})
         for fold in folds:
             for model, error in (errors or {OURS: 5.0, RIVAL: 8.0}).items():
@@ -75,9 +101,24 @@ class Sweeps:
             return run
         frame = predictions(error)
         result = {
-            "fold": fold.fold, "kind": fold.kind, "holdout": fold.holdout, "source": "simulated", "model": model, "seed": 0,
-            "features": "scale_free", "drop_groups": [], "ablation": "none", "target": "period_us", "data_digest": digest, "n_train": 1000,
-            "mape_train": 1.0, "tuning": "off", "left_out": [], "assumptions": {}, **evaluate.summarise(frame, 0), **changed,
+            "fold": fold.fold,
+            "kind": fold.kind,
+            "holdout": fold.holdout,
+            "source": "simulated",
+            "model": model,
+            "seed": 0,
+            "features": "scale_free",
+            "drop_groups": [],
+            "ablation": "none",
+            "target": "period_us",
+            "data_digest": digest,
+            "n_train": 1000,
+            "mape_train": 1.0,
+            "tuning": "off",
+            "left_out": [],
+            "assumptions": {},
+            **evaluate.summarise(frame, 0),
+            **changed,
         }
         client.log_param(run, "data_digest", digest)
         artifacts.mkdir(parents=True)
@@ -122,7 +163,11 @@ def test_a_whole_sweep_with_small_errors_supports_the_hypothesis_and_leaves_thre
     assert (content["study"]["lomo_mean_mape"], content["study"]["lowo_mean_mape"]) == (2559.7, 109.7)
     assert content["provenance"]["data_digest"] == "d1"
     assert f"python -m h3.compare sweep={parent}" in content["provenance"]["commands"]
-    assert {item.path for item in sweeps.store.client.list_artifacts(parent)} >= {"verdict.json", "report.md", "report.html"}
+    assert {item.path for item in sweeps.store.client.list_artifacts(parent)} >= {
+        "verdict.json",
+        "report.md",
+        "report.html",
+    }
 
 
 def test_the_report_opens_with_the_verdict_and_needs_no_network(sweeps):
@@ -144,14 +189,18 @@ def test_a_predictor_that_saw_the_held_out_group_is_marked_everywhere(sweeps):
     for name in ("report.html", "report.md"):
         text = written(sweeps, name)
         assert text.count(f"{INSIDE} †") == text.count(INSIDE) > 0
-    assert "No rival that has not seen the held-out group is ahead on any fold." in written(sweeps, "report.md")
+    assert "No rival that has not seen the held-out group is ahead on any fold." in written(
+        sweeps, "report.md"
+    )
 
 
 def test_a_rival_that_is_ahead_is_said_to_be(sweeps):
     sweeps.sweep(errors={OURS: 5.0, RIVAL: 3.0})
     content = sweeps.compare()
     assert {row["verdict"] for row in content["significance"]} == {"worse"}
-    assert "Rivals that are ahead: roofline_layers on lomo_llama2_7b by 2.0 points" in written(sweeps, "report.md")
+    assert "Rivals that are ahead: roofline_layers on lomo_llama2_7b by 2.0 points" in written(
+        sweeps, "report.md"
+    )
 
 
 def test_the_same_question_can_be_asked_of_a_rival(sweeps):
@@ -191,7 +240,10 @@ def test_a_fold_whose_error_is_no_number_failed_and_is_inconclusive(sweeps):
     run = sweeps.run(parent, EXPECTED[0], OURS, 5.0, mape=float("nan"))
     content = sweeps.compare()
     assert content["hypothesis"] == "inconclusive"
-    assert (content["folds"][0]["status"], content["folds"][0]["reason"]) == ("failed", f"run {run} finished with mape=nan")
+    assert (content["folds"][0]["status"], content["folds"][0]["reason"]) == (
+        "failed",
+        f"run {run} finished with mape=nan",
+    )
     assert f"run {run} finished with mape=nan" in written(sweeps, "report.html")
 
 
@@ -212,13 +264,27 @@ class Broken:
 
 def test_a_predictor_that_returns_nan_is_named_with_fold_and_row_and_its_fold_is_failed(sweeps, monkeypatch):
     monkeypatch.setitem(registry.PREDICTORS, "broken", (roofline.Params, lambda params: Broken(), False))
-    parent = sweeps.sweep(errors={"broken": 5.0}, folds=[fold for fold in EXPECTED if fold.fold != "lowo_general"])
+    parent = sweeps.sweep(
+        errors={"broken": 5.0}, folds=[fold for fold in EXPECTED if fold.fold != "lowo_general"]
+    )
     monkeypatch.setenv(PARENT_VARIABLE, parent)
     with initialize_config_dir(str(cli.CONF), version_base="1.3"):
-        config = from_hydra(compose("config", [
-            "fold=lowo_general", "debug=quick", "model.name=broken", f"tracking.uri={sweeps.uri}", "source.workers=1",
-        ]))
-    with pytest.raises(InputError, match=r"^broken on lowo_general, held-out rows: predicted nan us in row 3 \(step \d+ of .*-general\)"):
+        config = from_hydra(
+            compose(
+                "config",
+                [
+                    "fold=lowo_general",
+                    "debug=quick",
+                    "model.name=broken",
+                    f"tracking.uri={sweeps.uri}",
+                    "source.workers=1",
+                ],
+            )
+        )
+    with pytest.raises(
+        InputError,
+        match=r"^broken on lowo_general, held-out rows: predicted nan us in row 3 \(step \d+ of .*-general\)",
+    ):
         train(config, sweeps.folder)
     content = sweeps.compare(model="broken")
     assert content["hypothesis"] == "inconclusive"
@@ -247,13 +313,19 @@ def test_a_sweep_that_is_not_there_lists_the_newest_five(sweeps):
 
 
 def test_an_empty_store_says_how_to_fill_it(sweeps):
-    with pytest.raises(InputError, match=r"no sweep in the tracking store sqlite:.*mlflow.db; expected one made by python -m h3.train"):
+    with pytest.raises(
+        InputError,
+        match=r"no sweep in the tracking store sqlite:.*mlflow.db; expected one made by python -m h3.train",
+    ):
         sweeps.compare()
 
 
 def test_a_store_that_is_no_database_is_refused_with_its_name(tmp_path):
     (tmp_path / "mlflow.db").write_text("no database")
-    with pytest.raises(InputError, match=r"tracking store sqlite:.*mlflow.db cannot be reached: .*file is not a database; expected"):
+    with pytest.raises(
+        InputError,
+        match=r"tracking store sqlite:.*mlflow.db cannot be reached: .*file is not a database; expected",
+    ):
         Sweeps(tmp_path)
 
 
@@ -271,7 +343,9 @@ def test_an_unknown_model_lists_the_known_ones(sweeps):
 def test_the_newest_sweep_is_taken_and_ablation_and_within_only_beside_it(sweeps):
     sweeps.sweep(errors={OURS: 9.0})
     wanted = sweeps.sweep()
-    inside = sweeps.store.start_parent("sweep", {"overrides": "fold=within_mixtral fold.holdout=codegen", "source": "simulated"})
+    inside = sweeps.store.start_parent(
+        "sweep", {"overrides": "fold=within_mixtral fold.holdout=codegen", "source": "simulated"}
+    )
     sweeps.run(inside, Expected("within_mixtral_codegen", "within", "codegen"), OURS, 2.0)
     ablated = sweeps.store.start_parent("sweep", {"overrides": "experiment=ablation", "source": "simulated"})
     sweeps.run(ablated, EXPECTED[0], OURS, 5.0)
@@ -305,14 +379,20 @@ def test_a_run_on_other_features_is_not_taken_for_the_model_whichever_was_later_
     parent = sweeps.sweep(errors={OURS: 5.0})
     raw = sweeps.run(parent, EXPECTED[0], OURS, 90.0, features="raw30")
     missing = sweeps.sweep(folds=EXPECTED[1:], errors={OURS: 5.0})
-    alone = sweeps.run(missing, EXPECTED[0], OURS, 90.0, features="raw30", drop_groups=["memory"], target="duration_us")
+    alone = sweeps.run(
+        missing, EXPECTED[0], OURS, 90.0, features="raw30", drop_groups=["memory"], target="duration_us"
+    )
     content = sweeps.compare(sweep=parent)
     assert content["folds"][0]["mape"] == pytest.approx(5, abs=0.1)
-    assert [entry["why"] for entry in content["left_out"]] == [f"run {raw} has features=raw30 instead of scale_free"]
+    assert [entry["why"] for entry in content["left_out"]] == [
+        f"run {raw} has features=raw30 instead of scale_free"
+    ]
     content = sweeps.compare(sweep=missing)
     assert (content["hypothesis"], content["folds"][0]["mape"]) == ("inconclusive", None)
     (entry,) = content["left_out"]
-    assert entry["why"].startswith(f"run {alone} has features=raw30 instead of scale_free, drop_groups=['memory'] instead of []")
+    assert entry["why"].startswith(
+        f"run {alone} has features=raw30 instead of scale_free, drop_groups=['memory'] instead of []"
+    )
 
 
 def test_a_model_that_only_ran_on_other_features_is_judged_on_those(sweeps):
@@ -334,7 +414,9 @@ def test_the_waterfall_goes_from_the_studys_number_to_ours_on_the_folds_that_all
     def result(variant, fold, mape):
         return {"ablation": variant, "fold": fold, "kind": "lomo", "mape": mape, "mape_train": 1.0}
 
-    results = [result(name, "a", value) for (name, _), value in zip(ablation.STEPS, (100, 40, 10, 8, 6), strict=True)]
+    results = [
+        result(name, "a", value) for (name, _), value in zip(ablation.STEPS, (100, 40, 10, 8, 6), strict=True)
+    ]
     steps = ablation.waterfall([*results, result("none", "b", 1000)])
     assert [step["mape"] for step in steps] == [2559.7, 100, 40, 10, 8, 6]
     assert ablation.waterfall(results[1:]) == []
@@ -358,14 +440,27 @@ def test_every_variant_of_the_ablation_composes_and_changes_what_it_is_named_aft
 
 def h3(folder, module, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", f"h3.{module}", *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-m", f"h3.{module}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
     )
 
 
 def test_a_trained_sweep_is_compared_from_the_command_line(tmp_path):
-    done = h3(tmp_path, "train", "-m", "fold=lowo_general", "model=xgboost_residual,ridge_per_experiment", "debug=quick",
-              "tune.trials=1", "replay.enabled=false")
+    done = h3(
+        tmp_path,
+        "train",
+        "-m",
+        "fold=lowo_general",
+        "model=xgboost_residual,ridge_per_experiment",
+        "debug=quick",
+        "tune.trials=1",
+        "replay.enabled=false",
+    )
     assert done.returncode == 0, done.stderr
     done = h3(tmp_path, "compare", "out=report")
     assert done.returncode == 0, done.stderr
@@ -374,7 +469,9 @@ def test_a_trained_sweep_is_compared_from_the_command_line(tmp_path):
     scored = {row["fold"]: row for row in content["folds"] if row["mape"] is not None}
     assert set(scored) == {"lowo_general"}
     assert all(row["mape_train"] > 0 for row in scored.values())
-    ridge = next(row for row in content["significance"] if row["predictor"] == INSIDE and row["fold"] == "lowo_general")
+    ridge = next(
+        row for row in content["significance"] if row["predictor"] == INSIDE and row["fold"] == "lowo_general"
+    )
     assert 0 < ridge["n_steps"] < scored["lowo_general"]["n_test"] / 3
 
 

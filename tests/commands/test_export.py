@@ -1,4 +1,6 @@
-"""Export: a bundle from a tracked run or another bundle, verification, and coefficients for an unmodified BLIS."""
+"""Export: a bundle from a tracked run or another bundle, verification, and coefficients for an unmodified
+BLIS.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,13 @@ LLAMA = Deployment(catalog.MODELS["llama-2-7b"], 1, "H100")
 
 
 def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "h3.export", *arguments], cwd=cwd, capture_output=True, text=True, env=os.environ)
+    return subprocess.run(
+        [sys.executable, "-m", "h3.export", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
 
 
 @pytest.fixture
@@ -103,14 +111,18 @@ def other_physics(folder: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["constants"]["gemm_efficiency"] = 0.7
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "manifest.sha256").write_text(bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n")
+    (folder / "manifest.sha256").write_text(
+        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+    )
     return folder
 
 
 def test_a_bundle_of_other_physics_is_exported_as_it_is_and_evaluated_by_none_of_the_commands(tmp_path):
     made = other_physics(tmp_path / "made")
     said = r"constants: gemm_efficiency: 0\.7; expected 0\.8.*: evaluate it with the version that made it"
-    report = export.export(ExportConfig.model_validate({"model": {"name": str(made)}, "out": str(tmp_path / "blis")}))
+    report = export.export(
+        ExportConfig.model_validate({"model": {"name": str(made)}, "out": str(tmp_path / "blis")})
+    )
     assert re.search(said, export.describe("blis", report))
     assert "digests agree" in export.describe("blis", report)
     for use in (bundle.verify, bundle_find.find):
@@ -118,17 +130,25 @@ def test_a_bundle_of_other_physics_is_exported_as_it_is_and_evaluated_by_none_of
             use(str(tmp_path / "blis"))
 
 
-def test_a_bundle_of_a_run_on_request_logs_has_overheads_measured_on_its_training_logs(steps, tmp_path, monkeypatch):
+def test_a_bundle_of_a_run_on_request_logs_has_overheads_measured_on_its_training_logs(
+    steps, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     for number, arrival_us in enumerate((30_000.0, 60_000.0)):
         server = builders.Server([10_000] * 1500).serve_at_random(200)
         server.changes = {
-            index: {"arrival_time_us": max(0.0, first - arrival_us), "input_tokens": 8} for index, first in enumerate(server.first_us())
+            index: {"arrival_time_us": max(0.0, first - arrival_us), "input_tokens": 8}
+            for index, first in enumerate(server.first_us())
         }
         server.write_tracev2(tmp_path / "runs", f"20260101-00000{number}-llama-2-7b-tp1-general")
     fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload"))
-    run_id = tracked(fitted, uri, {"name": "requests", "path": str(tmp_path / "runs")}, ("20260101-000001-llama-2-7b-tp1-general",))
+    run_id = tracked(
+        fitted,
+        uri,
+        {"name": "requests", "path": str(tmp_path / "runs")},
+        ("20260101-000001-llama-2-7b-tp1-general",),
+    )
     export.export(config(run_id, uri, tmp_path / "blis"))
     read = bundle.read(tmp_path / "blis")
     assert read.overheads.queueing_us == pytest.approx(30_000 - 1.5 * 10_000, rel=0.02)
@@ -143,8 +163,13 @@ def test_given_and_default_overheads_are_recorded_as_such(steps, tmp_path, monke
     run_id = tracked(XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload")), uri)
     export.export(config(run_id, uri, tmp_path / "blis"))
     assert bundle.read(tmp_path / "blis").overheads == bundle_manifest.Overheads(9300.0, 1850.0, 0.0)
-    assert bundle.read(tmp_path / "blis").manifest["provenance"]["overheads"] == "default: means over the study's runs"
-    given = config(run_id, uri, tmp_path / "blis").model_copy(update={"overheads": OverheadsConfig(queueing_us=1.0, post_decode_us=2.0)})
+    assert (
+        bundle.read(tmp_path / "blis").manifest["provenance"]["overheads"]
+        == "default: means over the study's runs"
+    )
+    given = config(run_id, uri, tmp_path / "blis").model_copy(
+        update={"overheads": OverheadsConfig(queueing_us=1.0, post_decode_us=2.0)}
+    )
     export.export(given)
     assert bundle.read(tmp_path / "blis").overheads == bundle_manifest.Overheads(1.0, 2.0, 0.0)
     assert bundle.read(tmp_path / "blis").manifest["provenance"]["overheads"] == "given"
@@ -168,38 +193,59 @@ def test_distilling_finds_known_coefficients_again():
     beta = np.array([0.5, 0.4, 1.3, 0.8, 30.0, 4.0, 120.0, 0, 0, 1.9, 0])
     known = distil.known_deployments()
     found = distil.distil(
-        lambda table: distil_terms.blis_terms(table).to_numpy() @ beta, {name: known[name] for name in known if "mixtral" not in name},
+        lambda table: distil_terms.blis_terms(table).to_numpy() @ beta,
+        {name: known[name] for name in known if "mixtral" not in name},
         bundle_manifest.Overheads(),
     )
     assert found.loss < 0.05
 
 
 def expert_us(table: pd.DataFrame) -> np.ndarray:
-    """The step time of a server that reads the experts it visits, and nothing that BLIS's terms could not say."""
+    """The step time of a server that reads the experts it visits, and nothing that BLIS's terms could not
+    say.
+    """
     steady = 2000 + 0.9 * physics.kv_us(table) + 10 * physics.requests(table)
-    return steady + physics.weight_us(table, table["decode_tokens"].to_numpy() + table["prefill_tokens"].to_numpy())
+    return steady + physics.weight_us(
+        table, table["decode_tokens"].to_numpy() + table["prefill_tokens"].to_numpy()
+    )
 
 
 def least_by_hand(period_us: np.ndarray, weight: np.ndarray) -> float:
-    """Least weighted mean of |a + b * requests - period| / period over a, b >= 0, %: an optimum lies on two of the points."""
+    """Least weighted mean of |a + b * requests - period| / period over a, b >= 0, %: an optimum lies on two
+    of the points.
+    """
     sizes, least = np.arange(1, len(period_us) + 1), np.inf
     for one in range(len(sizes)):
         for other in range(one):
             slope = max(0.0, (period_us[one] - period_us[other]) / (sizes[one] - sizes[other]))
             start = period_us[one] - slope * sizes[one]
             if start >= 0:
-                least = min(least, np.average(np.abs((start + slope * sizes) / period_us - 1), weights=weight))
+                least = min(
+                    least, np.average(np.abs((start + slope * sizes) / period_us - 1), weights=weight)
+                )
     return 100 * least
 
 
 def test_no_coefficients_do_better_than_those_found_where_experts_bend_the_curve():
-    """At one context BLIS's time of a decode step is a line over the batch size, so the best line can be found by trying all."""
+    """At one context BLIS's time of a decode step is a line over the batch size, so the best line can be
+    found by trying all.
+    """
     mixtral = distil.known_deployments()["mixtral-8x7b-v0-1"]
-    grid = distil.Grid(batch=tuple(range(1, 129)), context=(512,), prefill=(0,), before=(0,), decode_share=1.0)
+    grid = distil.Grid(
+        batch=tuple(range(1, 129)), context=(512,), prefill=(0,), before=(0,), decode_share=1.0
+    )
     found = distil.distil(expert_us, {"mixtral": mixtral}, bundle_manifest.Overheads(), grid)
     table = distil.grid_table(mixtral, grid)
-    share = np.diff(np.interp(np.concatenate([[-1.0], np.arange(1, 128) + 0.5, [np.inf]]), distil.REQUESTS, distil.SHARE_OF_STEPS))
-    assert found.by_deployment["mixtral"].grid == pytest.approx(least_by_hand(expert_us(table), share), rel=1e-6)
+    share = np.diff(
+        np.interp(
+            np.concatenate([[-1.0], np.arange(1, 128) + 0.5, [np.inf]]),
+            distil.REQUESTS,
+            distil.SHARE_OF_STEPS,
+        )
+    )
+    assert found.by_deployment["mixtral"].grid == pytest.approx(
+        least_by_hand(expert_us(table), share), rel=1e-6
+    )
     assert least_by_hand(expert_us(table), np.ones(128)) > 3
 
 
@@ -218,17 +264,28 @@ def test_the_held_out_batches_are_none_of_the_fitted_ones():
 
 
 def test_errors_on_steps_are_those_of_the_periods_that_were_measured(steps):
-    exact = distil.mape_on_steps([0, 0, 0, 0, 0, 30, 5000, 0, 0, 0, 0], lambda table: 2 * table["period_us"].to_numpy(), steps.assign(
-        num_prefill_reqs=0, prefill_tokens=0.0, prefill_attended_tokens=0.0, prefill_kv_tokens_sum=0.0), {"llama": LLAMA})
+    exact = distil.mape_on_steps(
+        [0, 0, 0, 0, 0, 30, 5000, 0, 0, 0, 0],
+        lambda table: 2 * table["period_us"].to_numpy(),
+        steps.assign(
+            num_prefill_reqs=0, prefill_tokens=0.0, prefill_attended_tokens=0.0, prefill_kv_tokens_sum=0.0
+        ),
+        {"llama": LLAMA},
+    )
     assert exact[["deployment", "steps"]].to_numpy().tolist() == [["llama", 100]]
     assert exact["distilled"][0] == pytest.approx(0, abs=1e-9)
     assert exact["model"][0] == pytest.approx(100)
 
 
 def test_blis_terms_count_as_the_coefficients_are_documented():
-    table = batch.with_deployment(batch.uniform(np.array([2.0]), np.array([100.0]), np.array([10.0]), np.array([5.0])), Deployment(
-        catalog.Architecture(3, 8, 4, 2, 5, 50, 16, 0, 0, 0, 0, 0, 2.0), 2, "H100",  # a head of 5, which BLIS takes for 8 / 4
-    )).assign(prefill_before=5.0)
+    table = batch.with_deployment(
+        batch.uniform(np.array([2.0]), np.array([100.0]), np.array([10.0]), np.array([5.0])),
+        Deployment(
+            catalog.Architecture(3, 8, 4, 2, 5, 50, 16, 0, 0, 0, 0, 0, 2.0),
+            2,
+            "H100",  # a head of 5, which BLIS takes for 8 / 4
+        ),
+    ).assign(prefill_before=5.0)
     terms = distil_terms.blis_terms(table).iloc[0]
     d, d_kv, layers, tp, flops, bandwidth = 8, 4, 3, 2, 989.5e6, 3.35e6
     matrices = 2 * d * (2 * d + 2 * d_kv) * layers / tp + layers * 6 * d * 16 / tp
@@ -236,26 +293,48 @@ def test_blis_terms_count_as_the_coefficients_are_documented():
     assert terms["prefill_compute"] == pytest.approx((10 * matrices + attended) / flops)
     attended = layers * 4 * (4 / tp) * 200 * 2
     assert terms["decode_compute"] == pytest.approx((2 * matrices + attended) / flops)
-    assert terms["weights"] == pytest.approx(2 * (d * (2 * d + 2 * d_kv) + 3 * d * 16) * layers / tp / bandwidth)
+    assert terms["weights"] == pytest.approx(
+        2 * (d * (2 * d + 2 * d_kv) + 3 * d * 16) * layers / tp / bandwidth
+    )
     assert terms["tp_communication"] == pytest.approx(2 * layers * 12 * d * 2 * 2 * (tp - 1) / tp / bandwidth)
     assert terms["prefill_kv"] == pytest.approx(layers * 2 * (d_kv / tp) * 10 * 2 / bandwidth)
     assert terms["decode_kv"] == pytest.approx(layers * 2 * (d_kv / tp) * 2 * (200 + 2) / bandwidth)
-    assert terms[["us_per_layer", "us_per_request", "us_per_step", "us_per_moe_layer", "moe_dispatch"]].tolist() == [3, 3, 1, 0, 0]
+    assert terms[
+        ["us_per_layer", "us_per_request", "us_per_step", "us_per_moe_layer", "moe_dispatch"]
+    ].tolist() == [3, 3, 1, 0, 0]
 
 
 def test_the_grid_holds_only_what_fits_into_memory():
     table = distil.grid_table(LLAMA, distil.Grid())
-    held = physics.weight_bytes(table, np.full(len(table), 1e9)) + physics.kv_bytes_per_token(table) * table["decode_kv_tokens_sum"]
+    held = (
+        physics.weight_bytes(table, np.full(len(table), 1e9))
+        + physics.kv_bytes_per_token(table) * table["decode_kv_tokens_sum"]
+    )
     assert held.max() < 80e9
     with pytest.raises(InputError, match="batches of the grid fit"):
         distil.grid_table(Deployment(catalog.MODELS["llama-2-70b"], 1, "H100"), distil.Grid())
 
 
 def test_the_command_line_prints_what_defaults_yaml_holds(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({
-        "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 11008, "vocab_size": 32000,
-    }))
-    options = ["format=trained_physics", f"model={GOLDEN}", "model_config=config.json", "tp=2", "hardware=H100", "out=blis.yaml"]
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "num_hidden_layers": 32,
+                "hidden_size": 4096,
+                "num_attention_heads": 32,
+                "intermediate_size": 11008,
+                "vocab_size": 32000,
+            }
+        )
+    )
+    options = [
+        "format=trained_physics",
+        f"model={GOLDEN}",
+        "model_config=config.json",
+        "tp=2",
+        "hardware=H100",
+        "out=blis.yaml",
+    ]
     done = run(options, tmp_path)
     assert done.returncode == 0, done.stderr
     content = yaml.safe_load(done.stdout)["trained_physics_coefficients"]

@@ -28,23 +28,68 @@ def test_go_gives_the_same_features_and_us_on_random_batches(h3eval, tmp_path):
     read = bundle.read(GOLDEN)
     expected = bundle.predict(read.fitted_by_route(), bundle_golden.table_of(chosen, bundle_golden.CONFIGS))
     names = [entry["name"] for entry in read.manifest["features"]]
-    assert bundle_golden.relative(np.array([answer["features"] for answer in answers]), expected[names].to_numpy(float)).max() < 1e-6
-    assert bundle_golden.relative(np.array([answer["us"] for answer in answers]), expected["us"].to_numpy()).max() < 1e-5
-    np.testing.assert_array_equal(np.array([answer["margin"] for answer in answers], np.float32), expected["margin"].to_numpy())
+    assert (
+        bundle_golden.relative(
+            np.array([answer["features"] for answer in answers]), expected[names].to_numpy(float)
+        ).max()
+        < 1e-6
+    )
+    assert (
+        bundle_golden.relative(
+            np.array([answer["us"] for answer in answers]), expected["us"].to_numpy()
+        ).max()
+        < 1e-5
+    )
+    np.testing.assert_array_equal(
+        np.array([answer["margin"] for answer in answers], np.float32), expected["margin"].to_numpy()
+    )
 
 
-CONFIG = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 100}
+CONFIG = {
+    "num_hidden_layers": 2,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "vocab_size": 100,
+}
 
 
-@pytest.mark.parametrize("change", [
-    {"hidden_size": None}, {"vocab_size": 0}, {"head_dim": 16.0}, {"num_key_value_heads": "4"}, {"torch_dtype": "int3"},
-    {"kv_lora_rank": 512}, {"text_config": 3}, {"text_config": {}}, {"text_config": CONFIG}, {"quantization_config": {"bits": 0}},
-    {"quantization_config": 4}, {"num_experts": 4, "top_k": 2, "moe_layer_freq": [0, 1]}, {"torch_dtype": ["float16"]},
-    {"num_experts": 8}, {"num_experts": 8, "top_k": 9}, {"num_attention_heads": 3}, {}, {"num_experts": 1}, {"num_experts": 4, "top_k": 2},
-    {"n_routed_experts": 6, "moe_topk": 2, "n_shared_experts": 2, "first_k_dense_replace": 1, "moe_intermediate_size": 32},
-    {"num_experts": 4, "top_k": 2, "decoder_sparse_step": 2, "shared_expert_intermediate_size": 48}, {"dtype": "float32"},
-    {"quantization_config": {"quant_method": "FP8"}}, {"quantization_config": {"load_in_4bit": True}}, {"quantization_config": {"bits": 3}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": None},
+        {"vocab_size": 0},
+        {"head_dim": 16.0},
+        {"num_key_value_heads": "4"},
+        {"torch_dtype": "int3"},
+        {"kv_lora_rank": 512},
+        {"text_config": 3},
+        {"text_config": {}},
+        {"text_config": CONFIG},
+        {"quantization_config": {"bits": 0}},
+        {"quantization_config": 4},
+        {"num_experts": 4, "top_k": 2, "moe_layer_freq": [0, 1]},
+        {"torch_dtype": ["float16"]},
+        {"num_experts": 8},
+        {"num_experts": 8, "top_k": 9},
+        {"num_attention_heads": 3},
+        {},
+        {"num_experts": 1},
+        {"num_experts": 4, "top_k": 2},
+        {
+            "n_routed_experts": 6,
+            "moe_topk": 2,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 1,
+            "moe_intermediate_size": 32,
+        },
+        {"num_experts": 4, "top_k": 2, "decoder_sparse_step": 2, "shared_expert_intermediate_size": 48},
+        {"dtype": "float32"},
+        {"quantization_config": {"quant_method": "FP8"}},
+        {"quantization_config": {"load_in_4bit": True}},
+        {"quantization_config": {"bits": 3}},
+    ],
+)
 def test_go_and_python_read_a_config_alike(change, h3eval, tmp_path):
     config = CONFIG | change
     answer = evaluate(h3eval, GOLDEN, [(config, 2, "H100", [[50, 1, 40], [0, 30, 60]])], tmp_path)[0]
@@ -69,16 +114,37 @@ def h3eval(tmp_path_factory) -> Path:
 def evaluate(h3eval: Path, folder: Path, chosen: list, tmp_path: Path) -> list[dict]:
     """What Go answers to (config or its name, tensor parallelism, hardware, requests)."""
     keys = ("config", "tensor_parallelism", "hardware", "requests")
-    cases = [(bundle_golden.CONFIGS[config] if isinstance(config, str) else config, *rest) for config, *rest in chosen]
-    (tmp_path / "cases.jsonl").write_text("\n".join(json.dumps(dict(zip(keys, case, strict=True))) for case in cases))
-    done = subprocess.run([h3eval, "-bundle", folder, "-cases", tmp_path / "cases.jsonl"], check=True, capture_output=True, text=True)
+    cases = [
+        (bundle_golden.CONFIGS[config] if isinstance(config, str) else config, *rest)
+        for config, *rest in chosen
+    ]
+    (tmp_path / "cases.jsonl").write_text(
+        "\n".join(json.dumps(dict(zip(keys, case, strict=True))) for case in cases)
+    )
+    done = subprocess.run(
+        [h3eval, "-bundle", folder, "-cases", tmp_path / "cases.jsonl"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_h3eval_prints_the_period_and_its_parts(h3eval, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(bundle_golden.CONFIGS["mixtral-8x7b"]))
-    (tmp_path / "batch.json").write_text('{"requests": [{"progress_index": 600, "new_tokens": 1, "prompt_tokens": 512}]}')
-    options = ["-bundle", GOLDEN, "-config", tmp_path / "config.json", "-tp", "2", "-batch", tmp_path / "batch.json"]
+    (tmp_path / "batch.json").write_text(
+        '{"requests": [{"progress_index": 600, "new_tokens": 1, "prompt_tokens": 512}]}'
+    )
+    options = [
+        "-bundle",
+        GOLDEN,
+        "-config",
+        tmp_path / "config.json",
+        "-tp",
+        "2",
+        "-batch",
+        tmp_path / "batch.json",
+    ]
     printed = subprocess.run([h3eval, *options], check=True, capture_output=True, text=True).stdout
     deployment = Deployment(catalog.from_hf_config(bundle_golden.CONFIGS["mixtral-8x7b"], ""), 2, "H100")
     expected = bundle.read(GOLDEN).predict(step_table(deployment, [[(600, 1, 512)]]))[0]

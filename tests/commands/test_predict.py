@@ -1,4 +1,6 @@
-"""Zero-shot predictions from a config.json: the literal command lines work, and say how far off the question is."""
+"""Zero-shot predictions from a config.json: the literal command lines work, and say how far off the question
+is.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,13 @@ from h3.steps.batch import Deployment, step_table
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 CONFIG = {
-    "num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944,
-    "vocab_size": 152064, "torch_dtype": "bfloat16",
+    "num_hidden_layers": 28,
+    "hidden_size": 3584,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+    "torch_dtype": "bfloat16",
 }
 
 
@@ -39,17 +46,33 @@ def read():
 
 
 def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "h3.predict", *arguments], cwd=cwd, capture_output=True, text=True, env=os.environ)
+    return subprocess.run(
+        [sys.executable, "-m", "h3.predict", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    (64, [64]), ("1,2,4", [1, 2, 4]), ("1:4", [1, 2, 3, 4]), ("1:10:4", [1, 5, 9]), ("8,1:3", [8, 1, 2, 3]), ("5:5", [5]),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (64, [64]),
+        ("1,2,4", [1, 2, 4]),
+        ("1:4", [1, 2, 3, 4]),
+        ("1:10:4", [1, 5, 9]),
+        ("8,1:3", [8, 1, 2, 3]),
+        ("5:5", [5]),
+    ],
+)
 def test_lists_and_ranges_hold_both_ends(text, expected):
     assert predict.whole_numbers(text, "batch") == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "1:", ":4", "4:1", "1:4:0", "-1", "1.5", "1,,2", "1:999999999", "99999999999999"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1:", ":4", "4:1", "1:4:0", "-1", "1.5", "1,,2", "1:999999999", "99999999999999"]
+)
 def test_what_is_no_list_of_numbers_is_refused_by_name(text):
     with pytest.raises(InputError, match="batch="):
         predict.whole_numbers(text, "batch")
@@ -61,18 +84,24 @@ def test_a_tensor_parallel_degree_starts_at_one():
 
 
 def test_every_combination_gets_a_row_that_equals_its_batch(config, read):
-    answer = predict.predict(PredictConfig(config=config, tp="1,2", batch="0,3", context="500,900", prefill="0,64"), read)
+    answer = predict.predict(
+        PredictConfig(config=config, tp="1,2", batch="0,3", context="500,900", prefill="0,64"), read
+    )
     assert len(answer) == 16
     arch = catalog.from_hf_config(CONFIG, "")
     for row in answer.to_dict("records"):
-        requests = [(row["context"], 1, row["context"])] * row["batch"] + [(0, row["prefill"], row["prefill"])] * (row["prefill"] > 0)
+        requests = [(row["context"], 1, row["context"])] * row["batch"] + [
+            (0, row["prefill"], row["prefill"])
+        ] * (row["prefill"] > 0)
         expected = read.predict(step_table(Deployment(arch, row["tp"], "H100"), [requests]))[0]
         assert row["period_us"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_parts_and_correction_make_up_the_period(config, read):
     answer = predict.predict(PredictConfig(config=config, batch="1:64", prefill=100), read)
-    np.testing.assert_allclose(answer.filter(like="part_").sum(axis=1) * answer["correction"], answer["period_us"], rtol=1e-9)
+    np.testing.assert_allclose(
+        answer.filter(like="part_").sum(axis=1) * answer["correction"], answer["period_us"], rtol=1e-9
+    )
 
 
 def test_a_question_far_outside_names_the_features_and_rests_on_the_base(config, read):
@@ -105,9 +134,15 @@ def test_too_many_combinations_are_refused(config, read):
         predict.predict(PredictConfig(config=config, batch="1:2000", context="1:2000"), read)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("{", "not JSON"), ("[]", "JSON object"), ('{"hidden_size": 3}', "num_hidden_layers"), ("", "not JSON"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        ('{"hidden_size": 3}', "num_hidden_layers"),
+        ("", "not JSON"),
+    ],
+)
 def test_a_config_that_is_none_is_refused_in_one_line(text, said, tmp_path, read):
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(InputError, match=said) as error:
@@ -117,12 +152,25 @@ def test_a_config_that_is_none_is_refused_in_one_line(text, said, tmp_path, read
 
 def test_lists_are_quoted_for_hydra_and_others_left_alone():
     assert predict.quote_lists(["tp=1,2", "batch=1:256", "config=a,b.json", "context='1,2'"]) == [
-        "tp='1,2'", "batch='1:256'", "config=a,b.json", "context='1,2'",
+        "tp='1,2'",
+        "batch='1:256'",
+        "config=a,b.json",
+        "context='1,2'",
     ]
 
 
 def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
-    done = run([f"config={config}", "tp=1,2", "batch=1:256", "context=512,4096", f"model={GOLDEN}", "out=grid.parquet"], tmp_path)
+    done = run(
+        [
+            f"config={config}",
+            "tp=1,2",
+            "batch=1:256",
+            "context=512,4096",
+            f"model={GOLDEN}",
+            "out=grid.parquet",
+        ],
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "period_us" in done.stdout
     table = pd.read_parquet(tmp_path / "grid.parquet")
@@ -132,4 +180,7 @@ def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
 
 def test_the_command_line_fails_in_one_line(config, tmp_path):
     done = run([f"config={config}", "tp=3", f"model={GOLDEN}"], tmp_path)
-    assert (done.returncode, done.stderr) == (2, "error: deployment: tensor parallelism 3 does not divide 28 heads\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: deployment: tensor parallelism 3 does not divide 28 heads\n",
+    )

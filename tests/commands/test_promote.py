@@ -1,4 +1,6 @@
-"""python -m h3.promote as a user runs it, on a quick sweep: one wins, a bad model does not, and no kill takes the champion away."""
+"""python -m h3.promote as a user runs it, on a quick sweep: one wins, a bad model does not, and no kill takes
+the champion away.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ import yaml
 from omegaconf import OmegaConf
 
 from h3 import bundle, promote
-from h3.common.config import AblationConfig, FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrackingConfig, TrainConfig
+from h3.common.config import (
+    AblationConfig,
+    FeaturesConfig,
+    FoldConfig,
+    ModelConfig,
+    SourceConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.promote import PromoteConfig
@@ -30,11 +40,18 @@ from h3.tracking import store as track
 ROOT = Path(__file__).parents[2]
 FOLDS = "fold=glob([lomo_*,lowo_*])"
 # A promotion that is killed where a patched function would be called.
-KILLED = "import os, signal, sys; from h3 import promote; from h3.common import cli; " \
-    "promote.check = lambda *_: os.kill(os.getpid(), signal.SIGKILL); " \
+KILLED = (
+    "import os, signal, sys; from h3 import promote; from h3.common import cli; "
+    "promote.check = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
     "cli.run(promote.main, 'promote')"
+)
 OVERFITTED = {
-    "n_estimators": 100, "max_depth": 6, "learning_rate": 0.3, "min_child_weight": 0.0, "subsample": 1.0, "colsample_bytree": 1.0,
+    "n_estimators": 100,
+    "max_depth": 6,
+    "learning_rate": 0.3,
+    "min_child_weight": 0.0,
+    "subsample": 1.0,
+    "colsample_bytree": 1.0,
     "reg_lambda": 0.0,
 }
 
@@ -42,7 +59,11 @@ OVERFITTED = {
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """Start Python in a folder of its own."""
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
     )
 
@@ -61,12 +82,16 @@ def configured(folder: Path, **changes: object) -> PromoteConfig:
         content.pop(key)
     content["gate"]["architectures"] = 5
     tracking = {"uri": f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"}
-    return PromoteConfig.model_validate(content | {"tracking": tracking, "out": str(folder / "dist" / "blis")} | changes)
+    return PromoteConfig.model_validate(
+        content | {"tracking": tracking, "out": str(folder / "dist" / "blis")} | changes
+    )
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> tuple[Path, list[tuple[int, str, str]]]:
-    """A folder with a sweep, promoted by two processes at once; status and texts of both, least status first."""
+    """A folder with a sweep, promoted by two processes at once; status and texts of both, least status
+    first.
+    """
     folder = tmp_path_factory.mktemp("promote")
     done = h3(folder, "train", "-m", FOLDS, "debug=quick", "tune.trials=0")
     assert done.returncode == 0, done.stderr
@@ -92,7 +117,11 @@ def test_the_newest_complete_sweep_is_promoted_and_exported(world, opened):
     assert len(json.loads(found.tags["fold_runs"])) == 8
     kept = bundle.read(world[0] / "dist" / "blis")
     assert kept.manifest["provenance"]["data_digest"] == found.tags["data_digest"]
-    assert (kept.overheads.queueing_us, kept.overheads.post_decode_us, kept.overheads.output_token_us) == (9300, 1850, 0)
+    assert (kept.overheads.queueing_us, kept.overheads.post_decode_us, kept.overheads.output_token_us) == (
+        9300,
+        1850,
+        0,
+    )
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(world):
@@ -106,15 +135,25 @@ def test_the_entry_of_a_promotion_holds_rule_gate_and_recipe(opened):
     run_id = opened.version("1").run_id
     assert json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/winner.json"))["rule"] == ["worst", "mean"]
     manifest = registry.read_version(opened, "1").manifest
-    assert (manifest["overheads"]["queueing_us"], manifest["provenance"]["overheads"]) == (9300, "default: means over the study's runs")
+    assert (manifest["overheads"]["queueing_us"], manifest["provenance"]["overheads"]) == (
+        9300,
+        "default: means over the study's runs",
+    )
     checks = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))
     assert {check["name"] for check in checks} == {
-        "bundle_verified", "fold_limits", "recipe_limits", "against_champion", "monotone", "positive",
+        "bundle_verified",
+        "fold_limits",
+        "recipe_limits",
+        "against_champion",
+        "monotone",
+        "positive",
     }
     assert "| lomo_mixtral |" in mlflow.artifacts.load_text(f"runs:/{run_id}/README.md")
 
 
-def test_an_overfitted_model_is_refused_by_name_and_number_and_stays_challenger(world, opened, monkeypatch, capsys):
+def test_an_overfitted_model_is_refused_by_name_and_number_and_stays_challenger(
+    world, opened, monkeypatch, capsys
+):
     champion = opened.aliases()["champion"]
     before = bundle.read(world[0] / "dist" / "blis").digest
     monkeypatch.setattr(promote, "consensus", lambda params: OVERFITTED)
@@ -143,7 +182,9 @@ def test_a_dry_run_ends_with_status_3_where_the_gate_would_refuse_and_writes_not
     assert [(entry.version, dict(entry.tags)) for entry in opened.versions()] == before
 
 
-def test_killed_before_the_gate_the_champion_stays_and_the_next_call_goes_on_and_rolls_back(world, opened, monkeypatch, capsys):
+def test_killed_before_the_gate_the_champion_stays_and_the_next_call_goes_on_and_rolls_back(
+    world, opened, monkeypatch, capsys
+):
     champion = opened.aliases()["champion"]
     process = start(world[0], "-c", KILLED, "gate.architectures=5")
     process.communicate(timeout=200)
@@ -165,7 +206,10 @@ def test_killed_before_the_gate_the_champion_stays_and_the_next_call_goes_on_and
 def test_killed_before_the_alias_the_next_call_finishes_without_a_new_version(world, opened, capsys):
     first = opened.version("1")
     made = opened.store.client.create_model_version(
-        registry.NAME, first.source, run_id=first.run_id, tags={"state": "gated", "sweep": first.tags["sweep"], "previous_champion": "1"},
+        registry.NAME,
+        first.source,
+        run_id=first.run_id,
+        tags={"state": "gated", "sweep": first.tags["sweep"], "previous_champion": "1"},
     )
     assert promote.promote(configured(world[0])) == 0
     assert opened.aliases()["champion"] == str(made.version)
@@ -186,7 +230,9 @@ def test_other_data_than_the_folds_had_is_refused(world, opened, monkeypatch):
     (real,) = registry.sweeps(opened, None)
     (winner,) = promote.candidates_of(opened, real, configured(world[0]).winner.folds)
     config = winner.configs["lomo_mixtral"]
-    changed = {"lomo_mixtral": config.model_copy(update={"source": config.source.model_copy(update={"seed": 1})})}
+    changed = {
+        "lomo_mixtral": config.model_copy(update={"source": config.source.model_copy(update={"seed": 1})})
+    }
     moved = promote.Candidate(winner.sweep, winner.label, changed, winner.results, "")
     monkeypatch.setattr(promote, "_pick", lambda *_: (moved, []))
     with pytest.raises(InputError, match=r"has the data digest .*; expected"):
@@ -209,9 +255,16 @@ def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can
     own = Ingested(built.table(), schema.empty_rejects(), {})
     chat = FoldConfig(name="lowo_chat", kind="lowo", holdout="chat")
     recipe = replace(gate.Recipe.of(recorded["recipe"]), folds=(chat,))
-    shipped = promote.Refit(recipe, [], gate.fold_rows(recipe, own, Progress("test"))[0], own, "another digest", Path())
+    shipped = promote.Refit(
+        recipe, [], gate.fold_rows(recipe, own, Progress("test"))[0], own, "another digest", Path()
+    )
     rows, left_out = promote.champion_rows(opened, shipped)
-    assert {each["fold"] for each in rows} == {"lomo_llama2_7b", "lomo_llama2_70b", "lowo_general", "lowo_chat"}
+    assert {each["fold"] for each in rows} == {
+        "lomo_llama2_7b",
+        "lomo_llama2_70b",
+        "lowo_general",
+        "lowo_chat",
+    }
     why = {each["fold"]: each["why"] for each in left_out}
     assert why["lowo_codegen"] == "workload 'codegen' is not in the data; there are chat, general"
     assert len(why) == 5
@@ -227,7 +280,10 @@ def test_a_champion_of_the_same_data_is_as_recorded(opened):
 
 def test_trees_are_used_only_if_most_folds_wanted_some():
     chosen = ((0, 3), (0, 3), (8, 1), (16, 2))
-    folds = [tuned("lowo", n_estimators=rounds, max_depth=depth, reg_lambda=10.0 * depth) for rounds, depth in chosen]
+    folds = [
+        tuned("lowo", n_estimators=rounds, max_depth=depth, reg_lambda=10.0 * depth)
+        for rounds, depth in chosen
+    ]
     assert promote.consensus(folds) == {"n_estimators": 0, "max_depth": 1, "reg_lambda": 15.0}
     assert promote.consensus(folds[1:])["n_estimators"] == 8
 
@@ -238,7 +294,10 @@ def tuned(kind, **params):
 
 def test_trees_tested_on_workloads_ship_for_known_deployments_unless_held_out_models_wanted_some_too():
     workloads = [tuned("lowo", n_estimators=rounds, known_only=True) for rounds in (24, 48, 96)]
-    none, some = tuned("lomo", n_estimators=0, known_only=False), tuned("lomo", n_estimators=16, known_only=False)
+    none, some = (
+        tuned("lomo", n_estimators=0, known_only=False),
+        tuned("lomo", n_estimators=16, known_only=False),
+    )
     assert promote.consensus([none, none, some, *workloads]) == {"n_estimators": 48, "known_only": True}
     assert promote.consensus([none, some, some, *workloads]) == {"n_estimators": 16, "known_only": False}
     assert promote.consensus([none, none]) == {"n_estimators": 0, "known_only": False}
@@ -252,10 +311,16 @@ def test_without_trees_anywhere_the_parameters_are_those_of_the_folds():
 def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) -> promote.Candidate:
     """A candidate with folds f0, f1, ... of these errors."""
     config = TrainConfig(
-        source=SourceConfig(name="simulated"), fold=FoldConfig(name="f", kind="lowo", holdout="x"), model=ModelConfig(name=model),
-        features=FeaturesConfig(name=changes.get("features", "scale_free")), ablation=AblationConfig(name=changes.get("ablation", "none")),
+        source=SourceConfig(name="simulated"),
+        fold=FoldConfig(name="f", kind="lowo", holdout="x"),
+        model=ModelConfig(name=model),
+        features=FeaturesConfig(name=changes.get("features", "scale_free")),
+        ablation=AblationConfig(name=changes.get("ablation", "none")),
     )
-    results = [{"fold": f"{fold}{number}", "mape": error, "data_digest": changes.get("digest", "d")} for number, error in enumerate(errors)]
+    results = [
+        {"fold": f"{fold}{number}", "mape": error, "data_digest": changes.get("digest", "d")}
+        for number, error in enumerate(errors)
+    ]
     return promote._candidate("sweep", [(config, result) for result in results], ["f0", "f1"])
 
 
@@ -264,7 +329,9 @@ def swept(opened: registry.Registry, overrides: str, *candidates: promote.Candid
     client, parent = opened.store.client, opened.store.start_parent("sweep", {"overrides": overrides})
     for each in candidates:
         for config, result in zip(each.configs.values(), each.results, strict=True):
-            run = client.create_run(opened.store.experiment_id, tags={track.PARENT_TAG: parent, "h3.role": "fold"}).info.run_id
+            run = client.create_run(
+                opened.store.experiment_id, tags={track.PARENT_TAG: parent, "h3.role": "fold"}
+            ).info.run_id
             client.log_text(run, yaml.safe_dump(config.model_dump()), "config.yaml")
             client.log_dict(run, result, "result.json")
             client.set_terminated(run, "FINISHED")
@@ -277,37 +344,57 @@ class PickedError(Exception):
     """The winner's sweep, in place of fitting it."""
 
 
-@pytest.mark.parametrize(("overrides", "variants", "of"), [
-    ("experiment=ablation", ["none", "no_base"], "experiment=ablation"),
-    ("experiment=ablation", ["none"], "experiment=ablation"),
-    ("experiment=mine", ["none", "no_base"], "ablation=no_base"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "variants", "of"),
+    [
+        ("experiment=ablation", ["none", "no_base"], "experiment=ablation"),
+        ("experiment=ablation", ["none"], "experiment=ablation"),
+        ("experiment=mine", ["none", "no_base"], "ablation=no_base"),
+    ],
+)
 def test_nothing_is_promoted_from_an_ablation(tmp_path, monkeypatch, overrides, variants, of):
     def stop(winner, *_):
         raise PickedError(winner.sweep)
 
     opened = builders.empty_registry(tmp_path)
     monkeypatch.setattr(promote, "refit", stop)
-    config = configured(tmp_path, tracking={"uri": opened.store.uri}, dry_run=True, winner={"rule": ["worst"], "folds": ["f0", "f1"]})
-    ablated = swept(opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants))
-    with pytest.raises(InputError, match=rf"no complete sweep to promote from; .* newest sweep={ablated} is an ablation") as error:
+    config = configured(
+        tmp_path,
+        tracking={"uri": opened.store.uri},
+        dry_run=True,
+        winner={"rule": ["worst"], "folds": ["f0", "f1"]},
+    )
+    ablated = swept(
+        opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants)
+    )
+    with pytest.raises(
+        InputError, match=rf"no complete sweep to promote from; .* newest sweep={ablated} is an ablation"
+    ) as error:
         promote.promote(config)
     assert "\n" not in str(error.value)
     whole = swept(opened, "ablation=none", candidate("xgboost_residual", [3.0, 4.0]))
-    ablated = swept(opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants))
+    ablated = swept(
+        opened, overrides, *(candidate("xgboost_residual", [1.0, 2.0], ablation=name) for name in variants)
+    )
     with pytest.raises(PickedError, match=whole):
         promote.promote(config)
-    with pytest.raises(InputError, match=rf"^sweep={ablated} is an ablation \({of}\), tuned to compare variants; expected a sweep"):
+    with pytest.raises(
+        InputError,
+        match=rf"^sweep={ablated} is an ablation \({of}\), tuned to compare variants; expected a sweep",
+    ):
         promote.promote(config.model_copy(update={"sweep": ablated}))
 
 
-@pytest.mark.parametrize(("made", "said"), [
-    (candidate("xgboost_residual", [1.0, 2.0]), ""),
-    (candidate("roofline", [1.0, 2.0]), "not exportable"),
-    (candidate("xgboost_residual", [1.0, 2.0], features="raw30"), "not exportable"),
-    (candidate("xgboost_residual", [1.0, 2.0], ablation="no_base"), "not exportable"),
-    (candidate("xgboost_residual", [1.0]), "lacks one finished run each of f1"),
-])
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (candidate("xgboost_residual", [1.0, 2.0]), ""),
+        (candidate("roofline", [1.0, 2.0]), "not exportable"),
+        (candidate("xgboost_residual", [1.0, 2.0], features="raw30"), "not exportable"),
+        (candidate("xgboost_residual", [1.0, 2.0], ablation="no_base"), "not exportable"),
+        (candidate("xgboost_residual", [1.0]), "lacks one finished run each of f1"),
+    ],
+)
 def test_only_complete_folds_of_what_a_bundle_can_hold_are_eligible(made, said):
     assert made.against.startswith(said)
     assert bool(made.against) == bool(said)

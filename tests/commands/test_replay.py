@@ -27,7 +27,9 @@ NAMES = ("20260101-000000-llama-2-7b-tp1-general", "20260101-000001-llama-2-70b-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> tuple[Path, str, str]:
-    """A folder with two request logs and a store with a champion (the golden bundle) and a fold run; store and run id."""
+    """A folder with two request logs and a store with a champion (the golden bundle) and a fold run; store
+    and run id.
+    """
     folder = tmp_path_factory.mktemp("replay")
     for name in NAMES:
         builders.Server([15_000] * 400).serve_at_random(60).write_tracev2(folder / "runs", name)
@@ -45,8 +47,18 @@ def world(tmp_path_factory) -> tuple[Path, str, str]:
 
 
 def replay(world: tuple[Path, str, str], *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "h3.replay", "source=requests", f"source.path={world[0] / 'runs'}", "biases_percent=[]", *arguments]
-    return subprocess.run(command, cwd=world[0], capture_output=True, text=True, env=os.environ | environment, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "h3.replay",
+        "source=requests",
+        f"source.path={world[0] / 'runs'}",
+        "biases_percent=[]",
+        *arguments,
+    ]
+    return subprocess.run(
+        command, cwd=world[0], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
 
 
 def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_whose_overheads(world):
@@ -54,19 +66,28 @@ def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_w
     tables = []
     for number, model in enumerate(("champion", "1", "model/artifacts/bundle")):
         environment = {"MLFLOW_TRACKING_URI": uri} if number else {"MLFLOW_TRACKING_URI": ""}
-        done = replay(world, f"model={model}", f"tracking.uri={uri}", f"out=out/{number}.parquet", **environment)
+        done = replay(
+            world, f"model={model}", f"tracking.uri={uri}", f"out=out/{number}.parquet", **environment
+        )
         assert done.returncode == 0, done.stderr
-        assert "overheads: queueing_us=9300, pipeline_steps=0, post_decode_us=1850, per_token_us=0 (the bundle's manifest: " in done.stdout
+        assert (
+            "overheads: queueing_us=9300, pipeline_steps=0, post_decode_us=1850, per_token_us=0 (the bundle's"
+            " manifest: " in done.stdout
+        )
         tables.append(pd.read_parquet(folder / "out" / f"{number}.parquet"))
     assert set(tables[0]["experiment"]) == set(NAMES)
-    assert {"predicted_ttft_us", "measured_ttft_us", "predicted_e2e_us", "measured_e2e_us", "status"} <= set(tables[0].columns)
+    assert {"predicted_ttft_us", "measured_ttft_us", "predicted_e2e_us", "measured_e2e_us", "status"} <= set(
+        tables[0].columns
+    )
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
 
 
 def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(world):
     folder, uri, run_id = world
-    done = replay(world, f"model={run_id}", f"experiment_id={NAMES[1]}", "out=one.parquet", MLFLOW_TRACKING_URI=uri)
+    done = replay(
+        world, f"model={run_id}", f"experiment_id={NAMES[1]}", "out=one.parquet", MLFLOW_TRACKING_URI=uri
+    )
     assert done.returncode == 0, done.stderr
     assert "overheads: queueing_us=7, pipeline_steps=1" in done.stdout
     assert "(estimated by the run from its training experiments)" in done.stdout
@@ -77,26 +98,38 @@ def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(worl
     assert [entry["experiment"] for entry in content["replay"]["experiments"]] == [NAMES[1]]
 
 
-@pytest.mark.parametrize(("recorded", "estimated"), [
-    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": False}, False),
-    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}}, False),
-    ({"skipped": "source=traces holds no requests"}, False),
-    ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": True}, True),
-    ({"overheads": {"queueing_us": 7.0, "pipeline_steps": 0.0}}, True),
-])
+@pytest.mark.parametrize(
+    ("recorded", "estimated"),
+    [
+        ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": False}, False),
+        ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}}, False),
+        ({"skipped": "source=traces holds no requests"}, False),
+        ({"overheads": {"queueing_us": 0.0, "pipeline_steps": 0.0}, "overheads_estimated": True}, True),
+        ({"overheads": {"queueing_us": 7.0, "pipeline_steps": 0.0}}, True),
+    ],
+)
 def test_only_overheads_that_a_run_estimated_are_taken_for_its_own(world, recorded, estimated):
     store = track.open_store(world[1], "h3")
     with store.fold_run(store.start_parent("sweep", {}), "lomo") as run_id:
-        track.log_fit(XGBoostResidual(Params(n_estimators=0)).fit(builders.Steps(seed=1).run("llama-2-7b").table(), Context()))
+        track.log_fit(
+            XGBoostResidual(Params(n_estimators=0)).fit(
+                builders.Steps(seed=1).run("llama-2-7b").table(), Context()
+            )
+        )
         mlflow.log_dict({"replay": recorded}, "result.json")
     settings = {"model": {"name": run_id}, "tracking": {"uri": world[1]}}
-    _, overheads, origin = load_model(ReplayJobConfig(source={"name": "requests", "path": str(world[0] / "runs")}, **settings))
+    _, overheads, origin = load_model(
+        ReplayJobConfig(source={"name": "requests", "path": str(world[0] / "runs")}, **settings)
+    )
     if estimated:
         assert overheads == Overheads(**recorded["overheads"])
         assert origin == "estimated by the run from its training experiments"
     else:
         assert overheads == STUDY
-        assert "mean over the study's request logs, the held-out model's included, so the replay is not blind" in origin
+        assert (
+            "mean over the study's request logs, the held-out model's included, so the replay is not blind"
+            in origin
+        )
     _, overheads, origin = load_model(ReplayJobConfig(source={"name": "simulated"}, **settings))
     assert (overheads, origin) == (NONE, "the simulated server has none")
 
@@ -117,15 +150,20 @@ def test_a_log_that_cannot_be_replayed_is_listed_and_without_any_other_an_error(
 def test_overheads_on_the_command_line_go_before_the_models(world):
     done = replay(world, f"model={GOLDEN}", f"experiment_id={NAMES[0]}", "overheads={queueing_us: 5.0}")
     assert done.returncode == 0, done.stderr
-    assert "overheads: queueing_us=5, pipeline_steps=0, post_decode_us=0, per_token_us=0 (given)" in done.stdout
+    assert (
+        "overheads: queueing_us=5, pipeline_steps=0, post_decode_us=0, per_token_us=0 (given)" in done.stdout
+    )
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("model=champion",), "no mlruns/mlflow.db here"),
-    (("model=nothing/here",), "nothing/here: no such folder; expected a bundle"),
-    ((f"model={GOLDEN}", "experiment_id=other"), f"there are {NAMES[0]}, {NAMES[1]}"),
-    (("model=" + "0" * 32,), "expected the id of a tracked fold run with fit.json"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("model=champion",), "no mlruns/mlflow.db here"),
+        (("model=nothing/here",), "nothing/here: no such folder; expected a bundle"),
+        ((f"model={GOLDEN}", "experiment_id=other"), f"there are {NAMES[0]}, {NAMES[1]}"),
+        (("model=" + "0" * 32,), "expected the id of a tracked fold run with fit.json"),
+    ],
+)
 def test_what_is_not_there_is_one_line(arguments, said, world, tmp_path):
     elsewhere = (tmp_path, *world[1:])
     (tmp_path / "runs").symlink_to(world[0] / "runs")

@@ -1,4 +1,6 @@
-"""python -m h3.train and h3.ingest as a user runs them: real processes, a real tracking store, what they leave behind."""
+"""python -m h3.train and h3.ingest as a user runs them: real processes, a real tracking store, what they
+leave behind.
+"""
 
 import json
 import os
@@ -20,7 +22,12 @@ ROOT = Path(__file__).parents[2]
 def h3(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
     """Run `python -m h3.<module>` in a folder of its own."""
     return subprocess.run(
-        [sys.executable, "-m", f"h3.{module}", *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-m", f"h3.{module}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
     )
 
@@ -52,14 +59,33 @@ def test_one_fold_leaves_a_complete_result(trained):
     assert done.returncode == 0, done.stderr
     result = result_of(folder)
     named = {
-        "fold", "kind", "holdout", "source", "n_train", "n_test", "mape", "mape_micro", "bias", "median_ape", "p99_ape", "pearson_r",
-        "mape_base", "phases", "experiments", "mlflow_run_id", "model_digest", "seconds", "mape_interval",
+        "fold",
+        "kind",
+        "holdout",
+        "source",
+        "n_train",
+        "n_test",
+        "mape",
+        "mape_micro",
+        "bias",
+        "median_ape",
+        "p99_ape",
+        "pearson_r",
+        "mape_base",
+        "phases",
+        "experiments",
+        "mlflow_run_id",
+        "model_digest",
+        "seconds",
+        "mape_interval",
     }
     assert named <= set(result)
     assert (result["fold"], result["kind"], result["holdout"]) == ("lowo_general", "lowo", "general")
     assert set(result["phases"]) == {"prefill", "decode", "mixed"}
     assert {row["workload"] for row in result["experiments"]} == {"general"}
-    assert result["mape"] == pytest.approx(sum(row["mape"] for row in result["experiments"]) / len(result["experiments"]))
+    assert result["mape"] == pytest.approx(
+        sum(row["mape"] for row in result["experiments"]) / len(result["experiments"])
+    )
     assert result["mape_interval"][0] <= result["mape"] <= result["mape_interval"][1]
     assert sum(row["n"] for row in result["experiments"]) == result["n_test"]
 
@@ -80,7 +106,15 @@ def test_a_fold_is_a_nested_run_with_metrics_data_figures_and_model(trained):
     assert fold.data.params["fold"] == "lowo_general"
     assert {item.dataset.digest for item in fold.inputs.dataset_inputs} == {result["data_digest"]}
     artifacts = {item.path for item in store(folder).list_artifacts(fold.info.run_id)}
-    assert {"predictions.parquet", "config.yaml", "result.json", "versions.json", "fit.json", "figures", "ingest.json"} <= artifacts
+    assert {
+        "predictions.parquet",
+        "config.yaml",
+        "result.json",
+        "versions.json",
+        "fit.json",
+        "figures",
+        "ingest.json",
+    } <= artifacts
     figures = {item.path for item in store(folder).list_artifacts(fold.info.run_id, "figures")}
     expected = ("error_distribution", "predicted_against_measured", "error_by_batch_and_phase")
     assert {f"figures/{name}.png" for name in expected} <= figures
@@ -89,7 +123,9 @@ def test_a_fold_is_a_nested_run_with_metrics_data_figures_and_model(trained):
 def test_predictions_are_logged_with_the_truth_that_the_metrics_came_from(trained):
     folder, _ = trained
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
-    path = mlflow.artifacts.download_artifacts(run_id=result_of(folder)["mlflow_run_id"], artifact_path="predictions.parquet")
+    path = mlflow.artifacts.download_artifacts(
+        run_id=result_of(folder)["mlflow_run_id"], artifact_path="predictions.parquet"
+    )
     frame = pd.read_parquet(path)
     errors = (frame["predicted_us"] / frame["observed_us"] - 1).abs() * 100
     assert errors.groupby(frame["experiment"]).mean().mean() == pytest.approx(result_of(folder)["mape"])
@@ -123,8 +159,14 @@ def swept(tmp_path_factory) -> Path:
 def test_a_sweep_is_one_parent_with_a_child_a_fold_and_runs_in_parallel(swept):
     (parent,), folds = runs(swept)["sweep"], runs(swept)["fold"]
     assert {run.data.params["fold"] for run in folds} == {
-        "lomo_llama2_7b", "lomo_llama2_70b", "lomo_codellama_34b", "lomo_mixtral",
-        "lowo_general", "lowo_codegen", "lowo_roleplay", "lowo_reasoning",
+        "lomo_llama2_7b",
+        "lomo_llama2_70b",
+        "lomo_codellama_34b",
+        "lomo_mixtral",
+        "lowo_general",
+        "lowo_codegen",
+        "lowo_roleplay",
+        "lowo_reasoning",
     }
     assert {run.data.tags["mlflow.parentRunId"] for run in folds} == {parent.info.run_id}
     assert parent.info.status == "FINISHED"
@@ -136,7 +178,12 @@ def test_a_sweep_is_one_parent_with_a_child_a_fold_and_runs_in_parallel(swept):
 def results_of(folder: Path) -> dict[str, dict]:
     """fold → what its result.json says of the fold, without the run's id and times."""
     found = [json.loads(path.read_text()) for path in folder.glob("multirun/*/*/*/result.json")]
-    return {result["fold"]: {key: value for key, value in result.items() if key not in ("mlflow_run_id", "seconds")} for result in found}
+    return {
+        result["fold"]: {
+            key: value for key, value in result.items() if key not in ("mlflow_run_id", "seconds")
+        }
+        for result in found
+    }
 
 
 def leaves(value: object, name: str = "") -> dict[str, object]:
@@ -157,14 +204,21 @@ def test_results_are_the_same_whatever_the_order_of_the_folds_and_the_number_of_
         assert set(found) == set(expected)
         numbers = [name for name, value in expected.items() if isinstance(value, float)]
         assert len(numbers) > 20
-        assert [found[name] for name in numbers] == pytest.approx([expected[name] for name in numbers], rel=1e-9, abs=1e-9, nan_ok=True)
-        assert {name: found[name] for name in set(found) - set(numbers)} == {name: expected[name] for name in set(found) - set(numbers)}
+        assert [found[name] for name in numbers] == pytest.approx(
+            [expected[name] for name in numbers], rel=1e-9, abs=1e-9, nan_ok=True
+        )
+        assert {name: found[name] for name in set(found) - set(numbers)} == {
+            name: expected[name] for name in set(found) - set(numbers)
+        }
 
 
 def test_a_fold_that_fails_fails_its_parent_and_the_others_still_run(tmp_path):
     done = h3(tmp_path, "train", "-m", "fold=lomo,lowo_general", *QUICK)
     assert done.returncode == 2
-    assert "fold.holdout=NAME; there are codellama-34b, llama-2-70b, llama-2-7b, mixtral-8x7b-v0-1" in done.stderr
+    assert (
+        "fold.holdout=NAME; there are codellama-34b, llama-2-70b, llama-2-7b, mixtral-8x7b-v0-1"
+        in done.stderr
+    )
     (parent,), folds = runs(tmp_path)["sweep"], runs(tmp_path)["fold"]
     assert parent.info.status == "FAILED"
     assert sorted(run.info.status for run in folds) == ["FAILED", "FINISHED"]
@@ -172,8 +226,12 @@ def test_a_fold_that_fails_fails_its_parent_and_the_others_still_run(tmp_path):
 
 def test_a_killed_run_leaves_nothing_running(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "h3.train", "-m", "fold=lomo_mixtral,lowo_general", "source.workers=1"], cwd=tmp_path,
-        env={**os.environ, "MLFLOW_TRACKING_URI": ""}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "h3.train", "-m", "fold=lomo_mixtral,lowo_general", "source.workers=1"],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     for line in process.stdout:
         if line.startswith("[lomo_mixtral] data"):
@@ -187,7 +245,12 @@ def test_a_killed_run_leaves_nothing_running(tmp_path):
 
 def test_two_processes_may_start_on_an_empty_store_at_once(tmp_path):
     command = [sys.executable, "-m", "h3.train", "fold=lomo_mixtral", *QUICK]
-    options = {"env": {**os.environ, "MLFLOW_TRACKING_URI": ""}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options = {
+        "env": {**os.environ, "MLFLOW_TRACKING_URI": ""},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
     both = [subprocess.Popen(command, cwd=tmp_path, **options) for _ in range(2)]
     printed = [process.communicate(timeout=200)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
@@ -223,7 +286,10 @@ def test_the_studys_recipe_runs_on_its_own_clock_and_fails_as_it_did(tmp_path):
         (("fold=nope",), "lomo_mixtral"),
         (("fold=lomo", "fold.holdout=gpt"), "model 'gpt' is not in the data; there are codellama-34b"),
         (("source=requests",), "source.path=DIR"),
-        (("source=requests", "source.path=nowhere"), "nowhere: does not exist; expected a folder of experiment folders"),
+        (
+            ("source=requests", "source.path=nowhere"),
+            "nowhere: does not exist; expected a folder of experiment folders",
+        ),
         (("+model.params.depth=3",), "unknown parameter 'depth'"),
         (("tracking.uri=http://127.0.0.1:9",), "tracking store"),
     ],
@@ -241,6 +307,8 @@ def test_ingest_writes_steps_and_rejects_that_training_can_read(tmp_path):
     done = h3(tmp_path, "ingest", "source.scale=0.02", "out=steps.parquet")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "steps.rejects.parquet").is_file()
-    done = h3(tmp_path, "train", "source=steps", "source.path=steps.parquet", "fold=lowo_general", "tune.trials=0")
+    done = h3(
+        tmp_path, "train", "source=steps", "source.path=steps.parquet", "fold=lowo_general", "tune.trials=0"
+    )
     assert done.returncode == 0, done.stderr
     assert result_of(tmp_path)["source"] == "steps"

@@ -1,6 +1,6 @@
 """Settings are checked when they are composed.
 
-    pytest tests/test_config.py
+pytest tests/test_config.py
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from h3.common.config import TrainConfig, from_hydra
 from h3.common.errors import InputError
 
 LEAST = {
-    "source": {"name": "simulated"}, "fold": {"name": "lowo", "kind": "lowo", "holdout": "codegen"},
-    "model": {"name": "xgboost_residual"}, "features": {"name": "scale_free"},
+    "source": {"name": "simulated"},
+    "fold": {"name": "lowo", "kind": "lowo", "holdout": "codegen"},
+    "model": {"name": "xgboost_residual"},
+    "features": {"name": "scale_free"},
 }
 
 
 @pytest.mark.parametrize("off", [{"base": False}, {"inner": "random"}, {"equal_weights": False}])
 def test_an_idea_is_switched_off_under_a_name_only(off):
-    with pytest.raises(InputError, match=r"config: ablation: an ablation needs a name other than none") as error:
+    with pytest.raises(
+        InputError, match=r"config: ablation: an ablation needs a name other than none"
+    ) as error:
         from_hydra(OmegaConf.create(LEAST | {"ablation": off}))
     assert "\n" not in str(error.value)
     assert from_hydra(OmegaConf.create(LEAST | {"ablation": {"name": "mine", **off}})).ablation.name == "mine"

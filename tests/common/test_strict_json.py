@@ -1,6 +1,6 @@
 """What h3 writes as JSON, any reader takes.
 
-    pytest tests/test_strict_json.py
+pytest tests/test_strict_json.py
 """
 
 from __future__ import annotations
@@ -29,10 +29,20 @@ def test_no_number_that_json_does_not_have_is_written(value):
     json.loads(strict_json.dumps(value), parse_constant=refuse)
 
 
-@pytest.mark.parametrize(("value", "written"), [
-    (float("nan"), None), (float("-inf"), None), (np.float32(1.5), 1.5), (np.int64(3), 3), (np.float64("nan"), None), (np.True_, True),
-    ((1, 2), [1, 2]), ({1: Path("a")}, {"1": "a"}), (True, True),
-])
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (float("nan"), None),
+        (float("-inf"), None),
+        (np.float32(1.5), 1.5),
+        (np.int64(3), 3),
+        (np.float64("nan"), None),
+        (np.True_, True),
+        ((1, 2), [1, 2]),
+        ({1: Path("a")}, {"1": "a"}),
+        (True, True),
+    ],
+)
 def test_numbers_stay_and_what_is_none_is_null(value, written):
     assert json.loads(strict_json.dumps(value)) == written
 

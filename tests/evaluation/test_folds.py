@@ -1,6 +1,6 @@
 """Folds: what is held out never reaches the training side, and every model weighs the same.
 
-    pytest tests/test_folds.py
+pytest tests/test_folds.py
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ MIXTRAL = "mixtral-8x7b-v0-1"
 @st.composite
 def tables(draw):
     """Tables of several models and workloads with experiments of uneven size, rows in any order."""
-    pairs = draw(st.lists(st.tuples(st.sampled_from(MODELS), st.sampled_from(WORKLOADS)), min_size=2, max_size=6, unique=True))
+    pairs = draw(
+        st.lists(
+            st.tuples(st.sampled_from(MODELS), st.sampled_from(WORKLOADS)),
+            min_size=2,
+            max_size=6,
+            unique=True,
+        )
+    )
     built = Steps(seed=draw(st.integers(0, 99)))
     for model, workload in pairs:
         built.run(model, rows=draw(st.integers(1, 4)), workload=workload)
@@ -59,14 +66,18 @@ def test_every_row_is_on_exactly_one_side_and_no_experiment_on_both(table, kind,
 
 def test_a_chat_model_is_held_out_with_the_model_that_it_steps_like():
     built = Steps().run("llama-2-70b", rows=3).run("llama-2-7b", rows=3).run("codellama-34b", rows=3).table()
-    chat = built[built["model"] == "llama-2-70b"].assign(model="llama-2-70b-chat", experiment="chat", vocab_size=32016)
+    chat = built[built["model"] == "llama-2-70b"].assign(
+        model="llama-2-70b-chat", experiment="chat", vocab_size=32016
+    )
     table = pd.concat([built, chat], ignore_index=True)
     split = folds.make_split(table, spec("lomo", "llama-2-70b"))
     assert set(split.inputs["model"]) == {"llama-2-70b", "llama-2-70b-chat"}
     assert set(split.train["model"]) == {"llama-2-7b", "codellama-34b"}
     inner = folds.inner_folds(table, "model")
     assert [sorted(held["model"].unique()) for _, _, held in inner] == [
-        ["codellama-34b"], ["llama-2-70b", "llama-2-70b-chat"], ["llama-2-7b"],
+        ["codellama-34b"],
+        ["llama-2-70b", "llama-2-70b-chat"],
+        ["llama-2-7b"],
     ]
 
 
@@ -98,7 +109,11 @@ def test_models_weigh_the_same_and_within_a_model_its_experiments(table):
     assert (weights > 0).all()
     for column, within in [("model", []), ("experiment", ["model"])]:
         totals = pd.Series(weights).groupby(table[column].to_numpy()).sum()
-        groups = table.drop_duplicates(column).set_index(column)[within[0]] if within else pd.Series("all", index=totals.index)
+        groups = (
+            table.drop_duplicates(column).set_index(column)[within[0]]
+            if within
+            else pd.Series("all", index=totals.index)
+        )
         for _, same in totals.groupby(groups.reindex(totals.index)):
             assert same.to_numpy() == pytest.approx(same.iloc[0])
 
@@ -126,13 +141,22 @@ def test_an_experiment_on_both_sides_raises():
     table = Steps().run("llama-2-7b", rows=4).table()
     with pytest.raises(AssertionError, match=r"leak: experiments on both sides.*llama-2-7b"):
         folds.check_disjoint(table.iloc[:2], table.iloc[2:])
-    mislabelled = table.assign(model=["llama-2-7b", "llama-2-7b", "llama-2-70b", "llama-2-70b"], num_layers=[32, 32, 80, 80])
+    mislabelled = table.assign(
+        model=["llama-2-7b", "llama-2-7b", "llama-2-70b", "llama-2-70b"], num_layers=[32, 32, 80, 80]
+    )
     with pytest.raises(AssertionError, match="leak"):
         folds.make_split(mislabelled, spec("lomo", "llama-2-70b"))
 
 
 def both():
-    return Steps().run("llama-2-7b").run("llama-2-70b", workload="codegen").run(MIXTRAL).run(MIXTRAL, workload="codegen").table()
+    return (
+        Steps()
+        .run("llama-2-7b")
+        .run("llama-2-70b", workload="codegen")
+        .run(MIXTRAL)
+        .run(MIXTRAL, workload="codegen")
+        .table()
+    )
 
 
 @pytest.mark.parametrize("name", ["llama-2-70b", "llama-2-70b-hf", "meta-llama/Llama-2-70b-hf"])
@@ -141,7 +165,10 @@ def test_a_model_is_held_out_by_its_name_or_its_huggingface_id(name):
 
 
 def test_a_holdout_that_is_not_there_is_an_error_that_lists_what_is():
-    with pytest.raises(InputError, match=r"fold lomo_test: model 'gpt-2' is not in the data; there are llama-2-70b, llama-2-7b, mixtral"):
+    with pytest.raises(
+        InputError,
+        match=r"fold lomo_test: model 'gpt-2' is not in the data; there are llama-2-70b, llama-2-7b, mixtral",
+    ):
         folds.make_split(both(), spec("lomo", "gpt-2"))
     with pytest.raises(InputError, match="workload 'chat' is not in the data; there are codegen, general"):
         folds.make_split(both(), spec("lowo", "chat"))
@@ -151,9 +178,13 @@ def test_a_fold_within_one_model_sees_that_model_only():
     split = folds.make_split(both(), spec("within", "codegen"))
     assert set(split.train["model"]) == set(split.inputs["model"]) == {MIXTRAL}
     assert (set(split.train["workload"]), set(split.inputs["workload"])) == ({"general"}, {"codegen"})
-    other = folds.make_split(both().assign(model="llama-2-7b"), spec("within", "codegen", within_model="meta-llama/Llama-2-7b-hf"))
+    other = folds.make_split(
+        both().assign(model="llama-2-7b"), spec("within", "codegen", within_model="meta-llama/Llama-2-7b-hf")
+    )
     assert len(other.train) + len(other.inputs) == len(both())
-    with pytest.raises(InputError, match="model 'mixtral-8x7b-v0-1' is not in the data; there are llama-2-7b"):
+    with pytest.raises(
+        InputError, match="model 'mixtral-8x7b-v0-1' is not in the data; there are llama-2-7b"
+    ):
         folds.make_split(Steps().run("llama-2-7b").table(), spec("within", "general"))
 
 

@@ -1,6 +1,6 @@
 """The search over inner folds: seeded, resumable, in favour of no trees, and blind to what is held out.
 
-    pytest tests/test_tune.py
+pytest tests/test_tune.py
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def test_trees_are_chosen_where_every_model_leaves_the_same_residual(found):
 
 @pytest.mark.parametrize("trials", [1, 2])
 def test_as_many_trials_are_made_as_asked_for(trials):
-    assert len(tune.search(training(BENT), Context(), TuneOptions(trials=trials, max_rows=400)).trials) == trials
+    assert (
+        len(tune.search(training(BENT), Context(), TuneOptions(trials=trials, max_rows=400)).trials) == trials
+    )
 
 
 def test_the_first_trial_is_the_usual_parameters(found):
@@ -103,13 +105,20 @@ def test_a_stopped_search_resumes_and_ends_where_an_uninterrupted_one_does(found
     stored = {"storage": str(tmp_path / "tune"), "max_rows": 400}
     tune.search(training(BENT), Context(), TuneOptions(trials=stopped_after, **stored))
     told = []
-    second = tune.search(training(BENT), Context(), TuneOptions(trials=4, **stored), lambda done, total: told.append((done, total)))
+    second = tune.search(
+        training(BENT),
+        Context(),
+        TuneOptions(trials=4, **stored),
+        lambda done, total: told.append((done, total)),
+    )
     pd.testing.assert_frame_equal(second.trials, found.trials)
     assert second.params == found.params
     assert told == [(number, 4) for number in range(stopped_after + 1, 5)]
 
 
-def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterrupted_one_does(found, tmp_path, monkeypatch):
+def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterrupted_one_does(
+    found, tmp_path, monkeypatch
+):
     options = TuneOptions(trials=4, max_rows=400, storage=str(tmp_path))
     calls = []
 
@@ -180,7 +189,9 @@ def test_too_few_training_groups_get_the_base_alone_with_a_note(group):
     names = [f"group-{number}" for number in range(tune.LEAST_GROUPS[group])]
     for count in (1, len(names) - 1):
         part = training(BENT).iloc[:40]
-        table = pd.concat([part.assign(**{group: name, "experiment": name}) for name in names[:count]], ignore_index=True)
+        table = pd.concat(
+            [part.assign(**{group: name, "experiment": name}) for name in names[:count]], ignore_index=True
+        )
         found = tune.search(table, Context(group=group), FEW)
         assert found.params == Params(n_estimators=0, known_only=group == "workload")
         assert found.note.startswith(f"{count} training {group}")
@@ -190,7 +201,10 @@ def test_too_few_training_groups_get_the_base_alone_with_a_note(group):
 
 def test_enough_training_groups_are_searched():
     table = BENT[BENT["model"].isin(MODELS[:3])]
-    three = pd.concat([table.assign(workload=name, experiment=table["experiment"] + name) for name in "abc"], ignore_index=True)
+    three = pd.concat(
+        [table.assign(workload=name, experiment=table["experiment"] + name) for name in "abc"],
+        ignore_index=True,
+    )
     assert len(tune.search(three, Context(group="workload"), TuneOptions(trials=1, max_rows=300)).trials) == 1
 
 
@@ -204,13 +218,17 @@ def curves(*rows):
     return np.array([list(row) + [row[-1]] * (len(ROUNDS) - len(row)) for row in rows])
 
 
-@pytest.mark.parametrize(("rows", "best"), [
-    ([(0.10, 0.08, 0.05, 0.07), (0.10, 0.09, 0.06, 0.08)], 2),
-    ([(0.10, 0.11, 0.12), (0.10, 0.11, 0.12)], 0),
-    ([(0.10, 0.02, 0.02), (0.10, 0.12, 0.12)], 0),
-    ([(0.10, 0.02, 0.02), (0.10, 0.101, 0.12)], 1),
-    ([(0.10, 0.099, 0.098), (0.10, 0.099, 0.098)], 0),
-], ids=["least mean", "trees harm", "one group is harmed", "harm within the tolerance", "gain too small"])
+@pytest.mark.parametrize(
+    ("rows", "best"),
+    [
+        ([(0.10, 0.08, 0.05, 0.07), (0.10, 0.09, 0.06, 0.08)], 2),
+        ([(0.10, 0.11, 0.12), (0.10, 0.11, 0.12)], 0),
+        ([(0.10, 0.02, 0.02), (0.10, 0.12, 0.12)], 0),
+        ([(0.10, 0.02, 0.02), (0.10, 0.101, 0.12)], 1),
+        ([(0.10, 0.099, 0.098), (0.10, 0.099, 0.098)], 0),
+    ],
+    ids=["least mean", "trees harm", "one group is harmed", "harm within the tolerance", "gain too small"],
+)
 def test_the_number_of_trees_must_gain_and_harm_no_inner_group(rows, best):
     assert tune.best_rounds(curves(*rows)) == best
 
@@ -231,29 +249,48 @@ def test_the_rows_used_are_spread_over_the_table_and_no_more_than_allowed(monkey
 
 # What may be done to held-out rows. None of it may reach the model.
 RNG = np.random.default_rng(5)
-BATCH = ["num_decode_reqs", "num_prefill_reqs", "prefill_tokens", "decode_tokens", "decode_kv_tokens_sum", "prefill_attended_tokens"]
+BATCH = [
+    "num_decode_reqs",
+    "num_prefill_reqs",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
+    "prefill_attended_tokens",
+]
 TAMPER = {
-    "times scaled": lambda held: held.assign(period_us=held["period_us"] * 100, duration_us=held["duration_us"] * 1e-3),
+    "times scaled": lambda held: held.assign(
+        period_us=held["period_us"] * 100, duration_us=held["duration_us"] * 1e-3
+    ),
     "times shuffled": lambda held: held.assign(period_us=RNG.permutation(held["period_us"])),
-    "times noise": lambda held: held.assign(period_us=RNG.lognormal(9, 3, len(held)), gap_steps=RNG.integers(1, 99, len(held))),
+    "times noise": lambda held: held.assign(
+        period_us=RNG.lognormal(9, 3, len(held)), gap_steps=RNG.integers(1, 99, len(held))
+    ),
     "features scaled": lambda held: held.assign(**{name: held[name] * 50 for name in BATCH}),
     "features shuffled": lambda held: held.assign(**{name: RNG.permutation(held[name]) for name in BATCH}),
     "features noise": lambda held: held.assign(**{name: RNG.uniform(0, 1e6, len(held)) for name in BATCH}),
-    "another architecture": lambda held: held.assign(num_layers=7, hidden_size=128, num_experts=64, experts_per_token=1, hardware="L40S"),
+    "another architecture": lambda held: held.assign(
+        num_layers=7, hidden_size=128, num_experts=64, experts_per_token=1, hardware="L40S"
+    ),
     "half of the rows": lambda held: held.iloc[::2],
 }
 FOLDS = {"lomo": FoldSpec("lomo_test", "lomo", HELD_OUT), "lowo": FoldSpec("lowo_test", "lowo", "general")}
-FOUR_WORKLOADS = served(bent_us, MODELS[:3], rows=25, workloads=("general", "codegen", "roleplay", "reasoning"))
+FOUR_WORKLOADS = served(
+    bent_us, MODELS[:3], rows=25, workloads=("general", "codegen", "roleplay", "reasoning")
+)
 
 
 def model_digest(table, fold):
     """Digest of the predictor that a run of the fold tunes, fits and reports."""
     config = TrainConfig(
-        source=SourceConfig(name="simulated"), fold=FoldConfig(name=fold.name, kind=fold.kind, holdout=fold.holdout),
-        model=ModelConfig(name="xgboost_residual"), features=FeaturesConfig(name="scale_free"),
+        source=SourceConfig(name="simulated"),
+        fold=FoldConfig(name=fold.name, kind=fold.kind, holdout=fold.holdout),
+        model=ModelConfig(name="xgboost_residual"),
+        features=FeaturesConfig(name="scale_free"),
         tune=TuneConfig(trials=2, max_rows=300, storage=None),
     )
-    result = run_fold(Ingested(table, schema.empty_rejects(), {}), config, Progress(fold.name, io.StringIO())).result
+    result = run_fold(
+        Ingested(table, schema.empty_rejects(), {}), config, Progress(fold.name, io.StringIO())
+    ).result
     assert result["params"]["n_estimators"] > 0, "the proof needs trees"
     return result["model_digest"]
 
@@ -273,9 +310,13 @@ def untouched():
     return {kind: model_digest(data_of(kind)[0], fold) for kind, fold in FOLDS.items()}
 
 
-@pytest.mark.parametrize(("kind", "how"), [
-    *[("lomo", how) for how in TAMPER], *[("lowo", how) for how in ("times scaled", "times shuffled", "times noise", "features noise")],
-])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *[("lomo", how) for how in TAMPER],
+        *[("lowo", how) for how in ("times scaled", "times shuffled", "times noise", "features noise")],
+    ],
+)
 def test_whatever_is_done_to_held_out_rows_the_model_stays_the_same(kind, how, untouched):
     table, held = data_of(kind)
     assert model_digest(on(table, held, TAMPER[how]), FOLDS[kind]) == untouched[kind]

@@ -1,4 +1,6 @@
-"""Replays of a fold: overheads are blind to what is held out, and whatever cannot be replayed never costs a fold its errors."""
+"""Replays of a fold: overheads are blind to what is held out, and whatever cannot be replayed never costs a
+fold its errors.
+"""
 
 import json
 import shutil
@@ -27,15 +29,20 @@ PERIOD_US, USUAL_QUEUE_US = 15_000.0, 30_000.0
 def write(folder, name, queue_us=USUAL_QUEUE_US):
     """A request log whose requests wait so long for their first token."""
     server = Server([PERIOD_US] * 1500).serve_at_random(200)
-    server.changes = {index: {"arrival_time_us": first - queue_us} for index, first in enumerate(server.first_us())}
+    server.changes = {
+        index: {"arrival_time_us": first - queue_us} for index, first in enumerate(server.first_us())
+    }
     return server.write_tracev2(folder, name)
 
 
 def config_of(folder, model="xgboost_residual", holdout="llama-2-70b", **settings):
     return TrainConfig(
-        source={"name": "requests", "path": str(folder)}, fold={"name": "lomo", "kind": "lomo", "holdout": holdout},
-        model={"name": model, "params": {"n_estimators": 0} if model == "xgboost_residual" else {}}, features={"name": "scale_free"},
-        **settings)
+        source={"name": "requests", "path": str(folder)},
+        fold={"name": "lomo", "kind": "lomo", "holdout": holdout},
+        model={"name": model, "params": {"n_estimators": 0} if model == "xgboost_residual" else {}},
+        features={"name": "scale_free"},
+        **settings,
+    )
 
 
 def outcome_of(config):

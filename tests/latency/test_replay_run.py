@@ -1,4 +1,6 @@
-"""Replay: the trace that comes out is the one that went in, timed by the predictor, and bad input is refused or counted."""
+"""Replay: the trace that comes out is the one that went in, timed by the predictor, and bad input is refused
+or counted.
+"""
 
 import dataclasses
 import json
@@ -34,10 +36,16 @@ def requests(arrival_us, prompt=100, output=20, cached=0):
     """A table of requests, none of them measured."""
     n = len(arrival_us)
     columns = {"prompt_tokens": prompt, "output_tokens": output, "cached_tokens": cached}
-    return pd.DataFrame({
-        "request": [str(index) for index in range(n)], "arrival_us": np.asarray(arrival_us, float), "prefix_group": -1,
-        "first_us": np.nan, "last_us": np.nan, **{name: np.broadcast_to(value, n) for name, value in columns.items()},
-    })
+    return pd.DataFrame(
+        {
+            "request": [str(index) for index in range(n)],
+            "arrival_us": np.asarray(arrival_us, float),
+            "prefix_group": -1,
+            "first_us": np.nan,
+            "last_us": np.nan,
+            **{name: np.broadcast_to(value, n) for name, value in columns.items()},
+        }
+    )
 
 
 class Smooth:
@@ -62,9 +70,23 @@ class Constant:
 @pytest.fixture(scope="module")
 def residual():
     """A residual model with trees, fitted on made-up steps."""
-    table = Steps(seed=3).run("llama-2-7b", 600).run("llama-2-70b", 600).run("mixtral-8x7b-v0-1", 600).timed(
-        lambda rows: physics.terms_us(rows).sum(axis=1).to_numpy() * (1 + 0.3 * np.sin(rows["num_decode_reqs"] / 9)), noise=0.02).table()
-    return XGBoostResidual(Params(n_estimators=80, learning_rate=0.2, min_child_weight=1)).fit(table, Context(group="workload"))
+    table = (
+        Steps(seed=3)
+        .run("llama-2-7b", 600)
+        .run("llama-2-70b", 600)
+        .run("mixtral-8x7b-v0-1", 600)
+        .timed(
+            lambda rows: (
+                physics.terms_us(rows).sum(axis=1).to_numpy()
+                * (1 + 0.3 * np.sin(rows["num_decode_reqs"] / 9))
+            ),
+            noise=0.02,
+        )
+        .table()
+    )
+    return XGBoostResidual(Params(n_estimators=80, learning_rate=0.2, min_child_weight=1)).fit(
+        table, Context(group="workload")
+    )
 
 
 # --- the step time
@@ -76,15 +98,21 @@ def test_the_residual_model_is_evaluated_exactly(residual, model):
     timer = step_time(residual, experiment, limits(experiment), 1000)
     assert timer.method == "exact"
     assert timer.largest_error_ratio < 1e-5
-    assert np.ptp(residual.margin(probes(experiment, limits(experiment), 1000))) > 0.1, "the trees must matter in this test"
+    assert np.ptp(residual.margin(probes(experiment, limits(experiment), 1000))) > 0.1, (
+        "the trees must matter in this test"
+    )
 
 
 @pytest.mark.parametrize("predictor", [Smooth(), "base"])
 def test_tables_of_a_smooth_predictor_are_within_three_per_mille(residual, predictor):
     if predictor == "base":
-        predictor = XGBoostResidual(Params()).fit(Steps(seed=1).run("llama-2-7b", 100).table(), Context(group="workload"))
+        predictor = XGBoostResidual(Params()).fit(
+            Steps(seed=1).run("llama-2-7b", 100).table(), Context(group="workload")
+        )
     frame = probes(SEVEN_B, limits(SEVEN_B), 1000)
-    errors = error_ratios(TabulatedStepTime(predictor, SEVEN_B, limits(SEVEN_B), 1000), frame, periods_us(predictor, frame))
+    errors = error_ratios(
+        TabulatedStepTime(predictor, SEVEN_B, limits(SEVEN_B), 1000), frame, periods_us(predictor, frame)
+    )
     assert np.quantile(errors, 0.95) < 0.003
     assert errors.mean() < 0.001
     assert errors.max() < 0.02  # where a step turns compute-bound
@@ -97,7 +125,9 @@ def test_a_predictor_without_a_fast_form_is_tabulated():
 
 @pytest.mark.parametrize("value", [0.0, -5.0, np.nan, np.inf])
 def test_a_predicted_time_that_cannot_be_one_names_the_step(value):
-    with pytest.raises(InputError, match=r"expected a finite time above 0; it has num_prefill_reqs=\d+, num_decode_reqs=\d+"):
+    with pytest.raises(
+        InputError, match=r"expected a finite time above 0; it has num_prefill_reqs=\d+, num_decode_reqs=\d+"
+    ):
         step_time(Constant(value), SEVEN_B, limits(SEVEN_B), 1000)
 
 
@@ -113,13 +143,21 @@ def test_a_step_time_that_cannot_be_one_stops_the_replay(value):
 def test_one_request_is_timed_by_hand():
     table = replay_experiment(requests([500.0], output=11), SEVEN_B, lambda batch: 1000.0)
     row = table.iloc[0]
-    assert (row["predicted_ttft_us"], row["predicted_itl_us"], row["predicted_e2e_us"]) == (1000.0, 1000.0, 11_000.0)
+    assert (row["predicted_ttft_us"], row["predicted_itl_us"], row["predicted_e2e_us"]) == (
+        1000.0,
+        1000.0,
+        11_000.0,
+    )
     assert row["status"] == "ok"
-    overheads = replay_overheads.Overheads(queueing_us=300, pipeline_steps=1.5, post_decode_us=70, per_token_us=10)
+    overheads = replay_overheads.Overheads(
+        queueing_us=300, pipeline_steps=1.5, post_decode_us=70, per_token_us=10
+    )
     row = replay_experiment(requests([500.0], output=11), SEVEN_B, lambda batch: 1000.0, overheads).iloc[0]
     assert row["predicted_ttft_us"] == pytest.approx(300 + 1500 + 1000 + 10)
     assert row["predicted_itl_us"] == pytest.approx(1010)
-    assert row["predicted_e2e_us"] == pytest.approx(row["predicted_ttft_us"] + 10 * row["predicted_itl_us"] + 70)
+    assert row["predicted_e2e_us"] == pytest.approx(
+        row["predicted_ttft_us"] + 10 * row["predicted_itl_us"] + 70
+    )
 
 
 def test_outputs_of_no_and_of_one_token_have_no_itl():
@@ -134,7 +172,10 @@ def test_the_order_of_the_log_does_not_matter():
     rng = np.random.default_rng(0)
     table = requests(np.sort(rng.uniform(0, 1e7, 200)), output=rng.integers(1, 60, 200))
     shuffled = table.sample(frac=1, random_state=1)
-    straight, mixed = (replay_experiment(t, SEVEN_B, lambda batch: 5000 + 30 * batch.num_decode_reqs) for t in (table, shuffled))
+    straight, mixed = (
+        replay_experiment(t, SEVEN_B, lambda batch: 5000 + 30 * batch.num_decode_reqs)
+        for t in (table, shuffled)
+    )
     assert mixed["request"].tolist() == shuffled["request"].tolist()
     assert mixed.sort_index()["predicted_e2e_us"].tolist() == straight["predicted_e2e_us"].tolist()
 
@@ -150,7 +191,9 @@ def test_a_request_longer_than_the_kv_cache_is_rejected_and_counted():
 @pytest.mark.parametrize("model", ["llama-2-70b", "mixtral-8x7b-v0-1"])
 def test_weights_and_kv_cache_fit_in_memory_where_more_ranks_than_kv_heads_each_hold_one(model):
     for ranks in (8, 16, 32):
-        experiment = dataclasses.replace(simulated._experiment(0, model, simulated.WORKLOADS[0]), tensor_parallelism=ranks)
+        experiment = dataclasses.replace(
+            simulated._experiment(0, model, simulated.WORKLOADS[0]), tensor_parallelism=ranks
+        )
         table = pd.DataFrame([experiment.columns() | {"num_prefill_reqs": 0, "num_decode_reqs": 0}])
         cache = limits(experiment).kv_blocks * 16 * physics.kv_bytes_per_token(table)[0]
         weights = physics.weight_bytes(table, np.array([1e9]))[0]
@@ -159,7 +202,11 @@ def test_weights_and_kv_cache_fit_in_memory_where_more_ranks_than_kv_heads_each_
 
 def test_requests_left_at_the_horizon_are_counted():
     table = replay_experiment(
-        requests([0.0, 5000.0, 90_000.0], output=10), SEVEN_B, lambda batch: 1000.0, options=ReplayOptions(horizon_us=12_000))
+        requests([0.0, 5000.0, 90_000.0], output=10),
+        SEVEN_B,
+        lambda batch: 1000.0,
+        options=ReplayOptions(horizon_us=12_000),
+    )
     assert table["status"].tolist() == ["ok", "unfinished", "unfinished"]
     metrics = replay_metrics.experiment_metrics("one", table)
     assert (metrics["requests"], metrics["unfinished"]) == (3, 2)
@@ -169,8 +216,12 @@ def test_requests_left_at_the_horizon_are_counted():
 def test_the_horizon_counts_from_the_first_arrival(start_us):
     overheads = replay_overheads.Overheads(queueing_us=300)
     table = replay_experiment(
-        requests(start_us + np.array([0.0, 5000.0, 90_000.0]), output=10), SEVEN_B, lambda batch: 1000.0, overheads,
-        ReplayOptions(horizon_us=12_000))
+        requests(start_us + np.array([0.0, 5000.0, 90_000.0]), output=10),
+        SEVEN_B,
+        lambda batch: 1000.0,
+        overheads,
+        ReplayOptions(horizon_us=12_000),
+    )
     assert table["status"].tolist() == ["ok", "unfinished", "unfinished"]
 
 
@@ -201,8 +252,11 @@ def test_overheads_are_found_in_logs_of_servers_with_different_periods():
         wait = 5000 + 1.2 * periods + periods * rng.uniform(1, 2, 300)
         table = table.assign(first_us=table["arrival_us"] + wait)
         experiment = simulated._experiment(0, model, simulated.WORKLOADS[0])
-        parts.append(type(from_simulation(simulated.SimulatedConfig(scale=0.001), 0))(
-            experiment, table.assign(last_us=table["first_us"] + 19 * periods), {}))
+        parts.append(
+            type(from_simulation(simulated.SimulatedConfig(scale=0.001), 0))(
+                experiment, table.assign(last_us=table["first_us"] + 19 * periods), {}
+            )
+        )
     found = replay_overheads.estimate(parts)
     assert found.queueing_us == pytest.approx(5000, abs=1500)
     assert found.pipeline_steps == pytest.approx(1.2, abs=0.15)
@@ -227,7 +281,9 @@ def test_a_queue_that_grows_is_flagged(rate, grows):
 
 def test_metrics_of_a_table_worked_by_hand():
     table = replay_experiment(requests([0.0, 50_000.0], output=11), SEVEN_B, lambda batch: 1000.0)
-    table = table.assign(measured_e2e_us=[10_000.0, 10_000.0], first_us=[500.0, 50_500.0], last_us=[10_000.0, 60_000.0])
+    table = table.assign(
+        measured_e2e_us=[10_000.0, 10_000.0], first_us=[500.0, 50_500.0], last_us=[10_000.0, 60_000.0]
+    )
     metrics = replay_metrics.experiment_metrics("one", table)
     assert metrics["e2e_mean_error"] == pytest.approx(10.0)
     assert metrics["e2e_mape"] == pytest.approx(10.0)
@@ -259,7 +315,9 @@ def test_prefix_hits_of_the_log_go_before_the_assumption(tmp_path):
 
 def test_an_entry_counts_the_requests_that_were_replayed_beside_those_of_the_log(tmp_path):
     folder = Server([10_000] * 400).serve_at_random(60).fail(5).write_tracev2(tmp_path / "runs")
-    content = replay_all({folder.name: lambda: from_log(describe(folder, ASSUME), ASSUME)}, Constant(10_000.0), Job()).content
+    content = replay_all(
+        {folder.name: lambda: from_log(describe(folder, ASSUME), ASSUME)}, Constant(10_000.0), Job()
+    ).content
     (entry,) = content["experiments"]
     served = entry["requests"]
     assert served >= 60
@@ -267,7 +325,9 @@ def test_an_entry_counts_the_requests_that_were_replayed_beside_those_of_the_log
 
 
 def oracle(recorded):
-    """The step time as a function of simulated time: the recovered clock's period; it keeps time as the scheduler does."""
+    """The step time as a function of simulated time: the recovered clock's period; it keeps time as the
+    scheduler does.
+    """
     rows = recorded.requests[recorded.requests["output_tokens"] > 1]
     first, last, steps = (rows[name].to_numpy(float) for name in ("first_us", "last_us", "output_tokens"))
     found = clock.invert(clock.Intervals(first, last, steps - 1))
@@ -285,8 +345,12 @@ def oracle(recorded):
     return step_us
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared request logs at {SHARED.parent.name}/{SHARED.name}")
-@pytest.mark.parametrize("name", ["llama-2-7b-tp1-roleplay", "llama-2-70b-hf-tp4-codegen", "codellama-34b-tp2-roleplay"])
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"no shared request logs at {SHARED.parent.name}/{SHARED.name}"
+)
+@pytest.mark.parametrize(
+    "name", ["llama-2-7b-tp1-roleplay", "llama-2-70b-hf-tp4-codegen", "codellama-34b-tp2-roleplay"]
+)
 def test_the_recovered_clock_as_predictor_gives_the_measured_latency(name):
     folder = next(path for path in find(SHARED, REQUEST_FILES) if path.name.endswith(name))
     recorded = from_log(describe(folder, ASSUME), ASSUME)

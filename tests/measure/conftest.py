@@ -1,4 +1,6 @@
-"""Tests of the collector that need PyTorch: an environment of their own (make test-measure), no CUDA, Triton in its interpreter."""
+"""Tests of the collector that need PyTorch: an environment of their own (make test-measure), no CUDA, Triton
+in its interpreter.
+"""
 
 import os
 import sys

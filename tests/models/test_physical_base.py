@@ -1,6 +1,6 @@
 """The physical base: finds a known truth, and holds where the training models cannot tell its terms apart.
 
-    pytest tests/test_base.py
+pytest tests/test_base.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from h3.steps import metrics, physics
 DENSE = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 DIVERSE = ["llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1"]
 # Half a scale off the prior, up and down in turn.
-TRUTH = {name: prior + (0.5 if index % 2 else -0.5) * scale for index, (name, (prior, scale)) in enumerate(base.PRIOR.items())}
+TRUTH = {
+    name: prior + (0.5 if index % 2 else -0.5) * scale
+    for index, (name, (prior, scale)) in enumerate(base.PRIOR.items())
+}
 
 
 def truth_us(table):
@@ -62,11 +65,16 @@ def test_two_training_models_predict_a_third_within_a_few_percent(held_out):
 
 
 def held_out_errors(level, strength):
-    """Errors on each model left out where physics misses one training model by `level` and the other by the opposite."""
+    """Errors on each model left out where physics misses one training model by `level` and the other by the
+    opposite.
+    """
     errors = []
     for held_out in DENSE:
         table = served(DENSE, noise=0.03)
-        train, test = (table[side].reset_index(drop=True) for side in (table["model"] != held_out, table["model"] == held_out))
+        train, test = (
+            table[side].reset_index(drop=True)
+            for side in (table["model"] != held_out, table["model"] == held_out)
+        )
         train["period_us"] *= np.where(train["model"] == train["model"].min(), 1 + level, 1 - level)
         errors.append(error(base.fit(train, "period_us", strength=strength), test))
     return errors
@@ -113,7 +121,10 @@ def test_a_model_with_many_rows_does_not_outvote_one_with_few():
     table = built.timed(truth_us).table()
     table["period_us"] *= np.where(table["model"] == "llama-2-7b", 1.1, 0.9)
     fitted = base.fit(table, "period_us")
-    misses = [abs(metrics.bias(fitted.predict(part), part["period_us"].to_numpy())) for _, part in table.groupby("model")]
+    misses = [
+        abs(metrics.bias(fitted.predict(part), part["period_us"].to_numpy()))
+        for _, part in table.groupby("model")
+    ]
     assert misses[0] == pytest.approx(misses[1], abs=4)
     unweighted = base.fit(table, "period_us", weights=np.ones(len(table)))
     few = table[table["model"] == "llama-2-70b"]

@@ -1,6 +1,7 @@
-"""The residual model: its exported JSON is the whole of it, and it corrects only where it has seen training data.
+"""The residual model: its exported JSON is the whole of it, and it corrects only where it has seen training
+data.
 
-    pytest tests/test_xgboost_residual.py
+pytest tests/test_xgboost_residual.py
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ PARAMS = Params(n_estimators=12, max_depth=3, learning_rate=0.2, min_child_weigh
 
 def bent_us(table):
     """A server that is slower than physics says where the batch is large."""
-    physical = sum(base.physics.terms_us(table)[name].to_numpy() * prior for name, (prior, _) in base.PRIOR.items())
+    physical = sum(
+        base.physics.terms_us(table)[name].to_numpy() * prior for name, (prior, _) in base.PRIOR.items()
+    )
     return physical * np.where(table["num_decode_reqs"] > 60, 1.25, 0.9)
 
 
@@ -51,7 +54,9 @@ def fitted():
 
 
 def leaf(tree, row):
-    """Value of the leaf that a float32 row falls into: left where x < threshold, a missing x to the default child."""
+    """Value of the leaf that a float32 row falls into: left where x < threshold, a missing x to the default
+    child.
+    """
     node = 0
     while tree["left_children"][node] != -1:
         x, threshold = row[tree["split_indices"][node]], np.float32(tree["split_conditions"][node])
@@ -85,7 +90,9 @@ def test_the_exported_json_walked_in_plain_python_is_the_prediction(fitted):
     matrix = fitted.inputs_matrix(inputs)
     assert [entry["name"] for entry in description["features"]] == list(matrix.columns)
     rows = matrix.to_numpy(np.float32)
-    walked = [trust_of(description, row.astype(float)) * float(walk(description["booster"], row)) for row in rows]
+    walked = [
+        trust_of(description, row.astype(float)) * float(walk(description["booster"], row)) for row in rows
+    ]
     assert fitted.margin(inputs) == pytest.approx(walked, abs=1e-6)
     assert fitted.predict(inputs) == pytest.approx(fitted.base.predict(inputs) * np.exp(walked), rel=1e-6)
 
@@ -104,7 +111,9 @@ def test_shap_values_add_up_to_the_margin(fitted):
     description = fitted.describe()["booster"]
     rows = fitted.inputs_matrix(inputs).to_numpy(np.float32)
     leaves = np.array([float(walk(description, row)) for row in rows])
-    assert list(fitted.contributions(inputs).columns) == [entry["name"] for entry in features.manifest("scale_free")]
+    assert list(fitted.contributions(inputs).columns) == [
+        entry["name"] for entry in features.manifest("scale_free")
+    ]
     difference = leaves - fitted.contributions(inputs).sum(axis=1).to_numpy()
     assert np.ptp(difference) < 1e-5  # what is left is the mean of the trees, the same for every row
 
@@ -112,7 +121,10 @@ def test_shap_values_add_up_to_the_margin(fitted):
 def test_trees_learn_what_physics_leaves_over(fitted):
     test = served(60, seed=4)
     observed = test["period_us"].to_numpy()
-    misses = [np.abs(np.log(values / observed)).mean() for values in (fitted.predict(test), fitted.base.predict(test))]
+    misses = [
+        np.abs(np.log(values / observed)).mean()
+        for values in (fitted.predict(test), fitted.base.predict(test))
+    ]
     assert misses[0] < 0.7 * misses[1]
 
 
@@ -126,7 +138,10 @@ def test_no_trees_are_the_base_alone():
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_nothing(fitted, threads):
     other = XGBoostResidual(PARAMS).fit(TRAIN, Context(threads=threads))
-    assert other.describe()["booster"]["learner"]["gradient_booster"] == fitted.describe()["booster"]["learner"]["gradient_booster"]
+    assert (
+        other.describe()["booster"]["learner"]["gradient_booster"]
+        == fitted.describe()["booster"]["learner"]["gradient_booster"]
+    )
     assert np.array_equal(other.predict(TRAIN), fitted.predict(TRAIN))
     assert digest(other) == digest(fitted)
 
@@ -155,10 +170,20 @@ def test_dense_models_teach_nothing_about_a_model_with_experts(fitted):
 SEEN = pd.DataFrame({"varied": [1.0, 3.0, 2.0], "constant": [5.0, 5.0, 5.0]}, dtype=np.float32)
 
 
-@pytest.mark.parametrize(("varied", "constant", "trust"), [
-    (1.0, 5.0, 1.0), (2.5, 5.0, 1.0), (3.0, 5.0, 1.0), (4.0, 5.0, 0.5), (0.0, 5.0, 0.5), (5.0, 5.0, 0.0), (-9.0, 5.0, 0.0),
-    (2.0, 5.5, 0.0), (2.0, 4.0, 0.0),
-])
+@pytest.mark.parametrize(
+    ("varied", "constant", "trust"),
+    [
+        (1.0, 5.0, 1.0),
+        (2.5, 5.0, 1.0),
+        (3.0, 5.0, 1.0),
+        (4.0, 5.0, 0.5),
+        (0.0, 5.0, 0.5),
+        (5.0, 5.0, 0.0),
+        (-9.0, 5.0, 0.0),
+        (2.0, 5.5, 0.0),
+        (2.0, 4.0, 0.0),
+    ],
+)
 def test_trust_is_one_inside_the_training_ranges_and_gone_a_width_outside(varied, constant, trust):
     row = pd.DataFrame({"varied": [varied], "constant": [constant]}, dtype=np.float32)
     support = Support.of(SEEN, TRAIN, known_only=False)
@@ -166,7 +191,10 @@ def test_trust_is_one_inside_the_training_ranges_and_gone_a_width_outside(varied
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=10), st.data())
+@given(
+    st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=10),
+    st.data(),
+)
 def test_training_rows_are_trusted_and_trust_falls_with_distance(rows, data):
     matrix = pd.DataFrame(rows, columns=list("abc"), dtype=np.float32)
     steps = pd.concat([TRAIN[:1]] * len(matrix), ignore_index=True)
@@ -178,7 +206,10 @@ def test_training_rows_are_trusted_and_trust_falls_with_distance(rows, data):
     assert ((support.trust(far, steps) >= 0) & (support.trust(far, steps) <= 1)).all()
 
 
-@pytest.mark.parametrize("change", [{"tensor_parallelism": 8}, {"hardware": "A100"}, {"num_layers": 17}, {"bytes_per_parameter": 1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"tensor_parallelism": 8}, {"hardware": "A100"}, {"num_layers": 17}, {"bytes_per_parameter": 1.0}],
+)
 def test_trees_for_known_deployments_are_silent_on_another_one_and_speak_on_an_alias(change):
     fitted = XGBoostResidual(replace(PARAMS, known_only=True)).fit(TRAIN, Context(group="workload"))
     inputs = folds.without_targets(TRAIN)
@@ -236,5 +267,7 @@ def test_predictors_are_made_by_name_with_known_parameters():
     assert not registry.is_tuned("xgboost_raw")
     with pytest.raises(InputError, match=r"unknown model 'forest'; expected one of .*xgboost_residual"):
         registry.make("forest", {})
-    with pytest.raises(InputError, match=r"model xgboost_residual: unknown parameter 'depth'; expected some of .*max_depth"):
+    with pytest.raises(
+        InputError, match=r"model xgboost_residual: unknown parameter 'depth'; expected some of .*max_depth"
+    ):
         registry.make("xgboost_residual", {"depth": 2})

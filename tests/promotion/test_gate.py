@@ -31,13 +31,20 @@ def row(fold: str, mape: float, half: float = 0.5, moe: bool = False) -> dict:
 
 def rising_us(table: pd.DataFrame) -> np.ndarray:
     """A step time that grows with everything."""
-    return 1000 + 10 * table["num_decode_reqs"] + 1e-3 * table["decode_kv_tokens_sum"] + 0.5 * table["prefill_tokens"]
+    return (
+        1000
+        + 10 * table["num_decode_reqs"]
+        + 1e-3 * table["decode_kv_tokens_sum"]
+        + 0.5 * table["prefill_tokens"]
+    )
 
 
 def recipe(two: bool = False) -> Recipe:
     config = TrainConfig(
-        source=SourceConfig(name="simulated"), fold=FoldConfig(name="lowo_codegen", kind="lowo", holdout="codegen"),
-        model=ModelConfig(name="xgboost_residual"), features=FeaturesConfig(name="scale_free"),
+        source=SourceConfig(name="simulated"),
+        fold=FoldConfig(name="lowo_codegen", kind="lowo", holdout="codegen"),
+        model=ModelConfig(name="xgboost_residual"),
+        features=FeaturesConfig(name="scale_free"),
     )
     moe = FoldConfig(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
     return Recipe(config, PARAMS, (config.fold, moe), two)
@@ -55,7 +62,9 @@ def test_the_upper_bound_of_the_interval_decides_not_the_estimate():
     check = gate.limits([row("a", 19.8, 0.1), row("b", 19.8, 0.3)], Limits(20.0))
     assert not check.passed
     assert check.numbers["over"] == [{"fold": "b", "mape_high": pytest.approx(20.1), "limit": 20.0}]
-    assert check.line().startswith("FAILED fold_limits (folds: 2; worst: fold=a mape=19.8; over: fold=b mape_high=20.1 limit=20")
+    assert check.line().startswith(
+        "FAILED fold_limits (folds: 2; worst: fold=a mape=19.8; over: fold=b mape_high=20.1 limit=20"
+    )
 
 
 def test_a_held_out_moe_model_has_a_limit_of_its_own():
@@ -104,8 +113,16 @@ def test_the_lines_hold_the_known_models_and_others_and_grow_along_one_axis():
     lines = gate.lines()
     named = {where.split(" ")[0] for _, where, _ in lines}
     assert named == set(bundle_golden.CONFIGS)
-    for axis, column in (("context", "decode_kv_tokens_sum"), ("batch", "num_decode_reqs"), ("prefill", "prefill_tokens")):
-        assert all(table[column].is_monotonic_increasing and table[column].nunique() > 30 for name, _, table in lines if name == axis)
+    for axis, column in (
+        ("context", "decode_kv_tokens_sum"),
+        ("batch", "num_decode_reqs"),
+        ("prefill", "prefill_tokens"),
+    ):
+        assert all(
+            table[column].is_monotonic_increasing and table[column].nunique() > 30
+            for name, _, table in lines
+            if name == axis
+        )
 
 
 def test_a_negative_or_infinite_time_anywhere_in_the_corpus_is_refused():
@@ -129,7 +146,9 @@ def test_the_corpus_spans_sizes_experts_and_degrees_and_is_the_same_for_a_seed()
     assert all(each.architecture.num_heads % each.tensor_parallelism == 0 for each in drawn)
 
 
-@pytest.mark.parametrize(("name", "published"), [("llama-2-7b", 6.74e9), ("llama-2-70b", 69.0e9), ("mixtral-8x7b-v0-1", 46.7e9)])
+@pytest.mark.parametrize(
+    ("name", "published"), [("llama-2-7b", 6.74e9), ("llama-2-70b", 69.0e9), ("mixtral-8x7b-v0-1", 46.7e9)]
+)
 def test_parameters_are_those_that_the_models_publish(name, published):
     assert gate.parameters(catalog.MODELS[name]) == pytest.approx(published, rel=0.005)
 
@@ -162,19 +181,53 @@ def test_with_two_boosters_dense_and_moe_models_are_scored_apart(ingested):
         ("lomo_mixtral", "dense models alone: model 'mixtral-8x7b-v0-1' is not in the data"),
     ]
     within = [f"within_mixtral-8x7b-v0-1_{workload}" for workload in ("codegen", "general")]
-    assert {each["fold"]: each["moe"] for each in rows} == {"lowo_codegen": False, within[0]: True, within[1]: True}
-    assert {each["fold"]: each["n_test"] for each in rows} == {"lowo_codegen": 80, within[0]: 40, within[1]: 40}
+    assert {each["fold"]: each["moe"] for each in rows} == {
+        "lowo_codegen": False,
+        within[0]: True,
+        within[1]: True,
+    }
+    assert {each["fold"]: each["n_test"] for each in rows} == {
+        "lowo_codegen": 80,
+        within[0]: 40,
+        within[1]: 40,
+    }
 
 
-@pytest.mark.parametrize(("kept", "two", "scored", "why"), [
-    ("workload != 'codegen'", False, ["lomo_mixtral"], "workload 'codegen' is not in the data; there are general"),
-    ("workload == 'codegen'", False, ["lomo_mixtral"], "workload 'codegen' is all the data; expected another workload to train on"),
-    ("num_experts < 2", False, ["lowo_codegen"], "model 'mixtral-8x7b-v0-1' is not in the data; there are llama-2-70b, llama-2-7b"),
-    ("num_experts >= 2", True, ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
-     "dense models alone: workload 'codegen' is not in the data"),
-    ("workload == 'codegen' or num_experts >= 2", True, ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
-     "dense models alone: workload 'codegen' is all the data"),
-])
+@pytest.mark.parametrize(
+    ("kept", "two", "scored", "why"),
+    [
+        (
+            "workload != 'codegen'",
+            False,
+            ["lomo_mixtral"],
+            "workload 'codegen' is not in the data; there are general",
+        ),
+        (
+            "workload == 'codegen'",
+            False,
+            ["lomo_mixtral"],
+            "workload 'codegen' is all the data; expected another workload to train on",
+        ),
+        (
+            "num_experts < 2",
+            False,
+            ["lowo_codegen"],
+            "model 'mixtral-8x7b-v0-1' is not in the data; there are llama-2-70b, llama-2-7b",
+        ),
+        (
+            "num_experts >= 2",
+            True,
+            ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
+            "dense models alone: workload 'codegen' is not in the data",
+        ),
+        (
+            "workload == 'codegen' or num_experts >= 2",
+            True,
+            ["within_mixtral-8x7b-v0-1_codegen", "within_mixtral-8x7b-v0-1_general"],
+            "dense models alone: workload 'codegen' is all the data",
+        ),
+    ],
+)
 def test_folds_that_the_data_cannot_give_are_left_out_and_said_to_be(ingested, kept, two, scored, why):
     data = Ingested(ingested.table.query(kept).reset_index(drop=True), ingested.rejects, ingested.record)
     rows, left_out = gate.fold_rows(recipe(two), data, Progress("test"))
@@ -188,7 +241,11 @@ def test_folds_that_the_data_cannot_give_are_left_out_and_said_to_be(ingested, k
 
 
 def test_with_one_dense_model_left_nothing_is_held_out_of_it(ingested):
-    one = Ingested(ingested.table.query("model != 'llama-2-70b'").reset_index(drop=True), ingested.rejects, ingested.record)
+    one = Ingested(
+        ingested.table.query("model != 'llama-2-70b'").reset_index(drop=True),
+        ingested.rejects,
+        ingested.record,
+    )
     held = FoldConfig(name="lomo_llama2_7b", kind="lomo", holdout="llama-2-7b")
     rows, left_out = gate.fold_rows(replace(recipe(two=True), folds=(held,)), one, Progress("test"))
     assert {each["kind"] for each in rows} == {"within"}
@@ -198,7 +255,9 @@ def test_with_one_dense_model_left_nothing_is_held_out_of_it(ingested):
 def test_a_fold_of_each_of_two_moe_models_is_compared_with_its_own():
     builder = builders.Steps(seed=4)
     for model in ("mixtral-8x7b-v0-1", "other-moe"):
-        experts = {name: catalog.MODELS["mixtral-8x7b-v0-1"].columns()[name] for name in schema.ARCHITECTURE_NAMES}
+        experts = {
+            name: catalog.MODELS["mixtral-8x7b-v0-1"].columns()[name] for name in schema.ARCHITECTURE_NAMES
+        }
         for workload in ("general", "codegen"):
             builder.run(model, rows=40, workload=workload, **experts)
     data = Ingested(builder.timed(rising_us, noise=0.02).table(), schema.empty_rejects(), {})

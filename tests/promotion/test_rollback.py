@@ -1,4 +1,6 @@
-"""Rollback to a champion that an older h3 wrote: its files come back whole, and a kill in between is made good."""
+"""Rollback to a champion that an older h3 wrote: its files come back whole, and a kill in between is made
+good.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def other_physics(folder: Path) -> Path:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["constants"]["gemm_efficiency"] = 0.7
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "manifest.sha256").write_text(bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n")
+    (folder / "manifest.sha256").write_text(
+        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+    )
     return folder
 
 
@@ -57,7 +61,9 @@ def old(tmp_path) -> Path:
 
 @pytest.fixture
 def config(tmp_path, old) -> PromoteConfig:
-    """A rollback in a registry whose champion, version 2, followed version 1 of an older h3; dist/blis holds version 2."""
+    """A rollback in a registry whose champion, version 2, followed version 1 of an older h3; dist/blis holds
+    version 2.
+    """
     new = Path(shutil.copytree(GOLDEN, tmp_path / "models" / "2" / "artifacts" / "bundle"))
     opened = builders.empty_registry(tmp_path)
     tracking = TrackingConfig(uri=opened.store.uri)
@@ -69,7 +75,9 @@ def config(tmp_path, old) -> PromoteConfig:
     bundle.copy(new, tmp_path / "dist" / "blis")
     usual = yaml.safe_load((ROOT / "conf" / "promote.yaml").read_text())
     asked = {"action": "rollback", "out": str(tmp_path / "dist" / "blis"), "tracking": tracking.model_dump()}
-    return PromoteConfig.model_validate({key: value for key, value in usual.items() if key not in ("defaults", "hydra")} | asked)
+    return PromoteConfig.model_validate(
+        {key: value for key, value in usual.items() if key not in ("defaults", "hydra")} | asked
+    )
 
 
 def champion(config: PromoteConfig) -> str:
@@ -88,7 +96,11 @@ def test_rollback_brings_back_the_files_of_a_champion_that_this_h3_cannot_evalua
 
 def test_such_a_champion_is_exported_and_refused_by_what_evaluates_it(config, old, tmp_path):
     promote.promote(config)
-    asked = {"model": {"name": "champion"}, "out": str(tmp_path / "blis"), "tracking": config.tracking.model_dump()}
+    asked = {
+        "model": {"name": "champion"},
+        "out": str(tmp_path / "blis"),
+        "tracking": config.tracking.model_dump(),
+    }
     report = export.export(ExportConfig.model_validate(asked))
     assert report["digest"] == bundle_files.inspect(old).digest
     assert content(tmp_path / "blis") == content(old)
@@ -110,14 +122,21 @@ def test_rollback_that_cannot_write_says_who_is_champion_and_how_to_export(confi
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("x")
-    with pytest.raises(InputError, match=r"is not a bundle.*champion is version 1 all the same: python -m h3\.export model=champion"):
+    with pytest.raises(
+        InputError,
+        match=r"is not a bundle.*champion is version 1 all the same: python -m h3\.export model=champion",
+    ):
         promote.promote(config.model_copy(update={"out": str(precious)}))
     assert champion(config) == "1"
 
 
 @pytest.mark.parametrize("action", ["rollback", "promote"])
-def test_killed_between_alias_and_files_the_next_call_writes_the_files_and_rolls_back_no_further(action, config, old, capsys):
-    done = subprocess.run([sys.executable, "-c", KILLED, config.model_dump_json()], env=os.environ, check=False)
+def test_killed_between_alias_and_files_the_next_call_writes_the_files_and_rolls_back_no_further(
+    action, config, old, capsys
+):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, config.model_dump_json()], env=os.environ, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert champion(config) == "1"
     assert content(Path(config.out)) != content(old)

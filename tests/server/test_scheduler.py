@@ -1,6 +1,6 @@
 """The scheduler: laws that every run obeys, single cases worked by hand, and input it refuses.
 
-    pytest tests/test_scheduler.py
+pytest tests/test_scheduler.py
 """
 
 from __future__ import annotations
@@ -31,9 +31,20 @@ def scenarios(draw):
         return np.array(draw(st.lists(st.integers(low, high), min_size=n, max_size=n)))
 
     seqs = draw(st.integers(1, 8))
-    limits = Limits(draw(st.integers(4, 40)), seqs, draw(st.integers(seqs, 64)), draw(st.sampled_from([1, 4, 16])))
+    limits = Limits(
+        draw(st.integers(4, 40)), seqs, draw(st.integers(seqs, 64)), draw(st.sampled_from([1, 4, 16]))
+    )
     cached = draw(st.sampled_from([None, numbers(0, 90)]))
-    return Requests(numbers(0, 60_000), numbers(1, 90), numbers(0, 40), cached, draw(st.sampled_from([None, numbers(-1, 2)]))), limits
+    return (
+        Requests(
+            numbers(0, 60_000),
+            numbers(1, 90),
+            numbers(0, 40),
+            cached,
+            draw(st.sampled_from([None, numbers(-1, 2)])),
+        ),
+        limits,
+    )
 
 
 class Ledger:
@@ -47,7 +58,9 @@ class Ledger:
             self.cached_tokens.setdefault(request, before)
             self.prefill_tokens[request] = self.prefill_tokens.get(request, 0) + new
         self.decode_tokens += batch.num_decode_reqs
-        self.batches.append((batch.num_decode_reqs + batch.num_prefill_reqs, batch.num_decode_reqs + batch.prefill_tokens))
+        self.batches.append(
+            (batch.num_decode_reqs + batch.num_prefill_reqs, batch.num_decode_reqs + batch.prefill_tokens)
+        )
         return steady(batch)
 
 
@@ -72,10 +85,15 @@ def test_every_token_is_computed_exactly_once_unless_a_request_is_preempted(scen
     served = np.flatnonzero(~run.rejected)
     outputs = np.maximum(requests.output_tokens, 1)
     for request in served[run.preemptions[served] == 0]:
-        assert ledger.prefill_tokens[request] + ledger.cached_tokens[request] == requests.prompt_tokens[request]
+        assert (
+            ledger.prefill_tokens[request] + ledger.cached_tokens[request] == requests.prompt_tokens[request]
+        )
     if not run.preemptions.any():
         assert ledger.decode_tokens == (outputs[served] - 1).sum()
-    assert all(1 <= seqs <= limits.max_num_seqs and tokens <= limits.max_num_batched_tokens for seqs, tokens in ledger.batches)
+    assert all(
+        1 <= seqs <= limits.max_num_seqs and tokens <= limits.max_num_batched_tokens
+        for seqs, tokens in ledger.batches
+    )
 
 
 @settings(max_examples=200, deadline=None)
@@ -92,8 +110,16 @@ def test_blocks_are_conserved_and_the_clock_never_goes_back(scenario):
 @given(scenarios(), st.integers(0, 10_000))
 def test_all_blocks_are_free_again_once_the_server_is_empty(scenario, seed):
     requests, limits = scenario
-    late = Requests(*(np.append(values, extra) for values, extra in (
-        (requests.arrival_us, 1e12 + seed), (requests.prompt_tokens, 1), (requests.output_tokens, 1))))
+    late = Requests(
+        *(
+            np.append(values, extra)
+            for values, extra in (
+                (requests.arrival_us, 1e12 + seed),
+                (requests.prompt_tokens, 1),
+                (requests.output_tokens, 1),
+            )
+        )
+    )
     steps = simulate(late, limits, steady).steps
     assert steps["kv_blocks_free"][-1] == limits.kv_blocks - 1
 
@@ -176,7 +202,10 @@ def test_requests_unfinished_at_the_horizon_are_counted():
 
 def test_only_the_asked_steps_are_recorded_and_recording_changes_nothing():
     requests = Requests([0, 0], [10, 10], [40, 60])
-    everything, some = simulate(requests, Limits(100), steady), simulate(requests, Limits(100), steady, count(3, 10))
+    everything, some = (
+        simulate(requests, Limits(100), steady),
+        simulate(requests, Limits(100), steady, count(3, 10)),
+    )
     assert some.steps["step_id"].tolist() == [3, 13, 23, 33, 43, 53]
     assert some.finish_us.tolist() == everything.finish_us.tolist()
     assert some.steps["period_us"].tolist() == everything.steps["period_us"][3::10].tolist()

@@ -1,6 +1,6 @@
 """Experiment folders: found by what they hold, described by their configuration, refused by name.
 
-    pytest tests/test_experiment.py
+pytest tests/test_experiment.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import yaml
 from builders import Server, Steps, step
 
 from h3.common.errors import InputError
-from h3.sources.experiment import REQUEST_FILES, TRACE_FILES, Assumptions, Ingested, combine, describe, find, log_file
+from h3.sources.experiment import (
+    REQUEST_FILES,
+    TRACE_FILES,
+    Assumptions,
+    Ingested,
+    combine,
+    describe,
+    find,
+    log_file,
+)
 from h3.steps import catalog, schema
 
 NAME = "20260101-000000-llama-2-7b-tp1-general"
@@ -46,7 +55,10 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
 
 
 def test_a_folder_without_experiments_is_refused_with_what_is_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"no experiment folder in it; expected folders that hold one of data\.csv, data\.csv\.gz"):
+    with pytest.raises(
+        InputError,
+        match=r"no experiment folder in it; expected folders that hold one of data\.csv, data\.csv\.gz",
+    ):
         find(tmp_path, REQUEST_FILES)
     folder_with(tmp_path)
     with pytest.raises(InputError, match=r"expected folders that hold one of traces\.json, traces\.json\.gz"):
@@ -70,14 +82,23 @@ def test_the_log_may_lie_in_a_results_folder(tmp_path):
 def test_an_experiment_is_what_its_configuration_and_name_say(tmp_path):
     experiment = describe(folder_with(tmp_path, OTHER), Assumptions())
     assert (experiment.name, experiment.model, experiment.workload) == (OTHER, "llama-2-70b", "codegen")
-    assert (experiment.tensor_parallelism, experiment.max_num_seqs, experiment.max_num_batched_tokens) == (4, 128, 2048)
+    assert (experiment.tensor_parallelism, experiment.max_num_seqs, experiment.max_num_batched_tokens) == (
+        4,
+        128,
+        2048,
+    )
     assert experiment.architecture == catalog.MODELS["llama-2-70b"]
     assert experiment.block_size_tokens == 16
-    assert set(experiment.columns()) | {"log", "clock"} >= {c.name for group in ("setup", "architecture") for c in schema.GROUPS[group]}
+    assert set(experiment.columns()) | {"log", "clock"} >= {
+        c.name for group in ("setup", "architecture") for c in schema.GROUPS[group]
+    }
 
 
 def test_an_experiment_of_another_name_pattern_is_named_by_model_id_and_folder(tmp_path):
-    experiment = describe(folder_with(tmp_path, "my-run", model="meta-llama/Llama-2-70b-hf", tensor_parallelism=4), Assumptions())
+    experiment = describe(
+        folder_with(tmp_path, "my-run", model="meta-llama/Llama-2-70b-hf", tensor_parallelism=4),
+        Assumptions(),
+    )
     assert (experiment.model, experiment.workload) == ("llama-2-70b", "my-run")
     named = describe(folder_with(tmp_path, "my-other-run", workload="chat"), Assumptions())
     assert named.workload == "chat"
@@ -86,9 +107,18 @@ def test_an_experiment_of_another_name_pattern_is_named_by_model_id_and_folder(t
 def test_a_tracev2_header_stands_in_for_a_missing_configuration(tmp_path):
     folder = folder_with(tmp_path, "my-run")
     (folder / "exp-config.yaml").unlink()
-    (folder / "header.yaml").write_text(yaml.safe_dump({"server": {
-        "model": "meta-llama/Llama-2-7b-hf", "tensor_parallel": 2, "max_num_seqs": 64, "block_size": 32,
-    }}))
+    (folder / "header.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "server": {
+                    "model": "meta-llama/Llama-2-7b-hf",
+                    "tensor_parallel": 2,
+                    "max_num_seqs": 64,
+                    "block_size": 32,
+                }
+            }
+        )
+    )
     experiment = describe(folder, Assumptions())
     assert (experiment.model, experiment.tensor_parallelism, experiment.max_num_seqs) == ("llama-2-7b", 2, 64)
     assert experiment.block_size_tokens == 32
@@ -98,7 +128,9 @@ def test_a_tracev2_header_stands_in_for_a_missing_configuration(tmp_path):
 def test_two_experiments_with_different_hardware_keep_their_own(tmp_path):
     slow = describe(folder_with(tmp_path, NAME, hardware="NVIDIA A100-SXM4-80GB"), Assumptions())
     fast = describe(folder_with(tmp_path, OTHER, gpu="h200"), Assumptions(hardware="L40S"))
-    neither = describe(folder_with(tmp_path, "20260103-000000-llama-2-7b-tp1-codegen"), Assumptions(hardware="l40s"))
+    neither = describe(
+        folder_with(tmp_path, "20260103-000000-llama-2-7b-tp1-codegen"), Assumptions(hardware="l40s")
+    )
     assert [experiment.hardware for experiment in (slow, fast, neither)] == ["A100", "H200", "L40S"]
 
 
@@ -111,22 +143,35 @@ def test_a_limit_that_is_not_configured_is_null_and_a_block_size_assumed(tmp_pat
 
 def test_an_unknown_model_names_the_option_and_its_own_config_json_makes_it_known(tmp_path):
     folder = folder_with(tmp_path, "20260101-000000-new-1b-tp1-general", model="acme/New-1b")
-    with pytest.raises(InputError, match=r"unknown model 'acme/New-1b'.*config\.json.*source\.model_configs=DIR"):
+    with pytest.raises(
+        InputError, match=r"unknown model 'acme/New-1b'.*config\.json.*source\.model_configs=DIR"
+    ):
         describe(folder, Assumptions())
-    (folder / "config.json").write_text(json.dumps({
-        "num_hidden_layers": 5, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 100,
-    }))
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "num_hidden_layers": 5,
+                "hidden_size": 64,
+                "num_attention_heads": 4,
+                "intermediate_size": 96,
+                "vocab_size": 100,
+            }
+        )
+    )
     assert describe(folder, Assumptions()).architecture.num_layers == 5
 
 
-@pytest.mark.parametrize(("config", "says"), [
-    ({"tensor_parallelism": "two"}, "tensor_parallelism='two'; expected a whole number"),
-    ({"tensor_parallelism": 3}, "tensor parallelism 3 does not divide 32 heads"),
-    ({"tensor_parallelism": 0}, "tensor parallelism 0"),
-    ({"max_num_seqs": "many"}, "max_num_seqs='many'; expected a number"),
-    ({"max_num_seqs": True}, "max_num_seqs=True; expected a number"),
-    ({"hardware": "TPU"}, "unknown hardware 'TPU'; expected one of H100"),
-])
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"tensor_parallelism": "two"}, "tensor_parallelism='two'; expected a whole number"),
+        ({"tensor_parallelism": 3}, "tensor parallelism 3 does not divide 32 heads"),
+        ({"tensor_parallelism": 0}, "tensor parallelism 0"),
+        ({"max_num_seqs": "many"}, "max_num_seqs='many'; expected a number"),
+        ({"max_num_seqs": True}, "max_num_seqs=True; expected a number"),
+        ({"hardware": "TPU"}, "unknown hardware 'TPU'; expected one of H100"),
+    ],
+)
 def test_a_bad_setting_is_refused_by_name(tmp_path, config, says):
     with pytest.raises(InputError, match=says):
         describe(folder_with(tmp_path, **config), Assumptions())
@@ -138,10 +183,14 @@ def test_a_degree_that_is_no_whole_number_is_refused(tmp_path, degree):
         describe(folder_with(tmp_path, tensor_parallelism=degree), Assumptions())
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    ("model: [", "exp-config.yaml: not YAML"), ("- a\n- b\n", "exp-config.yaml: holds list; expected key: value lines"),
-    ("just words", "holds str"),
-])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("model: [", "exp-config.yaml: not YAML"),
+        ("- a\n- b\n", "exp-config.yaml: holds list; expected key: value lines"),
+        ("just words", "holds str"),
+    ],
+)
 def test_a_configuration_that_is_no_mapping_is_refused_by_path(tmp_path, content, says):
     folder = folder_with(tmp_path)
     (folder / "exp-config.yaml").write_text(content)
@@ -171,15 +220,25 @@ def test_a_configuration_without_a_model_is_refused(tmp_path):
 
 
 def test_parts_are_joined_row_by_row_and_their_records_key_by_key():
-    first = Ingested(Steps().run("llama-2-7b", 3).table(), schema.rejects_frame([("a", "f", 1, "r", "d")]),
-                     {"left_out": [1], "experiments": {"a": 1}, "assumptions": {"hardware": "H100"}})
-    second = Ingested(step("llama-2-70b", decode=[9]), schema.empty_rejects(),
-                      {"left_out": [2], "experiments": {"b": 2}, "assumptions": {"hardware": "H100"}})
+    first = Ingested(
+        Steps().run("llama-2-7b", 3).table(),
+        schema.rejects_frame([("a", "f", 1, "r", "d")]),
+        {"left_out": [1], "experiments": {"a": 1}, "assumptions": {"hardware": "H100"}},
+    )
+    second = Ingested(
+        step("llama-2-70b", decode=[9]),
+        schema.empty_rejects(),
+        {"left_out": [2], "experiments": {"b": 2}, "assumptions": {"hardware": "H100"}},
+    )
     joined = combine([first, second])
     assert len(joined.table) == 4
     assert tuple(joined.table.columns) == schema.NAMES
     assert len(joined.rejects) == 1
-    assert joined.record == {"left_out": [1, 2], "experiments": {"a": 1, "b": 2}, "assumptions": {"hardware": "H100"}}
+    assert joined.record == {
+        "left_out": [1, 2],
+        "experiments": {"a": 1, "b": 2},
+        "assumptions": {"hardware": "H100"},
+    }
 
 
 def test_joining_changes_none_of_the_parts():

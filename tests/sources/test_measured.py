@@ -1,6 +1,7 @@
-"""From results of the collector to a table, a source and a fold: pack, check and source=measured on made-up times.
+"""From results of the collector to a table, a source and a fold: pack, check and source=measured on made-up
+times.
 
-    pytest tests/test_measured.py
+pytest tests/test_measured.py
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ from measure import check, compositions, grid, pack, results, shard
 from measure.plan import Plan, Step
 
 SESSION = {
-    "session": "2026-01-01T00:00:00+00:00", "card": "NVIDIA H100 80GB HBM3", "driver": "580.1", "versions": {"torch": "2.11.0"},
-    "script_digest": "0" * 32, "errors": {}, "ceilings": {"copy_bytes_s": 3e12, "read_bytes_s": 2.9e12, "matmul_flops": 8e14},
+    "session": "2026-01-01T00:00:00+00:00",
+    "card": "NVIDIA H100 80GB HBM3",
+    "driver": "580.1",
+    "versions": {"torch": "2.11.0"},
+    "script_digest": "0" * 32,
+    "errors": {},
+    "ceilings": {"copy_bytes_s": 3e12, "read_bytes_s": 2.9e12, "matmul_flops": 8e14},
 }
 
 
@@ -40,7 +46,9 @@ def device_us(plan: Plan, step: Step) -> float:
     return (own.single_token_bytes + sum(step.contexts) * own.kv_token_bytes) / 3e6 + 2.0 * step.tokens
 
 
-def write_results(plan: Plan, path: Path, session: dict = SESSION, off: float = 1.0, skip: set[str] = frozenset()) -> Path:
+def write_results(
+    plan: Plan, path: Path, session: dict = SESSION, off: float = 1.0, skip: set[str] = frozenset()
+) -> Path:
     """Results as the collector writes them; repeats take `off` times as long."""
     log = results.Log(path)
     log.add("session", **session)
@@ -51,8 +59,15 @@ def write_results(plan: Plan, path: Path, session: dict = SESSION, off: float = 
             continue
         time_us = device_us(plan, step) * (off if step.repeat else 1.0)
         log.add(
-            "step", **line, mode="full", padded_tokens=step.tokens, device_us=time_us, device_p10_us=0.99 * time_us,
-            device_p90_us=1.02 * time_us, replays=6, session=session["session"],
+            "step",
+            **line,
+            mode="full",
+            padded_tokens=step.tokens,
+            device_us=time_us,
+            device_p10_us=0.99 * time_us,
+            device_p90_us=1.02 * time_us,
+            replays=6,
+            session=session["session"],
         )
     log.close()
     return path
@@ -89,13 +104,25 @@ def test_the_target_is_the_time_on_the_card_and_the_row_describes_the_rank_that_
     np.testing.assert_array_equal(rows["period_us"], kept["device_us"])
     assert (rows["gap_steps"] == 1).all() and rows["duration_us"].isna().all()
     assert (rows["tensor_parallelism"] == 1).all() and (physics.all_reduces(rows) == 0).all()
-    for cost in (physics.kv_us, lambda steps: physics.averaged(steps, physics.weight_us), physics.prefill_attention_us):
+    for cost in (
+        physics.kv_us,
+        lambda steps: physics.averaged(steps, physics.weight_us),
+        physics.prefill_attention_us,
+    ):
         np.testing.assert_allclose(cost(rows), cost(kept), rtol=1e-6)
     for (model, tp), group in kept.groupby(["model", "tensor_parallelism"]):
         own = shard.of(plan.models[model], tp, model)
         row = rows.loc[group.index[0]]
-        assert (row["num_heads"], row["num_kv_heads"], row["vocab_size"]) == (own.heads, own.kv_heads, own.vocab)
-        assert (row["dense_ffn_size"], row["expert_ffn_size"], row["shared_ffn_size"]) == (own.dense_ffn, own.expert_ffn, own.shared_ffn)
+        assert (row["num_heads"], row["num_kv_heads"], row["vocab_size"]) == (
+            own.heads,
+            own.kv_heads,
+            own.vocab,
+        )
+        assert (row["dense_ffn_size"], row["expert_ffn_size"], row["shared_ffn_size"]) == (
+            own.dense_ffn,
+            own.expert_ffn,
+            own.shared_ffn,
+        )
 
 
 def test_the_servers_view_adds_the_modelled_all_reduce_and_nothing_else(table):
@@ -103,7 +130,9 @@ def test_the_servers_view_adds_the_modelled_all_reduce_and_nothing_else(table):
     frame, _ = measured.read(table)
     comm_us = frame.loc[frame["part"] == "compositions", "comm_us"].to_numpy()
     np.testing.assert_allclose(server["period_us"] - rank["period_us"], comm_us, atol=1e-6)
-    assert (comm_us[server["tensor_parallelism"] == 1] == 0).all() and (comm_us[server["tensor_parallelism"] > 1] > 0).all()
+    assert (comm_us[server["tensor_parallelism"] == 1] == 0).all() and (
+        comm_us[server["tensor_parallelism"] > 1] > 0
+    ).all()
     row = server.query("model == 'llama-2-70b'").iloc[0]
     tokens = int(row["decode_tokens"] + row["prefill_tokens"])
     each_us = cost_model.all_reduce_us(2.0 * 8192 * cost_model.padded_tokens(tokens), 4, graph=True)
@@ -119,8 +148,11 @@ def test_other_parts_are_read_on_request_only(table):
 
 def test_the_source_is_chosen_by_configuration_and_its_folds_train(table):
     config = TrainConfig(
-        source={"name": "measured", "path": str(table)}, fold={"name": "lomo_llama2_70b", "kind": "lomo", "holdout": "llama-2-70b"},
-        model={"name": "roofline"}, features={"name": "scale_free"}, tune={"trials": 0},
+        source={"name": "measured", "path": str(table)},
+        fold={"name": "lomo_llama2_70b", "kind": "lomo", "holdout": "llama-2-70b"},
+        model={"name": "roofline"},
+        features={"name": "scale_free"},
+        tune={"trials": 0},
     )
     outcome = run_fold(load.load(config.source), config, Progress("test"))
     assert outcome.result["n_test"] == 80 and outcome.result["mape"] < 30
@@ -129,15 +161,22 @@ def test_the_source_is_chosen_by_configuration_and_its_folds_train(table):
 
 def test_without_a_packaged_table_one_line_says_how_to_come_by_one(monkeypatch, tmp_path):
     monkeypatch.setattr(measured, "PACKAGED", tmp_path / "absent.parquet")
-    with pytest.raises(InputError, match=r"scripts/measure_steps.py .* source.path=FILE, or use source=simulated$") as caught:
+    with pytest.raises(
+        InputError, match=r"scripts/measure_steps.py .* source.path=FILE, or use source=simulated$"
+    ) as caught:
         load.load(SourceConfig(name="measured"))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"path": "absent.parquet"}, "absent.parquet: no such file"), ({"path": ["a", "b"]}, "expected one Parquet file"),
-    ({"parts": ["shards", "compositions"]}, "expected some of those in the table: compositions"), ({"parts": []}, "source.parts="),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"path": "absent.parquet"}, "absent.parquet: no such file"),
+        ({"path": ["a", "b"]}, "expected one Parquet file"),
+        ({"parts": ["shards", "compositions"]}, "expected some of those in the table: compositions"),
+        ({"parts": []}, "source.parts="),
+    ],
+)
 def test_wrong_settings_of_the_source_are_named(plan, tmp_path, change, message):
     own = Plan(plan.models, tuple(step for step in plan.steps if step.part == "compositions")[:4])
     pack.pack(own, [write_results(own, tmp_path / "steps.jsonl")], tmp_path / "own.parquet")
@@ -148,13 +187,20 @@ def test_wrong_settings_of_the_source_are_named(plan, tmp_path, change, message)
 def test_files_that_are_no_measured_table_are_refused(table, tmp_path):
     frame, provenance = measured.read(table)
     (tmp_path / "text.parquet").write_text("nothing")
-    schema.write(measured.load(MeasuredConfig(table)).table, schema.empty_rejects(), tmp_path / "steps.parquet", {})
-    for name, message in (("text.parquet", "not a readable Parquet file"), ("steps.parquet", "expected 'h3-measured-1'")):
+    schema.write(
+        measured.load(MeasuredConfig(table)).table, schema.empty_rejects(), tmp_path / "steps.parquet", {}
+    )
+    for name, message in (
+        ("text.parquet", "not a readable Parquet file"),
+        ("steps.parquet", "expected 'h3-measured-1'"),
+    ):
         with pytest.raises(InputError, match=message):
             measured.read(tmp_path / name)
     for broken, message in (
-        (frame.drop(columns="comm_us"), "column 'comm_us' is missing"), (frame.assign(device_us=np.nan), "'device_us' is nan in row 0"),
-        (frame.assign(replays=0), "'replays' is 0 in row 0"), (frame.assign(num_layers=np.nan), "'num_layers' is null"),
+        (frame.drop(columns="comm_us"), "column 'comm_us' is missing"),
+        (frame.assign(device_us=np.nan), "'device_us' is nan in row 0"),
+        (frame.assign(replays=0), "'replays' is 0 in row 0"),
+        (frame.assign(num_layers=np.nan), "'num_layers' is null"),
     ):
         with pytest.raises(InputError, match=message):
             measured.write(broken, provenance, tmp_path / "broken.parquet")
@@ -177,8 +223,11 @@ def test_packing_refuses_results_that_do_not_belong_together(plan, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "text.jsonl").write_text("no results\n")
     for paths, message in (
-        ([good, other], "results of 2 cards"), ([cpu], "unknown hardware 'cpu'"), ([tmp_path / "empty.jsonl"], "no step was measured"),
-        ([tmp_path / "text.jsonl"], "line 1 is not JSON"), ([tmp_path / "absent.jsonl"], "No such file"),
+        ([good, other], "results of 2 cards"),
+        ([cpu], "unknown hardware 'cpu'"),
+        ([tmp_path / "empty.jsonl"], "no step was measured"),
+        ([tmp_path / "text.jsonl"], "line 1 is not JSON"),
+        ([tmp_path / "absent.jsonl"], "No such file"),
     ):
         with pytest.raises(InputError, match=message):
             pack.pack(own, paths, tmp_path / "out.parquet")
@@ -194,13 +243,24 @@ def test_a_step_measured_in_two_files_counts_once_the_first_time(plan, tmp_path)
 
 
 def test_check_tells_spread_repeats_single_tokens_and_coverage(plan, tmp_path):
-    found = {finding.name: finding for finding in check.findings(plan, [write_results(plan, tmp_path / "good.jsonl", off=1.01)])}
-    assert found["spread (p90 - p10) / median"].reached and "median 3.00%" in found["spread (p90 - p10) / median"].text
-    assert found["repeated steps"].reached and "32 differ by 1.00% at the median" in found["repeated steps"].text
+    found = {
+        finding.name: finding
+        for finding in check.findings(plan, [write_results(plan, tmp_path / "good.jsonl", off=1.01)])
+    }
+    assert (
+        found["spread (p90 - p10) / median"].reached
+        and "median 3.00%" in found["spread (p90 - p10) / median"].text
+    )
+    assert (
+        found["repeated steps"].reached and "32 differ by 1.00% at the median" in found["repeated steps"].text
+    )
     singles = [finding for name, finding in found.items() if name.startswith("batch 1, ")]
     assert len(singles) == 4 and all(finding.reached for finding in singles)
     assert found["experiments"].reached is False  # 20 of the 300 steps that were asked for
-    assert found["part grid"].reached is None and "316 of 316 steps measured, 0 skipped" in found["part grid"].text
+    assert (
+        found["part grid"].reached is None
+        and "316 of 316 steps measured, 0 skipped" in found["part grid"].text
+    )
     assert str(found["repeated steps"]).startswith("yes  repeated steps: ")
 
 

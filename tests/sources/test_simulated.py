@@ -1,6 +1,6 @@
 """The simulated source: a fixed sample, the same rows for the same seed, a cache, and periods as measured.
 
-    pytest tests/test_simulated.py
+pytest tests/test_simulated.py
 """
 
 from __future__ import annotations
@@ -115,20 +115,26 @@ def test_the_cache_of_llama_2_70b_has_the_studys_number_of_blocks():
     assert simulated.kv_blocks(experiment) == pytest.approx(31_356, rel=0.005)
 
 
-@pytest.mark.parametrize("change", [{"scale": 0.0}, {"scale": 2.0}, {"workers": 0}, {"seed": -1}, {"target_steps": 0}])
+@pytest.mark.parametrize(
+    "change", [{"scale": 0.0}, {"scale": 2.0}, {"workers": 0}, {"seed": -1}, {"target_steps": 0}]
+)
 def test_settings_out_of_range_name_the_option(change):
     with pytest.raises(InputError, match=f"source.{next(iter(change))}="):
         SimulatedConfig(**change)
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason="no shared request logs beside the repository")
-def test_median_periods_at_equal_batch_size_are_within_ten_percent_of_the_measured_mixtral_s_within_fifteen(full):
+def test_median_periods_at_equal_batch_size_are_within_ten_percent_of_the_measured_mixtral_s_within_fifteen(
+    full,
+):
     measured = requests.load(LOGS, Assumptions(), requests.RequestOptions()).table
     same = full.table.merge(measured[["model", "workload"]].drop_duplicates(), on=["model", "workload"])
 
     def medians(table):
         decoding = table[table["num_decode_reqs"] > 0]
-        bins = decoding.groupby(["model", decoding["num_decode_reqs"] // 10])["period_us"].agg(["size", "median"])
+        bins = decoding.groupby(["model", decoding["num_decode_reqs"] // 10])["period_us"].agg(
+            ["size", "median"]
+        )
         return bins.loc[bins["size"] >= 200, "median"]
 
     error = (medians(same) / medians(measured) - 1).dropna()

@@ -1,6 +1,7 @@
-"""Architectures from HuggingFace configurations, names of models and accelerators, names of experiment folders.
+"""Architectures from HuggingFace configurations, names of models and accelerators, names of experiment
+folders.
 
-    pytest tests/test_catalog.py
+pytest tests/test_catalog.py
 """
 
 from __future__ import annotations
@@ -17,14 +18,26 @@ from h3.steps import catalog
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "model_configs"
 LLAMA_7B = {
-    "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 32,
-    "intermediate_size": 11008, "vocab_size": 32000, "torch_dtype": "float16",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+    "torch_dtype": "float16",
 }
-MIXTRAL = LLAMA_7B | {"num_key_value_heads": 8, "intermediate_size": 14336, "num_local_experts": 8, "num_experts_per_tok": 2}
+MIXTRAL = LLAMA_7B | {
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
 
 
 def read(**changed):
-    return catalog.from_hf_config({key: value for key, value in (LLAMA_7B | changed).items() if value is not None}, "config.json")
+    return catalog.from_hf_config(
+        {key: value for key, value in (LLAMA_7B | changed).items() if value is not None}, "config.json"
+    )
 
 
 def experts(**changed):
@@ -32,7 +45,9 @@ def experts(**changed):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared model configurations beside the repository")
-@pytest.mark.parametrize("folder", ["Llama-2-7b-hf", "Llama-2-70b-hf", "CodeLlama-34b-Instruct-hf", "Mixtral-8x7B-v0.1"])
+@pytest.mark.parametrize(
+    "folder", ["Llama-2-7b-hf", "Llama-2-70b-hf", "CodeLlama-34b-Instruct-hf", "Mixtral-8x7B-v0.1"]
+)
 def test_the_four_known_models_are_what_their_published_configurations_say(folder):
     published = catalog.read_hf_config(SHARED / folder / "config.json")
     assert published == catalog.architecture(folder)
@@ -58,7 +73,9 @@ def test_the_width_of_a_head_is_the_configurations_or_the_hidden_size_over_the_h
     assert read(head_dim=None).head_dim == 128
 
 
-@pytest.mark.parametrize("key", ["num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts"])
+@pytest.mark.parametrize(
+    "key", ["num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts"]
+)
 def test_each_name_for_the_number_of_experts_is_understood(key):
     assert read(**{key: 16, "num_experts_per_tok": 4}).num_experts == 16
 
@@ -80,16 +97,25 @@ def test_experts_of_their_own_width_shared_experts_and_dense_layers_are_counted(
 
 def test_experts_without_the_number_that_a_token_visits_are_refused():
     with pytest.raises(InputError, match="num_local_experts=8 but no num_experts_per_tok"):
-        catalog.from_hf_config({key: value for key, value in MIXTRAL.items() if key != "num_experts_per_tok"}, "config.json")
+        catalog.from_hf_config(
+            {key: value for key, value in MIXTRAL.items() if key != "num_experts_per_tok"}, "config.json"
+        )
     with pytest.raises(InputError, match="num_experts_per_tok=9 exceeds num_local_experts=8"):
         experts(num_experts_per_tok=9)
 
 
-@pytest.mark.parametrize(("changed", "stored"), [
-    ({"torch_dtype": "bfloat16"}, 2.0), ({"torch_dtype": "float32"}, 4.0), ({"torch_dtype": None, "dtype": "float16"}, 2.0),
-    ({"torch_dtype": None}, 2.0), ({"quantization_config": {"quant_method": "fp8"}}, 1.0),
-    ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, 0.5), ({"quantization_config": {"load_in_4bit": True}}, 0.5),
-])
+@pytest.mark.parametrize(
+    ("changed", "stored"),
+    [
+        ({"torch_dtype": "bfloat16"}, 2.0),
+        ({"torch_dtype": "float32"}, 4.0),
+        ({"torch_dtype": None, "dtype": "float16"}, 2.0),
+        ({"torch_dtype": None}, 2.0),
+        ({"quantization_config": {"quant_method": "fp8"}}, 1.0),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, 0.5),
+        ({"quantization_config": {"load_in_4bit": True}}, 0.5),
+    ],
+)
 def test_a_weight_takes_the_bytes_of_its_stored_form(changed, stored):
     assert read(**changed).bytes_per_parameter == stored
 
@@ -102,7 +128,9 @@ def test_the_text_part_of_a_multimodal_configuration_is_used():
     assert catalog.from_hf_config({"model_type": "llava", "text_config": LLAMA_7B}, "config.json") == read()
 
 
-@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"])
+@pytest.mark.parametrize(
+    "key", ["num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size"]
+)
 @pytest.mark.parametrize("value", [None, 0, -3, 2.5, "32", True, float("nan")])
 def test_a_missing_or_impossible_size_is_refused_by_name(key, value):
     with pytest.raises(InputError, match=f"^config.json: .*{key}"):
@@ -117,12 +145,30 @@ def test_an_unknown_dtype_lists_the_known_and_latent_attention_is_refused():
 
 
 JUNK = st.one_of(
-    st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.text(max_size=3), st.just([]), st.just({}), st.just({"bits": "x"})
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 9),
+    st.floats(),
+    st.text(max_size=3),
+    st.just([]),
+    st.just({}),
+    st.just({"bits": "x"}),
 )
-KEYS = st.sampled_from([
-    *MIXTRAL, "head_dim", "text_config", "quantization_config", "n_shared_experts", "first_k_dense_replace", "moe_layer_freq",
-    "kv_lora_rank", "num_experts", "shared_expert_intermediate_size", "moe_intermediate_size",
-])
+KEYS = st.sampled_from(
+    [
+        *MIXTRAL,
+        "head_dim",
+        "text_config",
+        "quantization_config",
+        "n_shared_experts",
+        "first_k_dense_replace",
+        "moe_layer_freq",
+        "kv_lora_rank",
+        "num_experts",
+        "shared_expert_intermediate_size",
+        "moe_intermediate_size",
+    ]
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -143,8 +189,12 @@ def test_a_file_that_is_no_configuration_is_refused_by_path(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         catalog.read_hf_config(path)
     for content, says in [
-        (b"{", "not JSON"), (b"\xff\xfe\x00", "not JSON"), (b"[1]", "holds a list"), (b"{}", "num_hidden_layers"),
-        (b"[" * 1_000_000, "not JSON"), (b'{"hidden_size": ' + b"1" * 10_000 + b"}", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[1]", "holds a list"),
+        (b"{}", "num_hidden_layers"),
+        (b"[" * 1_000_000, "not JSON"),
+        (b'{"hidden_size": ' + b"1" * 10_000 + b"}", "not JSON"),
         (b" " * 16_000_001, "more than 16000000 bytes"),
     ]:
         path.write_bytes(content)
@@ -153,7 +203,12 @@ def test_a_file_that_is_no_configuration_is_refused_by_path(tmp_path):
 
 
 def test_an_unknown_model_is_refused_with_the_option_that_helps():
-    with pytest.raises(InputError, match=r"unknown model 'acme/New-1b'.*config\.json.*DIR/new-1b/config\.json.*source\.model_configs=DIR"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"unknown model 'acme/New-1b'.*config\.json.*DIR/new-1b/config\.json.*source\.model_configs=DIR"
+        ),
+    ):
         catalog.architecture("acme/New-1b")
 
 
@@ -164,18 +219,31 @@ def test_a_model_is_learned_from_a_folder_of_configurations(tmp_path):
     assert catalog.architecture("llama-2-7b", tmp_path).num_layers == 32
 
 
-@pytest.mark.parametrize(("given_name", "name"), [
-    ("meta-llama/Llama-2-70b-hf", "llama-2-70b"), ("llama-2-70b-hf", "llama-2-70b"), ("llama-2-70b", "llama-2-70b"),
-    ("codellama/CodeLlama-34b-Instruct-hf", "codellama-34b"), ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b-v0-1"),
-    (" acme/New-1b/ ", "new-1b"),
-])
+@pytest.mark.parametrize(
+    ("given_name", "name"),
+    [
+        ("meta-llama/Llama-2-70b-hf", "llama-2-70b"),
+        ("llama-2-70b-hf", "llama-2-70b"),
+        ("llama-2-70b", "llama-2-70b"),
+        ("codellama/CodeLlama-34b-Instruct-hf", "codellama-34b"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b-v0-1"),
+        (" acme/New-1b/ ", "new-1b"),
+    ],
+)
 def test_a_model_has_one_name_whatever_it_is_called(given_name, name):
     assert catalog.model_name(given_name) == name
 
 
 def test_an_experiments_name_tells_model_degree_and_workload():
-    assert catalog.parse_experiment("20260217-202857-llama-2-70b-tp4-general") == {"model": "llama-2-70b", "tp": "4", "workload": "general"}
-    assert catalog.parse_experiment("20260218-150304-mixtral-8x7b-v0-1-tp2-codegen")["model"] == "mixtral-8x7b-v0-1"
+    assert catalog.parse_experiment("20260217-202857-llama-2-70b-tp4-general") == {
+        "model": "llama-2-70b",
+        "tp": "4",
+        "workload": "general",
+    }
+    assert (
+        catalog.parse_experiment("20260218-150304-mixtral-8x7b-v0-1-tp2-codegen")["model"]
+        == "mixtral-8x7b-v0-1"
+    )
     assert catalog.parse_experiment("my-run") is None
 
 

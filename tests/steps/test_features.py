@@ -1,6 +1,7 @@
-"""Feature sets: the same number for the same step, whatever the model is called and whoever its neighbours are.
+"""Feature sets: the same number for the same step, whatever the model is called and whoever its neighbours
+are.
 
-    pytest tests/test_features.py
+pytest tests/test_features.py
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from h3.evaluation import folds
 from h3.steps import features, schema
 from h3.steps import raw30 as feature_raw30
 
-TABLE = Steps(3).run("llama-2-7b", 30).run("llama-2-70b", 30).run("mixtral-8x7b-v0-1", 30, workload="codegen").table()
+TABLE = (
+    Steps(3)
+    .run("llama-2-7b", 30)
+    .run("llama-2-70b", 30)
+    .run("mixtral-8x7b-v0-1", 30, workload="codegen")
+    .table()
+)
 SETS = pytest.mark.parametrize("name", ["scale_free", "raw30"])
 
 
@@ -32,7 +39,10 @@ def test_columns_are_float32_in_the_order_of_the_manifest_and_finite(name):
 def test_the_manifest_documents_every_column(name):
     manifest = features.manifest(name)
     assert [entry["index"] for entry in manifest] == list(range(len(manifest)))
-    assert all(entry["dtype"] == "float32" and entry["unit"] and entry["formula"] and entry["group"] for entry in manifest)
+    assert all(
+        entry["dtype"] == "float32" and entry["unit"] and entry["formula"] and entry["group"]
+        for entry in manifest
+    )
     assert len({entry["name"] for entry in manifest}) == len(manifest)
 
 
@@ -50,11 +60,15 @@ def test_a_feature_depends_on_its_own_row_alone(name):
 
 @SETS
 def test_no_feature_reads_a_target(name):
-    pd.testing.assert_frame_equal(features.build(name, folds.without_targets(TABLE)), features.build(name, TABLE))
+    pd.testing.assert_frame_equal(
+        features.build(name, folds.without_targets(TABLE)), features.build(name, TABLE)
+    )
 
 
 def test_scale_free_features_do_not_know_what_anything_is_called():
-    renamed = TABLE.assign(model="other", experiment="another", workload="third", log="measured", start_us=0.0, step_id=5)
+    renamed = TABLE.assign(
+        model="other", experiment="another", workload="third", log="measured", start_us=0.0, step_id=5
+    )
     pd.testing.assert_frame_equal(features.build("scale_free", renamed), features.build("scale_free", TABLE))
     assert not features.build("raw30", renamed).equals(features.build("raw30", TABLE))
 
@@ -63,7 +77,9 @@ def test_scale_free_features_are_the_same_for_a_model_twice_as_deep():
     rows = step("llama-2-70b", decode=[500] * 30, prefill=[(300, 64)])
     doubled = rows.assign(num_layers=160, vocab_size=64000)
     ratio = features.build("scale_free", doubled) / features.build("scale_free", rows)
-    assert ratio.drop(columns=["expert_coverage", "tokens_per_expert"]).to_numpy() == pytest.approx(1, rel=1e-5)
+    assert ratio.drop(columns=["expert_coverage", "tokens_per_expert"]).to_numpy() == pytest.approx(
+        1, rel=1e-5
+    )
 
 
 def test_time_ratios_by_hand():
@@ -111,7 +127,14 @@ def test_raw_phases_are_flags():
 
 
 def test_raw_kv_state_and_interactions_by_hand():
-    row = raw(decode=[9, 9], prefill=[(3, 0)], kv_blocks_total=1000.0, kv_blocks_free=750.0, kv_usage_ratio=0.25, running_reqs=4.0)
+    row = raw(
+        decode=[9, 9],
+        prefill=[(3, 0)],
+        kv_blocks_total=1000.0,
+        kv_blocks_free=750.0,
+        kv_usage_ratio=0.25,
+        running_reqs=4.0,
+    )
     assert (row["kv_blocks_used"], row["kv_pressure"], row["running_reqs"]) == (250, 0.25, 4)
     assert row["prefill_x_decode"] == 6
     assert row["kv_pressure_x_decode_reqs"] == 0.5
@@ -121,7 +144,11 @@ def test_raw_kv_state_and_interactions_by_hand():
 
 def test_unknown_kv_state_is_missing_not_zero():
     row = raw(decode=[9])
-    assert row[["kv_usage_ratio", "kv_blocks_used", "kv_blocks_free", "running_reqs", "kv_pressure"]].isna().all()
+    assert (
+        row[["kv_usage_ratio", "kv_blocks_used", "kv_blocks_free", "running_reqs", "kv_pressure"]]
+        .isna()
+        .all()
+    )
 
 
 def test_the_studys_flops_count_each_matrix_of_each_layer_once_a_token():
@@ -136,7 +163,9 @@ def test_the_studys_flops_count_each_matrix_of_each_layer_once_a_token():
 
 
 def test_raw30_tells_models_apart_by_label_experts_and_ranks():
-    both = features.build("raw30", steps(step("mixtral-8x7b-v0-1", decode=[9]), step("llama-2-70b", decode=[9])))
+    both = features.build(
+        "raw30", steps(step("mixtral-8x7b-v0-1", decode=[9]), step("llama-2-70b", decode=[9]))
+    )
     assert both["model_id"].tolist() == [3, 2]
     assert both["is_moe"].tolist() == [1, 0]
     assert both["tensor_parallelism"].tolist() == [2, 4]

@@ -1,6 +1,6 @@
 """Metrics against loops that a child could check, one number each worked by hand, and NaN for nothing.
 
-    pytest tests/test_metrics.py
+pytest tests/test_metrics.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from h3.steps import metrics
 
 EMPTY = np.empty(0)
 PREDICTED, OBSERVED = np.array([90.0, 220.0, 400.0]), np.array([100.0, 200.0, 400.0])
-PAIRS = st.lists(st.tuples(st.floats(0.1, 1e6), st.floats(0.1, 1e6), st.sampled_from("abc")), min_size=1, max_size=30)
+PAIRS = st.lists(
+    st.tuples(st.floats(0.1, 1e6), st.floats(0.1, 1e6), st.sampled_from("abc")), min_size=1, max_size=30
+)
 
 
 def columns(pairs):
@@ -34,7 +36,9 @@ def test_ten_percent_low_ten_percent_high_and_exact_by_hand():
     assert metrics.bias(PREDICTED, OBSERVED) == pytest.approx(0)
     assert metrics.bias(np.array([110.0, 150.0]), np.array([100.0, 100.0])) == 30
     assert metrics.quantile_ape(PREDICTED, OBSERVED, 0.5) == 10
-    assert metrics.quantile_ape(np.array([100.0, 110.0, 120.0, 130.0, 140.0]), np.full(5, 100.0), 0.75) == pytest.approx(30)
+    assert metrics.quantile_ape(
+        np.array([100.0, 110.0, 120.0, 130.0, 140.0]), np.full(5, 100.0), 0.75
+    ) == pytest.approx(30)
     assert metrics.pearson_r(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])) == pytest.approx(0.5)
 
 
@@ -85,8 +89,12 @@ def test_the_correlation_is_that_of_a_naive_loop(pairs):
 
 def test_no_rows_give_nan_never_zero():
     values = [
-        metrics.mape(EMPTY, EMPTY), metrics.bias(EMPTY, EMPTY), metrics.quantile_ape(EMPTY, EMPTY, 0.5), metrics.pearson_r(EMPTY, EMPTY),
-        metrics.macro_mape(EMPTY, EMPTY, EMPTY), *metrics.interval(EMPTY, EMPTY, seed=0),
+        metrics.mape(EMPTY, EMPTY),
+        metrics.bias(EMPTY, EMPTY),
+        metrics.quantile_ape(EMPTY, EMPTY, 0.5),
+        metrics.pearson_r(EMPTY, EMPTY),
+        metrics.macro_mape(EMPTY, EMPTY, EMPTY),
+        *metrics.interval(EMPTY, EMPTY, seed=0),
     ]
     assert all(math.isnan(value) for value in values)
     assert len(metrics.ape(EMPTY, EMPTY)) == len(metrics.phase(EMPTY, EMPTY)) == 0
@@ -98,7 +106,9 @@ def test_one_row_or_a_constant_side_has_no_correlation():
 
 
 def naive_bootstrap(errors, experiment, seed, resamples):
-    """Macro means of block resamples, drawn block by block: fifty rows each, fewer where that left less than twenty blocks."""
+    """Macro means of block resamples, drawn block by block: fifty rows each, fewer where that left less than
+    twenty blocks.
+    """
     rng = np.random.default_rng(seed)
     totals = np.zeros(resamples)
     names = sorted(set(experiment))
@@ -138,13 +148,24 @@ def test_errors_that_stay_alike_for_many_steps_widen_the_interval():
     alike = np.repeat(rng.exponential(5, 100), 50)
     apart = rng.permutation(alike)
     name = np.array(["a"] * 5000)
-    spread = [high - low for low, high in (metrics.interval(alike, name, 0), metrics.interval(apart, name, 0))]
+    spread = [
+        high - low for low, high in (metrics.interval(alike, name, 0), metrics.interval(apart, name, 0))
+    ]
     assert spread[0] > 3 * spread[1]
 
 
-@pytest.mark.parametrize(("prefill", "decode", "phase"), [
-    (95.0, 5.0, "prefill"), (0.0, 7.0, "decode"), (50.0, 50.0, "mixed"), (90.0, 10.0, "mixed"), (91.0, 9.0, "prefill"),
-    (10.0, 90.0, "mixed"), (9.0, 91.0, "decode"), (16.0, 0.0, "prefill"),
-])
+@pytest.mark.parametrize(
+    ("prefill", "decode", "phase"),
+    [
+        (95.0, 5.0, "prefill"),
+        (0.0, 7.0, "decode"),
+        (50.0, 50.0, "mixed"),
+        (90.0, 10.0, "mixed"),
+        (91.0, 9.0, "prefill"),
+        (10.0, 90.0, "mixed"),
+        (9.0, 91.0, "decode"),
+        (16.0, 0.0, "prefill"),
+    ],
+)
 def test_a_phase_needs_more_than_nine_tenths_of_the_tokens(prefill, decode, phase):
     assert metrics.phase(np.array([prefill]), np.array([decode])).tolist() == [phase]

@@ -1,6 +1,6 @@
 """The step table: what it refuses and how it says so, and that a written table is the table that is read.
 
-    pytest tests/test_schema.py
+pytest tests/test_schema.py
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ TABLE = Steps().run("llama-2-7b", rows=5).run("mixtral-8x7b-v0-1", rows=5).table
 def test_every_column_is_documented_once_and_every_measure_has_a_unit_or_is_a_share():
     assert len(set(schema.NAMES)) == len(schema.NAMES)
     assert all(column.meaning for column in schema.COLUMNS)
-    assert {name for name in schema.NAMES if name.endswith("_us")} == {c.name for c in schema.COLUMNS if c.unit == "us"}
+    assert {name for name in schema.NAMES if name.endswith("_us")} == {
+        c.name for c in schema.COLUMNS if c.unit == "us"
+    }
     assert all(column.unit == "tokens" for column in schema.COMPOSITION if "tokens" in column.name)
 
 
@@ -58,18 +60,21 @@ def _with(column, row, value):
     return frame
 
 
-@pytest.mark.parametrize(("column", "value", "says"), [
-    ("experiment", None, "is null in row 3; expected text"),
-    ("step_id", None, "is null in row 3; expected count"),
-    ("bytes_per_parameter", np.nan, "is null in row 3; expected real"),
-    ("period_us", np.inf, "is inf in row 3; expected a finite number"),
-    ("start_us", -np.inf, "is -inf in row 3"),
-    ("period_us", -1.0, "is -1.0 in row 3; expected a finite number of at least 0"),
-    ("gap_steps", 0, "is 0 in row 3; expected a finite number of at least 1"),
-    ("num_layers", 0, "is 0 in row 3"),
-    ("decode_tokens", "many", "expected real"),
-    ("step_id", "first", "expected count"),
-])
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("experiment", None, "is null in row 3; expected text"),
+        ("step_id", None, "is null in row 3; expected count"),
+        ("bytes_per_parameter", np.nan, "is null in row 3; expected real"),
+        ("period_us", np.inf, "is inf in row 3; expected a finite number"),
+        ("start_us", -np.inf, "is -inf in row 3"),
+        ("period_us", -1.0, "is -1.0 in row 3; expected a finite number of at least 0"),
+        ("gap_steps", 0, "is 0 in row 3; expected a finite number of at least 1"),
+        ("num_layers", 0, "is 0 in row 3"),
+        ("decode_tokens", "many", "expected real"),
+        ("step_id", "first", "expected count"),
+    ],
+)
 def test_a_bad_value_is_refused_with_column_row_and_expectation(column, value, says):
     with pytest.raises(InputError, match=f"here: column '{column}'.*{says}"):
         schema.check(_with(column, 3, value), "here")
@@ -82,14 +87,19 @@ def test_a_count_with_a_fraction_is_refused_rather_than_cut():
 
 def test_a_start_before_zero_and_null_quantities_are_allowed():
     schema.check(_with("start_us", 3, -5.0), "here")
-    assert schema.check(_with("decode_kv_tokens_sum", 3, None), "here")["decode_kv_tokens_sum"].isna().sum() == 1
+    assert (
+        schema.check(_with("decode_kv_tokens_sum", 3, None), "here")["decode_kv_tokens_sum"].isna().sum() == 1
+    )
 
 
 def test_equal_tables_have_equal_digests_and_any_change_another():
     assert schema.digest(TABLE) == schema.digest(TABLE.copy().set_index(TABLE.index + 7))
     changed = [
-        TABLE.assign(period_us=TABLE["period_us"] + 1e-9 * TABLE["period_us"].max()), TABLE.iloc[::-1], TABLE.iloc[:-1],
-        TABLE.assign(workload="other"), TABLE.rename(columns={"period_us": "duration_us", "duration_us": "period_us"}),
+        TABLE.assign(period_us=TABLE["period_us"] + 1e-9 * TABLE["period_us"].max()),
+        TABLE.iloc[::-1],
+        TABLE.iloc[:-1],
+        TABLE.assign(workload="other"),
+        TABLE.rename(columns={"period_us": "duration_us", "duration_us": "period_us"}),
     ]
     assert len({schema.digest(TABLE), *map(schema.digest, changed)}) == len(changed) + 1
 
@@ -100,7 +110,11 @@ def test_a_written_table_is_read_back_with_its_metadata_and_has_its_rejects_besi
     schema.write(TABLE, rejects, path, {"source": "requests"})
     table, record = schema.read(path)
     pd.testing.assert_frame_equal(table, TABLE)
-    assert (record["source"], record["rows"], record["digest"]) == ("requests", len(TABLE), schema.digest(TABLE))
+    assert (record["source"], record["rows"], record["digest"]) == (
+        "requests",
+        len(TABLE),
+        schema.digest(TABLE),
+    )
     assert {"python", "h3", "pandas", "pyarrow"} <= set(record["versions"])
     beside = pd.read_parquet(tmp_path / "new" / "steps.rejects.parquet")
     assert list(beside.columns) == list(schema.REJECT_NAMES)
@@ -148,7 +162,9 @@ def test_a_table_whose_rows_were_changed_after_writing_is_refused(tmp_path):
     path = tmp_path / "steps.parquet"
     schema.write(TABLE, schema.empty_rejects(), path, {})
     metadata = pq.read_schema(path).metadata
-    forged = pa.Table.from_pandas(steps(TABLE.iloc[:-1]), preserve_index=False).replace_schema_metadata(metadata)
+    forged = pa.Table.from_pandas(steps(TABLE.iloc[:-1]), preserve_index=False).replace_schema_metadata(
+        metadata
+    )
     pq.write_table(forged, path)
     with pytest.raises(InputError, match=r"digest .* of the rows is not"):
         schema.read(path)

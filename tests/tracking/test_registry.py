@@ -1,4 +1,6 @@
-"""The registry: a version is found by alias and number, serves raw step rows, and no killed promotion takes the champion away."""
+"""The registry: a version is found by alias and number, serves raw step rows, and no killed promotion takes
+the champion away.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,23 @@ from h3.tracking import registry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 TAGS = {
-    "sweep": "s" * 32, "winner": "xgboost_residual", "data_digest": "d" * 32, "commit": "c" * 40, "routing": "one booster", "params": "{}",
+    "sweep": "s" * 32,
+    "winner": "xgboost_residual",
+    "data_digest": "d" * 32,
+    "commit": "c" * 40,
+    "routing": "one booster",
+    "params": "{}",
 }
 ROW = {
-    "fold": "lomo_mixtral", "model": "xgboost_residual", "mape": 5.0, "mape_low": 4.0, "mape_high": 6.0, "mape_base": 7.0, "bias": 1.0,
-    "n_test": 10, "status": "FINISHED",
+    "fold": "lomo_mixtral",
+    "model": "xgboost_residual",
+    "mape": 5.0,
+    "mape_low": 4.0,
+    "mape_high": 6.0,
+    "mape_base": 7.0,
+    "bias": 1.0,
+    "n_test": 10,
+    "status": "FINISHED",
 }
 
 
@@ -53,7 +67,9 @@ def tracking(opened) -> TrackingConfig:
 def another(opened: registry.Registry, **tags: str) -> str:
     """One more version of the same files, challenger; its number."""
     first = opened.version("1")
-    made = opened.store.client.create_model_version(registry.NAME, first.source, run_id=first.run_id, tags=tags)
+    made = opened.store.client.create_model_version(
+        registry.NAME, first.source, run_id=first.run_id, tags=tags
+    )
     opened.set_alias("challenger", str(made.version))
     return str(made.version)
 
@@ -79,7 +95,9 @@ def test_load_follows_the_environment(opened, monkeypatch):
 
 
 def test_a_version_that_is_not_there_is_one_line_with_those_that_are(opened, tracking):
-    with pytest.raises(InputError, match="model=99: no such alias or version of blis-step-time; there are champion") as error:
+    with pytest.raises(
+        InputError, match="model=99: no such alias or version of blis-step-time; there are champion"
+    ) as error:
         registry.load("99", tracking)
     assert "\n" not in str(error.value)
 
@@ -115,7 +133,9 @@ def test_the_pyfunc_needs_no_nullable_column_and_names_one_that_it_needs(opened,
     needed = [column.name for column in model.metadata.signature.inputs if column.required]
     assert {"hardware", "tensor_parallelism", "num_layers", "num_decode_reqs"} <= set(needed)
     assert not {"decode_kv_tokens_sum", "waiting_reqs", "period_us"} & set(needed)
-    unknown = steps.assign(prefill_tokens=np.nan, decode_tokens=np.nan, decode_kv_tokens_sum=np.nan, prefill_kv_tokens_sum=np.nan)
+    unknown = steps.assign(
+        prefill_tokens=np.nan, decode_tokens=np.nan, decode_kv_tokens_sum=np.nan, prefill_kv_tokens_sum=np.nan
+    )
     expected = bundle.read(GOLDEN).predict(unknown.assign(prefill_attended_tokens=np.nan))
     np.testing.assert_array_equal(model.predict(steps[needed])["period_us"], expected)
     with pytest.raises(mlflow.MlflowException, match="hidden_size"):
@@ -125,20 +145,36 @@ def test_the_pyfunc_needs_no_nullable_column_and_names_one_that_it_needs(opened,
 def test_the_registered_files_hold_no_pickle_and_the_code_that_serves_them(opened, tracking):
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/blis-step-time/1"))
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"pyfunc.py", "artifacts/bundle/manifest.json", "code/h3/bundle/bundle.py", "serving_input_example.json", "MLmodel"} <= names
+    assert {
+        "pyfunc.py",
+        "artifacts/bundle/manifest.json",
+        "code/h3/bundle/bundle.py",
+        "serving_input_example.json",
+        "MLmodel",
+    } <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
     assert "xgboost==" in (folder / "requirements.txt").read_text()
 
 
 def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(opened):
     card = opened.version("1").description
-    for said in ("d" * 32, "c" * 40, "lomo_mixtral", "4.00–6.00", "A100", "MoE models other than: mixtral-8x7b-v0-1"):
+    for said in (
+        "d" * 32,
+        "c" * 40,
+        "lomo_mixtral",
+        "4.00–6.00",
+        "A100",
+        "MoE models other than: mixtral-8x7b-v0-1",
+    ):
         assert said in card
 
 
 def test_the_card_says_that_only_the_sweeps_own_folds_are_held_out_in_every_respect(steps):
     card = registry.card(steps, TAGS, [ROW], [ROW | {"mape": 4.25}])
-    said = "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in every respect"
+    said = (
+        "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in"
+        " every respect"
+    )
     assert card.index("5.00") < " ".join(card.split("\n")).index(said) < card.index("4.25")
 
 
@@ -210,7 +246,11 @@ def test_an_entry_that_raises_is_failed_and_stays(opened):
 
 
 def test_the_lock_is_held_by_one_and_let_go(opened):
-    with registry.lock(opened), pytest.raises(InputError, match=r"another promotion is running \(process \d+\)"), registry.lock(opened):
+    with (
+        registry.lock(opened),
+        pytest.raises(InputError, match=r"another promotion is running \(process \d+\)"),
+        registry.lock(opened),
+    ):
         pass
     with registry.lock(opened):
         pass

@@ -13,9 +13,19 @@ def steps(ratio, **changed):
     """Steps of 10 ms, predicted by the given factors."""
     ratio = np.asarray(ratio, dtype=float)
     columns = {
-        "experiment": "a", "model": "m", "workload": "w", "clock": "steps", "step_id": np.arange(len(ratio)), "num_prefill_reqs": 0.0,
-        "num_decode_reqs": 10.0, "prefill_tokens": 0.0, "decode_tokens": 10.0, "decode_kv_tokens_sum": 5000.0, "phase": "decode",
-        "observed_us": 1e4, "base_us": 1e4,
+        "experiment": "a",
+        "model": "m",
+        "workload": "w",
+        "clock": "steps",
+        "step_id": np.arange(len(ratio)),
+        "num_prefill_reqs": 0.0,
+        "num_decode_reqs": 10.0,
+        "prefill_tokens": 0.0,
+        "decode_tokens": 10.0,
+        "decode_kv_tokens_sum": 5000.0,
+        "phase": "decode",
+        "observed_us": 1e4,
+        "base_us": 1e4,
     } | changed
     frame = pd.DataFrame(columns, index=range(len(ratio)))
     return frame.assign(predicted_us=ratio * frame["observed_us"], ape=100 * np.abs(ratio - 1))
@@ -40,7 +50,9 @@ def test_the_share_worked_by_hand():
 def test_the_share_is_what_the_best_constant_removes():
     ratio = np.random.default_rng(0).lognormal(0.1, 0.2, 500)
     errors = [(np.log(ratio * factor) ** 2).mean() for factor in np.linspace(0.7, 1.1, 4001)]
-    assert diagnostics.bias_share(ratio) == pytest.approx(1 - min(errors) / (np.log(ratio) ** 2).mean(), abs=1e-4)
+    assert diagnostics.bias_share(ratio) == pytest.approx(
+        1 - min(errors) / (np.log(ratio) ** 2).mean(), abs=1e-4
+    )
 
 
 def test_no_error_has_no_bias():
@@ -55,8 +67,11 @@ def test_underprediction_is_called_so():
 def test_every_slice_holds_every_step_once(key):
     rng = np.random.default_rng(0)
     frame = steps(
-        rng.lognormal(0, 0.1, 400), num_decode_reqs=rng.integers(0, 200, 400).astype(float), decode_kv_tokens_sum=rng.uniform(0, 1e5, 400),
-        observed_us=rng.uniform(5e3, 5e4, 400), phase=rng.choice(["prefill", "decode", "mixed"], 400),
+        rng.lognormal(0, 0.1, 400),
+        num_decode_reqs=rng.integers(0, 200, 400).astype(float),
+        decode_kv_tokens_sum=rng.uniform(0, 1e5, 400),
+        observed_us=rng.uniform(5e3, 5e4, 400),
+        phase=rng.choice(["prefill", "decode", "mixed"], 400),
         experiment=rng.choice(["a", "b"], 400),
     )
     assert sum(row["n"] for row in diagnostics.diagnose(frame)[key]) == 400
@@ -64,13 +79,20 @@ def test_every_slice_holds_every_step_once(key):
 
 def test_batches_are_told_apart_with_their_own_error():
     found = diagnostics.diagnose(steps([1.1, 1.3], num_decode_reqs=[4.0, 40.0]))["by_batch"]
-    assert [(row["label"], row["mape"]) for row in found] == [("1–7", pytest.approx(10)), ("32–63", pytest.approx(30))]
+    assert [(row["label"], row["mape"]) for row in found] == [
+        ("1–7", pytest.approx(10)),
+        ("32–63", pytest.approx(30)),
+    ]
 
 
 def test_unknown_kv_is_a_slice_of_its_own():
-    found = diagnostics.diagnose(steps([1.1] * 4, decode_kv_tokens_sum=[np.nan, np.nan, 100.0, 200.0]))["by_kv"]
+    found = diagnostics.diagnose(steps([1.1] * 4, decode_kv_tokens_sum=[np.nan, np.nan, 100.0, 200.0]))[
+        "by_kv"
+    ]
     assert (found[-1]["label"], found[-1]["n"]) == ("unknown", 2)
-    assert diagnostics.diagnose(steps([1.1] * 2, decode_kv_tokens_sum=np.nan))["by_kv"][0]["label"] == "unknown"
+    assert (
+        diagnostics.diagnose(steps([1.1] * 2, decode_kv_tokens_sum=np.nan))["by_kv"][0]["label"] == "unknown"
+    )
 
 
 def test_the_worst_twenty_come_worst_first_with_their_context():

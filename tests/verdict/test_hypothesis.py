@@ -11,8 +11,14 @@ def rows(**changed):
     """Eight folds at 8 % [7, 9]; a fold named in `changed` gets that interval, or is left out for None."""
     intervals = {fold.fold: (7.0, 9.0) for fold in EXPECTED} | changed
     return [
-        {"kind": fold.kind, "holdout": fold.holdout, "mape": sum(intervals[fold.fold]) / 2, "interval": list(intervals[fold.fold])}
-        for fold in EXPECTED if intervals[fold.fold] is not None
+        {
+            "kind": fold.kind,
+            "holdout": fold.holdout,
+            "mape": sum(intervals[fold.fold]) / 2,
+            "interval": list(intervals[fold.fold]),
+        }
+        for fold in EXPECTED
+        if intervals[fold.fold] is not None
     ]
 
 
@@ -74,7 +80,10 @@ def test_one_fold_alone_or_none_is_inconclusive():
 def test_an_error_that_is_no_number_is_a_failed_fold():
     said = judge(rows(lowo_general=(math.nan, math.nan)))
     assert (said["hypothesis"], status(said, "lowo_general")) == ("inconclusive", "failed")
-    assert next(row["reason"] for row in said["folds"] if row["fold"] == "lowo_general") == "its error is nan, no number"
+    assert (
+        next(row["reason"] for row in said["folds"] if row["fold"] == "lowo_general")
+        == "its error is nan, no number"
+    )
 
 
 def test_a_fold_is_known_by_what_it_holds_out_not_by_its_name():

@@ -1,4 +1,6 @@
-"""The table of replays: the same runs for every predictor, what diverged or failed is counted, published numbers beside it."""
+"""The table of replays: the same runs for every predictor, what diverged or failed is counted, published
+numbers beside it.
+"""
 
 import pytest
 
@@ -9,14 +11,26 @@ from h3.verdict.report import replays as report_replay
 
 def entry(name, e2e, ttft=0.0, itl=0.0, measured=False, predicted=False):
     return {
-        "experiment": name, "e2e_mean_error": e2e, "ttft_mean_error": ttft, "itl_mean_error": itl, "saturated_measured": measured,
-        "saturated_predicted": predicted, "saturated": measured or predicted,
+        "experiment": name,
+        "e2e_mean_error": e2e,
+        "ttft_mean_error": ttft,
+        "itl_mean_error": itl,
+        "saturated_measured": measured,
+        "saturated_predicted": predicted,
+        "saturated": measured or predicted,
     }
 
 
 def result(*entries, kind="lomo", failed=(), **replay):
-    experiments = [{"experiment": each["experiment"], "model": "llama-2-7b", "workload": each["experiment"]} for each in entries]
-    return {"kind": kind, "experiments": experiments, "replay": {"experiments": list(entries), "failed": list(failed), **replay}}
+    experiments = [
+        {"experiment": each["experiment"], "model": "llama-2-7b", "workload": each["experiment"]}
+        for each in entries
+    ]
+    return {
+        "kind": kind,
+        "experiments": experiments,
+        "replay": {"experiments": list(entries), "failed": list(failed), **replay},
+    }
 
 
 def row(results, predictor="ours", kind="lomo"):
@@ -56,9 +70,14 @@ def test_an_error_that_is_not_known_is_no_zero():
 
 
 def test_a_predictor_without_replay_says_why():
-    off, skipped = {"kind": "lomo", "experiments": []}, {"kind": "lomo", "replay": {"skipped": "source=steps holds no requests"}}
+    off, skipped = (
+        {"kind": "lomo", "experiments": []},
+        {"kind": "lomo", "replay": {"skipped": "source=steps holds no requests"}},
+    )
     assert row({("a", "ours"): off})["not_replayed"] == ["replay was off"]
-    assert row({("a", "ours"): skipped, ("b", "ours"): skipped})["not_replayed"] == ["source=steps holds no requests"]
+    assert row({("a", "ours"): skipped, ("b", "ours"): skipped})["not_replayed"] == [
+        "source=steps holds no requests"
+    ]
     assert row({("a", "ours"): off}, kind="lowo")["not_replayed"] == ["no such fold in the sweep"]
 
 
@@ -77,8 +96,10 @@ def test_blis_default_misses_by_14_percent_at_the_median_and_diverges_on_one_run
 
 def content(source="requests", **results):
     return {
-        "model": "ours", "replay": replay_table.compared({("a", name): found for name, found in results.items()}, "ours"),
-        "predictors": [{"predictor": name, "sees_held_out": name == "inside"} for name in results], "provenance": {"source": source},
+        "model": "ours",
+        "replay": replay_table.compared({("a", name): found for name, found in results.items()}, "ours"),
+        "predictors": [{"predictor": name, "sees_held_out": name == "inside"} for name in results],
+        "provenance": {"source": source},
     }
 
 
@@ -88,7 +109,9 @@ def shown(**changed):
 
 
 def test_the_report_has_a_row_a_predictor_and_both_references():
-    text = shown(ours=result(entry("codegen", -3.0)), other={"kind": "lomo"}, inside=result(entry("codegen", 1.0)))
+    text = shown(
+        ours=result(entry("codegen", -3.0)), other={"kind": "lomo"}, inside=result(entry("codegen", 1.0))
+    )
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert "| 1 | 0 of 1 | 3.0 | 3.0 |" in lines["ours"]
     assert "not replayed: replay was off" in lines["other"]

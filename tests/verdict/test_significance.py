@@ -11,10 +11,16 @@ from h3.verdict import significance
 
 def predictions(errors, experiment="a", observed=100.0):
     errors = np.asarray(errors, dtype=float)
-    return pd.DataFrame({
-        "experiment": experiment, "clock": "steps", "step_id": np.arange(len(errors)), "observed_us": observed,
-        "predicted_us": observed * (1 + errors / 100), "ape": np.abs(errors),
-    })
+    return pd.DataFrame(
+        {
+            "experiment": experiment,
+            "clock": "steps",
+            "step_id": np.arange(len(errors)),
+            "observed_us": observed,
+            "predicted_us": observed * (1 + errors / 100),
+            "ape": np.abs(errors),
+        }
+    )
 
 
 NOISE = np.random.default_rng(0).normal(0, 5, 2000)
@@ -28,7 +34,9 @@ def test_a_rival_that_is_one_point_worse_everywhere_is_worse_without_doubt():
 
 
 def test_the_same_difference_the_other_way_round_is_worse():
-    assert significance.compare(predictions(np.abs(NOISE) + 1), predictions(np.abs(NOISE)))["verdict"] == "worse"
+    assert (
+        significance.compare(predictions(np.abs(NOISE) + 1), predictions(np.abs(NOISE)))["verdict"] == "worse"
+    )
 
 
 def test_errors_of_the_same_size_are_noise():
@@ -45,8 +53,12 @@ def test_the_same_predictions_are_noise_not_a_win():
 def test_both_sides_are_drawn_with_the_same_blocks():
     ours, rival = predictions(NOISE), predictions(np.random.default_rng(2).normal(0, 6, 2000))
     experiment = ours["experiment"].to_numpy()
-    difference = metrics.bootstrap_means(ours["ape"], experiment, 7) - metrics.bootstrap_means(rival["ape"], experiment, 7)
-    assert significance.compare(ours, rival, seed=7)["interval"] == pytest.approx(list(np.quantile(difference, [0.025, 0.975])))
+    difference = metrics.bootstrap_means(ours["ape"], experiment, 7) - metrics.bootstrap_means(
+        rival["ape"], experiment, 7
+    )
+    assert significance.compare(ours, rival, seed=7)["interval"] == pytest.approx(
+        list(np.quantile(difference, [0.025, 0.975]))
+    )
 
 
 def test_experiments_weigh_the_same_however_long_they_are():
@@ -65,11 +77,16 @@ def test_a_rival_scored_on_some_steps_is_compared_on_those():
 
 def test_the_order_of_rows_does_not_matter():
     shuffled = predictions(NOISE + 1).sample(frac=1, random_state=0)
-    assert significance.compare(predictions(NOISE), shuffled) == significance.compare(predictions(NOISE), predictions(NOISE + 1))
+    assert significance.compare(predictions(NOISE), shuffled) == significance.compare(
+        predictions(NOISE), predictions(NOISE + 1)
+    )
 
 
 def test_different_truths_are_refused():
-    with pytest.raises(InputError, match=r"step 0 of a took 100 us in one run and 200 us in the other; expected the same target"):
+    with pytest.raises(
+        InputError,
+        match=r"step 0 of a took 100 us in one run and 200 us in the other; expected the same target",
+    ):
         significance.compare(predictions([1, 2]), predictions([1, 2], observed=200.0))
 
 

@@ -18,7 +18,9 @@ def of_order(order):
 
 
 def test_folds_that_rank_alike_agree_fully():
-    found = stability.measure({"one": of_order("abcdef"), "two": of_order("abcdef"), "three": of_order("abcdef")})
+    found = stability.measure(
+        {"one": of_order("abcdef"), "two": of_order("abcdef"), "three": of_order("abcdef")}
+    )
     assert found["kendall_w"] == pytest.approx(1)
     assert found["rank_std"] == 0
     assert [pair["rho"] for pair in found["spearman"]] == pytest.approx([1, 1, 1])
@@ -63,7 +65,9 @@ def test_the_permutation_baseline_gives_what_chance_gives():
 
 
 def test_folds_without_contributing_trees_are_counted_not_averaged():
-    found = stability.measure({"one": of_order("abc"), "two": ranking(a=0.0, b=0.0, c=0.0), "three": None, "four": of_order("abc")})
+    found = stability.measure(
+        {"one": of_order("abc"), "two": ranking(a=0.0, b=0.0, c=0.0), "three": None, "four": of_order("abc")}
+    )
     assert found["folds"] == ["one", "four"]
     assert found["folds_without_trees"] == ["three", "two"]
     assert found["n_folds"] == 4
@@ -72,7 +76,12 @@ def test_folds_without_contributing_trees_are_counted_not_averaged():
 
 def test_one_fold_with_trees_has_no_agreement_to_measure():
     found = stability.measure({"one": of_order("abc"), "two": None})
-    assert (found["kendall_w"], found["rank_std"], found["spearman"], found["baseline"]) == (None, None, [], None)
+    assert (found["kendall_w"], found["rank_std"], found["spearman"], found["baseline"]) == (
+        None,
+        None,
+        [],
+        None,
+    )
 
 
 def test_the_same_seed_gives_the_same_numbers():

@@ -3,14 +3,16 @@
     distilled = distil(bundle.predict, [Deployment(arch, 2, "H100")], bundle.overheads)
     print(as_yaml(distilled))
 
-Non-negative regression of the model's own predictions over a grid of batches onto BLIS's terms (docs/blis.md), on relative
-errors, every deployment weighing the same. It is solved as a linear program, so what is lost on the grid is the least that
-any coefficients that BLIS takes can lose there; `loss` is that, and the same on batches between those of the grid.
+Non-negative regression of the model's own predictions over a grid of batches onto BLIS's terms
+(docs/blis.md), on relative errors, every deployment weighing the same. It is solved as a linear program, so
+what is lost on the grid is the least that any coefficients that BLIS takes can lose there; `loss` is that,
+and the same on batches between those of the grid.
 
-What BLIS's terms cannot say: on one deployment its time of a decode step is a + b * requests + c * context tokens with a, b,
-c >= 0, while a small batch reads only the experts that it visits, 1 - (1 - k/E)^tokens of them. For Mixtral (8 experts, 2 a
-token) no coefficients come closer than 4.5 % if every batch size from 1 to 128 weighs alike, 3.5 of which are batches of at
-most 8; weighed as serving meets them they are rare, and the loss is 1.9 %.
+What BLIS's terms cannot say: on one deployment its time of a decode step is a + b * requests + c * context
+tokens with a, b, c >= 0, while a small batch reads only the experts that it visits, 1 - (1 - k/E)^tokens of
+them. For Mixtral (8 experts, 2 a token) no coefficients come closer than 4.5 % if every batch size from 1 to
+128 weighs alike, 3.5 of which are batches of at most 8; weighed as serving meets them they are rare, and the
+loss is 1.9 %.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from h3.steps.batch import Deployment
 # Deployments of the four known models, as the study ran them.
 KNOWN = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 MEMORY_SHARE = 0.9  # of the accelerator's memory may hold weights and KV cache, as vLLM's default
-# Share of steps with at most so many decoding requests: the built-in source's 16 experiments, each weighing the same.
+# Share of steps with at most so many decoding requests: the built-in source's 16 experiments, each weighing
+# the same.
 REQUESTS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 127, 128)
 SHARE_OF_STEPS = (0, 0.0004, 0.0013, 0.005, 0.038, 0.096, 0.17, 0.344, 0.489, 0.628, 0.665, 0.732, 0.778, 1.0)
 RANGES = ((0, 8), (9, 32), (33, 128))  # of decoding requests, for which the loss is told apart
@@ -40,10 +43,12 @@ RANGES = ((0, 8), (9, 32), (33, 128))  # of decoding requests, for which the los
 
 @dataclass(frozen=True)
 class Grid:
-    """Batches of the regression: decoding requests, their context, prefill chunk and tokens of its prompt before it.
+    """Batches of the regression: decoding requests, their context, prefill chunk and tokens of its prompt
+    before it.
 
-    A number of requests weighs what SHARE_OF_STEPS gives it and the numbers nearest to it; contexts and chunks weigh alike.
-    decode_share: what steps without prefill weigh (of the built-in source's steps, 0.75 to 0.95 by experiment).
+    A number of requests weighs what SHARE_OF_STEPS gives it and the numbers nearest to it; contexts and
+    chunks weigh alike. decode_share: what steps without prefill weigh (of the built-in source's steps, 0.75
+    to 0.95 by experiment).
     """
 
     batch: tuple[int, ...] = (0, 1, 2, 4, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112, 128)
@@ -55,14 +60,18 @@ class Grid:
 
 # Between the numbers of the grid that is fitted.
 HELD_OUT = Grid(
-    batch=(0, 3, 6, 10, 14, 20, 28, 36, 44, 56, 72, 88, 104, 120, 127), context=(96, 384, 768, 1536, 3072),
-    prefill=(0, 8, 32, 128, 384, 768, 1536), before=(0, 512, 1500),
+    batch=(0, 3, 6, 10, 14, 20, 28, 36, 44, 56, 72, 88, 104, 120, 127),
+    context=(96, 384, 768, 1536, 3072),
+    prefill=(0, 8, 32, 128, 384, 768, 1536),
+    before=(0, 512, 1500),
 )
 
 
 @dataclass(frozen=True)
 class Loss:
-    """MAPE in % of distilled coefficients against the model: on the fitted grid, on HELD_OUT, and there by RANGES."""
+    """MAPE in % of distilled coefficients against the model: on the fitted grid, on HELD_OUT, and there by
+    RANGES.
+    """
 
     grid: float
     held_out: float
@@ -101,35 +110,53 @@ def grid_table(deployment: Deployment, grid: Grid) -> pd.DataFrame:
     kept = table[fits & (physics.requests(table) > 0)].drop_duplicates()
     if len(kept) < len(BETA):
         raise InputError(
-            f"tensor parallelism {deployment.tensor_parallelism} on {deployment.hardware}: weights take {used.min() / 1e9:.1f} GB a GPU "
-            f"and {len(kept)} batches of the grid fit; expected at least {len(BETA)}"
+            f"tensor parallelism {deployment.tensor_parallelism} on {deployment.hardware}: weights take"
+            f" {used.min() / 1e9:.1f} GB a GPU and {len(kept)} batches of the grid fit; expected at least"
+            f" {len(BETA)}"
         )
     return kept.reset_index(drop=True)
 
 
 def distil(
-    predict: Callable[[pd.DataFrame], np.ndarray], deployments: dict[str, Deployment], overheads: Overheads, grid: Grid | None = None,
+    predict: Callable[[pd.DataFrame], np.ndarray],
+    deployments: dict[str, Deployment],
+    overheads: Overheads,
+    grid: Grid | None = None,
 ) -> Distilled:
-    """Coefficients that give BLIS's trained-physics backend the predictions of `predict` as nearly as its terms can."""
+    """Coefficients that give BLIS's trained-physics backend the predictions of `predict` as nearly as its
+    terms can.
+    """
     grid = grid or Grid()
     fitted = {name: _batches(predict, deployment, grid) for name, deployment in deployments.items()}
     held_out = {name: _batches(predict, deployment, HELD_OUT) for name, deployment in deployments.items()}
-    beta = _fit(np.concatenate([rows.design for rows in fitted.values()]), np.concatenate([rows.weight for rows in fitted.values()]))
-    losses = {name: Loss(fitted[name].loss(beta), rows.loss(beta), rows.by_requests(beta)) for name, rows in held_out.items()}
+    beta = _fit(
+        np.concatenate([rows.design for rows in fitted.values()]),
+        np.concatenate([rows.weight for rows in fitted.values()]),
+    )
+    losses = {
+        name: Loss(fitted[name].loss(beta), rows.loss(beta), rows.by_requests(beta))
+        for name, rows in held_out.items()
+    }
     alpha = [overheads.queueing_us, overheads.post_decode_us, overheads.output_token_us]
-    return Distilled(alpha, [float(value) for value in beta], losses, sum(len(rows.weight) for rows in fitted.values()))
+    return Distilled(
+        alpha, [float(value) for value in beta], losses, sum(len(rows.weight) for rows in fitted.values())
+    )
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """Batches of one deployment: BLIS's terms over the model's time, shape (batches, 11); weight, 1 in sum; decoding requests."""
+    """Batches of one deployment: BLIS's terms over the model's time, shape (batches, 11); weight, 1 in sum;
+    decoding requests.
+    """
 
     design: np.ndarray
     weight: np.ndarray
     decodes: np.ndarray
 
     def loss(self, beta: np.ndarray, low: int = 0, high: int = 10**9) -> float:
-        """Weighted MAPE over the batches with `low` to `high` decoding requests, %; NaN where there are none."""
+        """Weighted MAPE over the batches with `low` to `high` decoding requests, %; NaN where there are
+        none.
+        """
         rows = (self.decodes >= low) & (self.decodes <= high)
         miss = np.abs(self.design[rows] @ beta - 1)
         return 100 * float(np.average(miss, weights=self.weight[rows])) if rows.any() else float("nan")
@@ -141,7 +168,11 @@ class _Batches:
 
 def _batches(predict: Callable[[pd.DataFrame], np.ndarray], deployment: Deployment, grid: Grid) -> _Batches:
     table = grid_table(deployment, grid)
-    return _Batches(blis_terms(table).to_numpy() / predict(table)[:, None], _weights(table, grid), table["num_decode_reqs"].to_numpy())
+    return _Batches(
+        blis_terms(table).to_numpy() / predict(table)[:, None],
+        _weights(table, grid),
+        table["num_decode_reqs"].to_numpy(),
+    )
 
 
 def _weights(table: pd.DataFrame, grid: Grid) -> np.ndarray:
@@ -150,15 +181,22 @@ def _weights(table: pd.DataFrame, grid: Grid) -> np.ndarray:
     ends = np.concatenate([[-1.0], (nodes[1:] + nodes[:-1]) / 2, [np.inf]])
     share = dict(zip(grid.batch, np.diff(np.interp(ends, REQUESTS, SHARE_OF_STEPS)), strict=True))
     decode_only = table["num_prefill_reqs"] == 0
-    alike = table.groupby([table["num_decode_reqs"], decode_only])["num_decode_reqs"].transform("size").to_numpy()
+    alike = (
+        table.groupby([table["num_decode_reqs"], decode_only])["num_decode_reqs"].transform("size").to_numpy()
+    )
     weight = table["num_decode_reqs"].map(share).to_numpy(float) / alike
-    for rows, part in ((decode_only.to_numpy(), grid.decode_share), (~decode_only.to_numpy(), 1 - grid.decode_share)):
+    for rows, part in (
+        (decode_only.to_numpy(), grid.decode_share),
+        (~decode_only.to_numpy(), 1 - grid.decode_share),
+    ):
         weight[rows] *= part / max(weight[rows].sum(), 1e-12)
     return weight / weight.sum()
 
 
 def _fit(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The non-negative coefficients b with the least sum of weights * |design @ b - 1|, by linear programming: the optimum."""
+    """The non-negative coefficients b with the least sum of weights * |design @ b - 1|, by linear
+    programming: the optimum.
+    """
     rows, columns = design.shape
     largest = np.abs(design).max(axis=0)
     scaled = sparse.csr_matrix(design / np.maximum(largest, 1e-30))
@@ -171,46 +209,78 @@ def _fit(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def mape_on_steps(
-    beta: list[float], predict: Callable[[pd.DataFrame], np.ndarray], table: pd.DataFrame, deployments: dict[str, Deployment],
+    beta: list[float],
+    predict: Callable[[pd.DataFrame], np.ndarray],
+    table: pd.DataFrame,
+    deployments: dict[str, Deployment],
 ) -> pd.DataFrame:
-    """MAPE in % against the periods of a step table, a row each deployment that has steps there: `model` and `distilled`.
+    """MAPE in % against the periods of a step table, a row each deployment that has steps there: `model` and
+    `distilled`.
 
-    Each experiment weighs the same. A step's chunks count as one, their prompts as ending with it. Rows of deployments
-    that are not asked for are left out; the columns `steps` and `deployment` say what was used.
+    Each experiment weighs the same. A step's chunks count as one, their prompts as ending with it. Rows of
+    deployments that are not asked for are left out; the columns `steps` and `deployment` say what was used.
     """
     rows = []
     for name, deployment in deployments.items():
         columns = deployment.columns()
-        steps = table[np.logical_and.reduce([table[key] == value for key, value in columns.items()])].reset_index(drop=True)
+        steps = table[
+            np.logical_and.reduce([table[key] == value for key, value in columns.items()])
+        ].reset_index(drop=True)
         if steps.empty:
             continue
         new = np.maximum(steps["prefill_tokens"].fillna(0.0), 1e-9)
         before = np.maximum(steps["prefill_attended_tokens"].fillna(0.0) / new - (new + 1) / 2, 0.0)
-        distilled = blis_terms(steps.assign(prefill_before=before).fillna({"prefill_tokens": 0.0})).to_numpy() @ np.array(beta)
-        found = pd.DataFrame({"experiment": steps["experiment"], "model": predict(steps), "distilled": distilled})
-        error = found[["model", "distilled"]].div(steps["period_us"], axis=0).sub(1).abs().mul(100).groupby(found["experiment"]).mean()
+        distilled = blis_terms(
+            steps.assign(prefill_before=before).fillna({"prefill_tokens": 0.0})
+        ).to_numpy() @ np.array(beta)
+        found = pd.DataFrame(
+            {"experiment": steps["experiment"], "model": predict(steps), "distilled": distilled}
+        )
+        error = (
+            found[["model", "distilled"]]
+            .div(steps["period_us"], axis=0)
+            .sub(1)
+            .abs()
+            .mul(100)
+            .groupby(found["experiment"])
+            .mean()
+        )
         rows.append({"deployment": name, "steps": len(steps), **error.mean().to_dict()})
     return pd.DataFrame(rows, columns=["deployment", "steps", "model", "distilled"])
 
 
 def as_yaml(distilled: Distilled, measured: pd.DataFrame | None = None) -> str:
-    """The block of BLIS's defaults.yaml, with what was lost as comments; measured: the rows of `mape_on_steps`."""
+    """The block of BLIS's defaults.yaml, with what was lost as comments; measured: the rows of
+    `mape_on_steps`.
+    """
     lines = [
-        f"# distilled over {distilled.batches} batches; differs from the model by {distilled.loss:.2f} % on batches between them",
+        (
+            f"# distilled over {distilled.batches} batches; differs from the model by {distilled.loss:.2f} %"
+            " on batches between them"
+        ),
         "# by deployment, %: fitted batches, batches between them, and these by decoding requests:",
     ]
     for name, loss in distilled.by_deployment.items():
         ranges = ", ".join(f"{name}: {value:.2f}" for name, value in loss.by_requests.items())
         lines.append(f"#   {name}: {loss.grid:.2f}, {loss.held_out:.2f} ({ranges})")
     for row in [] if measured is None else measured.to_dict("records"):
-        lines.append("# MAPE on {steps} steps of {deployment}: {distilled:.2f} %, the model's own {model:.2f} %".format(**row))
-    return "\n".join([
-        *lines,
-        "trained_physics_coefficients:",
-        f"  alpha_coeffs: [{_numbers(distilled.alpha)}] # us: queueing, post-decode, per output token",
-        f"  beta_coeffs: [{_numbers(distilled.beta)}]",
-        f"  # beta: {', '.join(BETA)}",
-    ]) + "\n"
+        steps, errors = f"{row['steps']} steps of {row['deployment']}", (row["distilled"], row["model"])
+        lines.append("# MAPE on {}: {:.2f} %, the model's own {:.2f} %".format(steps, *errors))
+    return (
+        "\n".join(
+            [
+                *lines,
+                "trained_physics_coefficients:",
+                (
+                    f"  alpha_coeffs: [{_numbers(distilled.alpha)}] # us: queueing, post-decode, per output"
+                    " token"
+                ),
+                f"  beta_coeffs: [{_numbers(distilled.beta)}]",
+                f"  # beta: {', '.join(BETA)}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def _numbers(values: list[float]) -> str:

@@ -1,11 +1,13 @@
-"""A bundle's files as one thing: checked by their digests without evaluating anything, and replaced in one step.
+"""A bundle's files as one thing: checked by their digests without evaluating anything, and replaced in one
+step.
 
-    found = inspect("dist/blis")                    # or an InputError; what it holds may be of any version of h3
+    found = inspect("dist/blis")  # or an InputError; what it holds may be of any version of h3
     write_folder(found.data, Path("elsewhere"))     # whole or not at all; a bundle that is there is replaced
 
-A folder is replaced by exchanging it with its successor, one operation of the file system (Linux). Where that cannot be
-done the old folder is first moved to `.<name>.old` and the new one then from `.<name>.new` to its place; a process killed
-in between leaves both there, and the next `inspect` or `write_folder` puts the new one, whose digests agree, into place.
+A folder is replaced by exchanging it with its successor, one operation of the file system (Linux). Where that
+cannot be done the old folder is first moved to `.<name>.old` and the new one then from `.<name>.new` to its
+place; a process killed in between leaves both there, and the next `inspect` or `write_folder` puts the new
+one, whose digests agree, into place.
 """
 
 from __future__ import annotations
@@ -28,13 +30,23 @@ MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
 FILE_NAME = re.compile(r"[a-z0-9_]{1,60}\.json")
 # What any version of the manifest must have for its files to be found and checked.
 ENVELOPE = {
-    "type": "object", "required": ["format", "format_version", "files"],
+    "type": "object",
+    "required": ["format", "format_version", "files"],
     "properties": {
-        "format": {"const": FORMAT}, "format_version": {"type": "integer"},
-        "files": {"type": "object", "minProperties": 1, "additionalProperties": {
-            "type": "object", "required": ["sha256", "bytes"],
-            "properties": {"sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}, "bytes": {"type": "integer", "minimum": 0}},
-        }},
+        "format": {"const": FORMAT},
+        "format_version": {"type": "integer"},
+        "files": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "type": "object",
+                "required": ["sha256", "bytes"],
+                "properties": {
+                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                    "bytes": {"type": "integer", "minimum": 0},
+                },
+            },
+        },
     },
 }
 AT_WORKING_DIRECTORY, EXCHANGE = -100, 2  # of renameat2(2)
@@ -42,7 +54,9 @@ AT_WORKING_DIRECTORY, EXCHANGE = -100, 2  # of renameat2(2)
 
 @dataclass(frozen=True)
 class Files:
-    """A bundle's files whose digests agree: the manifest's content, its digest (which names all others), bytes by name, folder."""
+    """A bundle's files whose digests agree: the manifest's content, its digest (which names all others),
+    bytes by name, folder.
+    """
 
     manifest: dict
     digest: str
@@ -99,8 +113,13 @@ def write_folder(files: dict[str, bytes], path: Path) -> Path:
         real.parent.mkdir(parents=True, exist_ok=True)
         with _locked(real.parent):
             _repair(real)
-            if real.exists() and not (real.is_dir() and (not any(real.iterdir()) or (real / MANIFEST).is_file())):
-                raise InputError(f"{path}: exists and is not a bundle; expected a new folder, an empty one or a bundle to replace")
+            if real.exists() and not (
+                real.is_dir() and (not any(real.iterdir()) or (real / MANIFEST).is_file())
+            ):
+                raise InputError(
+                    f"{path}: exists and is not a bundle; expected a new folder, an empty one or a bundle to"
+                    " replace"
+                )
             try:
                 _fill(new, files)
                 _replace(real, new, old)
@@ -134,16 +153,23 @@ def exchange(one: Path, other: Path) -> bool:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
-    return rename(AT_WORKING_DIRECTORY, os.fsencode(one), AT_WORKING_DIRECTORY, os.fsencode(other), EXCHANGE) == 0
+    return (
+        rename(AT_WORKING_DIRECTORY, os.fsencode(one), AT_WORKING_DIRECTORY, os.fsencode(other), EXCHANGE)
+        == 0
+    )
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    """Where the successor of a folder is made, and where the folder goes where the two cannot be exchanged."""
+    """Where the successor of a folder is made, and where the folder goes where the two cannot be
+    exchanged.
+    """
     return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
 
 
 def _repair(path: Path) -> None:
-    """Put what a replacement left beside a missing folder into its place, the new one if it is whole; remove the rest."""
+    """Put what a replacement left beside a missing folder into its place, the new one if it is whole; remove
+    the rest.
+    """
     for left in _beside(path):
         if left.exists() and not path.exists():
             try:
@@ -157,7 +183,9 @@ def _repair(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Held while the block runs, where the file system has locks for folders; one process at a time replaces and repairs."""
+    """Held while the block runs, where the file system has locks for folders; one process at a time replaces
+    and repairs.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks

@@ -1,7 +1,8 @@
-"""JSON from a file that nobody vouches for: bounded in size and depth, finite numbers only, checked against a JSON Schema.
+"""JSON from a file that nobody vouches for: bounded in size and depth, finite numbers only, checked against a
+JSON Schema.
 
-    content = read(Path("dist/blis/manifest.json"))        # or an InputError that names the file
-    check(content, json.load(open(SCHEMA)), "manifest.json")
+content = read(Path("dist/blis/manifest.json"))        # or an InputError that names the file
+check(content, json.load(open(SCHEMA)), "manifest.json")
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from h3.common.errors import InputError
 
 MAX_BYTES = 64_000_000
 MAX_DEPTH = 32
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float), "null": type(None)}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
 
 
 def read_bytes(path: Path) -> bytes:
@@ -32,7 +41,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(data: bytes, where: str) -> object:
-    """The JSON in `data`; raises InputError for anything else, for nesting beyond MAX_DEPTH and for NaN or huge numbers."""
+    """The JSON in `data`; raises InputError for anything else, for nesting beyond MAX_DEPTH and for NaN or
+    huge numbers.
+    """
     _check_depth(data, where)
 
     def refuse(literal: str) -> NoReturn:
@@ -92,7 +103,9 @@ def _check_value(content: object, schema: dict, where: str) -> None:
         raise InputError(f"{where}: holds {type(content).__name__}; expected {kind}")
     valid = [schema["const"]] if "const" in schema else schema.get("enum")
     if valid is not None and content not in valid:
-        raise InputError(f"{where}: {str(content)[:80]!r}; expected {' or '.join(repr(value) for value in valid)}")
+        raise InputError(
+            f"{where}: {str(content)[:80]!r}; expected {' or '.join(repr(value) for value in valid)}"
+        )
     if "pattern" in schema and not re.search(schema["pattern"], content):
         raise InputError(f"{where}: {content[:80]!r}; expected a match of {schema['pattern']}")
     low, high = schema.get("minimum"), schema.get("maximum")

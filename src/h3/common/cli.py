@@ -1,6 +1,8 @@
-"""How an entry point talks to its user: Hydra composes the configuration, errors are one line, the status says the rest.
+"""How an entry point talks to its user: Hydra composes the configuration, errors are one line, the status
+says the rest.
 
-    run(main, "config")          # main(cfg): 0 all well, 2 the input is wrong (one line on stderr), 1 a bug (traceback)
+run(main, "config")          # main(cfg): 0 all well, 2 the input is wrong (one line on stderr), 1 a bug
+(traceback)
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ CONF = Path(__file__).parents[3] / "conf"
 
 
 def run(main: Callable[[DictConfig], object], config_name: str) -> None:
-    """Run `main` under Hydra with conf/<config_name>.yaml and end the process with the status of what happened."""
+    """Run `main` under Hydra with conf/<config_name>.yaml and end the process with the status of what
+    happened.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     process, errors = os.getpid(), []
@@ -61,7 +65,10 @@ def _explain(error: Exception, config_name: str) -> str:
     text = " ".join(str(error).split()).split(" Config search path")[0]
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        return f"config: unknown key {unknown[1]!r}; expected one of {', '.join(_keys_beside(unknown[1], config_name))}"
+        return (
+            f"config: unknown key {unknown[1]!r}; expected one of"
+            f" {', '.join(_keys_beside(unknown[1], config_name))}"
+        )
     return f"config: {text}"
 
 

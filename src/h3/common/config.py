@@ -1,6 +1,7 @@
 """The configuration of a run: small, typed, and checked when it is composed.
 
-    config = from_hydra(cfg)          # TrainConfig, or an InputError naming the key, what was found and what is valid
+config = from_hydra(cfg)          # TrainConfig, or an InputError naming the key, what was found and what is
+valid
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class AssumeConfig(Strict):
 
 
 class SourceConfig(Strict):
-    """Where steps come from; `path` is a folder or list of folders of experiment folders (steps, measured: a Parquet file)."""
+    """Where steps come from; `path` is a folder or list of folders of experiment folders (steps, measured: a
+    Parquet file).
+    """
 
     name: Literal["simulated", "measured", "traces", "requests", "logs", "steps"]
     path: str | list[str] | None = None
@@ -71,7 +74,9 @@ class FeaturesConfig(Strict):
 
 
 class TuneConfig(Strict):
-    """Search over inner folds: trials (0: off), most rows used, folder of resumable studies (null: not kept)."""
+    """Search over inner folds: trials (0: off), most rows used, folder of resumable studies (null: not
+    kept).
+    """
 
     trials: int = Field(20, ge=0)
     max_rows: int = Field(24_000, ge=100)
@@ -86,14 +91,18 @@ class TrackingConfig(Strict):
 
 
 class ReplayConfig(Strict):
-    """Replay of held-out experiments: on or off (null: on for requests and simulated), biases of the step time in %."""
+    """Replay of held-out experiments: on or off (null: on for requests and simulated), biases of the step
+    time in %.
+    """
 
     enabled: bool | None = None
     biases_percent: list[float] = []
 
 
 class AblationConfig(Strict):
-    """One idea switched off (conf/ablation): no base, inner folds cut at random, rows weighing the same; defaults are h3 whole."""
+    """One idea switched off (conf/ablation): no base, inner folds cut at random, rows weighing the same;
+    defaults are h3 whole.
+    """
 
     name: str = "none"
     base: bool = True
@@ -152,7 +161,10 @@ def from_hydra(cfg: DictConfig, kind: type[Strict] = TrainConfig) -> Any:
 def _explain(problem: dict, kind: type[Strict]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"config: unknown key {where!r}; expected one of {', '.join(valid_keys(kind, problem['loc'][:-1]))}"
+        return (
+            f"config: unknown key {where!r}; expected one of"
+            f" {', '.join(valid_keys(kind, problem['loc'][:-1]))}"
+        )
     if problem["type"] == "value_error":
         return f"config: {where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"config: {where}={problem['input']!r}: {problem['msg']}"

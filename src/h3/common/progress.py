@@ -1,7 +1,8 @@
-"""What a run is doing, how far it is and how long it will take: one updating line on a terminal, plain lines elsewhere.
+"""What a run is doing, how far it is and how long it will take: one updating line on a terminal, plain lines
+elsewhere.
 
-    say = Progress("lomo_mixtral")
-    say("tune", 5, 20)          # [lomo_mixtral] tune 5/20, 12 s, about 36 s left
+say = Progress("lomo_mixtral")
+say("tune", 5, 20)          # [lomo_mixtral] tune 5/20, 12 s, about 36 s left
 """
 
 from __future__ import annotations

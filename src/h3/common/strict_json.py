@@ -1,6 +1,6 @@
 """JSON that every reader takes: numbers that are none are null.
 
-    write({"mape": float("nan")}, Path("result.json"))      # {"mape": null}, whole or not at all
+write({"mape": float("nan")}, Path("result.json"))      # {"mape": null}, whole or not at all
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 
 
 def plain(value: object) -> object:
-    """The value for JSON: NaN and infinities are null, numpy's numbers Python's, keys and anything else unknown text."""
+    """The value for JSON: NaN and infinities are null, numpy's numbers Python's, keys and anything else
+    unknown text.
+    """
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,3 @@
-"""One fold: cut, tune, fit, predict, measure, explain. The held-out side never touches what comes before predict."""
+"""One fold: cut, tune, fit, predict, measure, explain. The held-out side never touches what comes before
+predict.
+"""

@@ -1,6 +1,6 @@
 """Why a fold predicts what it predicts: SHAP values and the ranking of features.
 
-    importance = ranking(contributions(fitted, inputs))      # feature, mean |SHAP|, rank
+importance = ranking(contributions(fitted, inputs))      # feature, mean |SHAP|, rank
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def contributions(fitted: object, inputs: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def ranking(values: pd.DataFrame) -> pd.DataFrame:
-    """Features by mean |SHAP|, most important first: feature, mean_abs_shap, rank (1 is the most important; ties share)."""
+    """Features by mean |SHAP|, most important first: feature, mean_abs_shap, rank (1 is the most important;
+    ties share).
+    """
     mean = values.abs().mean().to_numpy()
     frame = pd.DataFrame({"feature": values.columns, "mean_abs_shap": mean})
     frame["rank"] = frame["mean_abs_shap"].rank(ascending=False, method="average")

@@ -3,8 +3,8 @@
     fold = FoldSpec(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
     split = make_split(table, fold)         # Split: train, held-out inputs, held-out truth
 
-A predictor is fitted on `split.train` alone and predicts from `split.inputs`, which has no target column: what it has
-not been given it cannot leak. Only evaluation reads `split.truth`.
+A predictor is fitted on `split.train` alone and predicts from `split.inputs`, which has no target column:
+what it has not been given it cannot leak. Only evaluation reads `split.truth`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ WITHIN_MODEL = "mixtral-8x7b-v0-1"
 
 @dataclass(frozen=True)
 class FoldSpec:
-    """Which group is held out: kind "lomo" (a model), "lowo" (a workload) or "within" (a workload of one model)."""
+    """Which group is held out: kind "lomo" (a model), "lowo" (a workload) or "within" (a workload of one
+    model).
+    """
 
     name: str
     kind: str
@@ -42,7 +44,9 @@ class FoldSpec:
 
 @dataclass(frozen=True)
 class Split:
-    """One fold's data; `inputs` and `truth` have the same rows, `inputs` without any target column; holdout: its name in them."""
+    """One fold's data; `inputs` and `truth` have the same rows, `inputs` without any target column; holdout:
+    its name in them.
+    """
 
     train: pd.DataFrame
     inputs: pd.DataFrame
@@ -51,17 +55,22 @@ class Split:
 
 
 def make_split(table: pd.DataFrame, fold: FoldSpec) -> Split:
-    """Split a step table by the fold; a model's fine-tunes, which step like it, are held out with it (`held_rows`).
+    """Split a step table by the fold; a model's fine-tunes, which step like it, are held out with it
+    (`held_rows`).
 
-    Guarantees: every row of the (model-restricted) table on exactly one side, no experiment on both, targets of the
-    held-out side only in `truth`. Raises InputError listing what is there if the holdout is not, or if nothing is left.
+    Guarantees: every row of the (model-restricted) table on exactly one side, no experiment on both, targets
+    of the held-out side only in `truth`. Raises InputError listing what is there if the holdout is not, or if
+    nothing is left.
     """
     if fold.kind == "within":
         table = _only_model(table, fold.within_model)
     holdout = _resolve(table, fold)
     held = held_rows(table, fold.group, holdout)
     if held.all():
-        raise InputError(f"fold {fold.name}: {fold.group} {holdout!r} is all the data; expected another {fold.group} to train on")
+        raise InputError(
+            f"fold {fold.name}: {fold.group} {holdout!r} is all the data; expected another {fold.group} to"
+            " train on"
+        )
     train, test = table[~held].reset_index(drop=True), table[held].reset_index(drop=True)
     check_disjoint(train, test)
     return Split(train, without_targets(test), test[["experiment", *TARGET_NAMES]], holdout)
@@ -70,12 +79,15 @@ def make_split(table: pd.DataFrame, fold: FoldSpec) -> Split:
 def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
     kept = table[table["model"] == catalog.model_name(name)]
     if kept.empty:
-        raise InputError(f"model {name!r} is not in the data; there are {', '.join(sorted(table['model'].unique()))}")
+        raise InputError(
+            f"model {name!r} is not in the data; there are {', '.join(sorted(table['model'].unique()))}"
+        )
     return kept
 
 
 def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
-    """Rows of the group, and for a model those of any other with the same shape (SHAPE), bool of shape (rows,).
+    """Rows of the group, and for a model those of any other with the same shape (SHAPE), bool of shape
+    (rows,).
 
     A chat model beside its base model, or one model under two names, would give the held-out times away.
     """
@@ -97,7 +109,10 @@ def _resolve(table: pd.DataFrame, fold: FoldSpec) -> str:
     if fold.group == "model" and holdout not in there:
         holdout = next((name for name in there if _slug(name) == _slug(holdout)), holdout)
     if holdout not in there:
-        raise InputError(f"fold {fold.name}: {fold.group} {fold.holdout!r} is not in the data; there are {', '.join(there)}")
+        raise InputError(
+            f"fold {fold.name}: {fold.group} {fold.holdout!r} is not in the data; there are"
+            f" {', '.join(there)}"
+        )
     return holdout
 
 
@@ -114,7 +129,9 @@ def check_disjoint(train: pd.DataFrame, test: pd.DataFrame) -> None:
 
 
 def inner_folds(train: pd.DataFrame, group: str) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Leave-one-group-out over the training groups: (group held out, inner train, inner test), sorted; none for one group."""
+    """Leave-one-group-out over the training groups: (group held out, inner train, inner test), sorted; none
+    for one group.
+    """
     groups = sorted(train[group].unique())
     if len(groups) < 2:
         return []
@@ -130,9 +147,11 @@ def inner_folds(train: pd.DataFrame, group: str) -> list[tuple[str, pd.DataFrame
 
 
 def row_weights(table: pd.DataFrame) -> np.ndarray:
-    """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those 1/gap_steps.
+    """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those
+    1/gap_steps.
 
-    A row's composition is known for one step of the gap that its period averages, so a long gap says less about it.
+    A row's composition is known for one step of the gap that its period averages, so a long gap says less
+    about it.
     """
     row = 1.0 / table["gap_steps"].to_numpy(float)
     per_experiment = pd.Series(row).groupby(table["experiment"].to_numpy()).transform("sum").to_numpy()

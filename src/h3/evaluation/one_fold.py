@@ -25,8 +25,18 @@ from h3.sources.experiment import Ingested
 from h3.steps import metrics, physics, schema
 
 CONTEXT_COLUMNS = (
-    "experiment", "model", "workload", "log", "clock", "step_id", "start_us", "num_prefill_reqs", "num_decode_reqs",
-    "prefill_tokens", "decode_tokens", "decode_kv_tokens_sum",
+    "experiment",
+    "model",
+    "workload",
+    "log",
+    "clock",
+    "step_id",
+    "start_us",
+    "num_prefill_reqs",
+    "num_decode_reqs",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
 )
 
 MOST_TRAIN_ROWS = 20_000
@@ -34,7 +44,9 @@ MOST_TRAIN_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """A fold's result (JSON-serialisable), its predictions a row a held-out step, the trials, the fit and the split."""
+    """A fold's result (JSON-serialisable), its predictions a row a held-out step, the trials, the fit and the
+    split.
+    """
 
     result: dict
     predictions: pd.DataFrame
@@ -53,7 +65,11 @@ def fold_spec(config: TrainConfig, table: pd.DataFrame) -> FoldSpec:
     if fold.holdout is None:
         there = ", ".join(sorted(table[folds.GROUP_OF_KIND[fold.kind]].unique()))
         raise InputError(f"fold={fold.name} needs fold.holdout=NAME; there are {there}")
-    name = fold.name if fold.name != fold.kind and fold.kind != "within" else f"{fold.name}_{fold.holdout.split('/')[-1].lower()}"
+    name = (
+        fold.name
+        if fold.name != fold.kind and fold.kind != "within"
+        else f"{fold.name}_{fold.holdout.split('/')[-1].lower()}"
+    )
     return FoldSpec(name, fold.kind, fold.holdout, fold.within_model)
 
 
@@ -63,9 +79,15 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
     spec = fold_spec(config, table)
     split = folds.make_split(table, spec)
     context = Context(
-        target=config.target_column, group=spec.group, seed=config.seed, threads=config.threads,
-        features=config.features.name, drop_groups=tuple(config.features.drop_groups),
-        base=config.ablation.base, inner=config.ablation.inner, equal_weights=config.ablation.equal_weights,
+        target=config.target_column,
+        group=spec.group,
+        seed=config.seed,
+        threads=config.threads,
+        features=config.features.name,
+        drop_groups=tuple(config.features.drop_groups),
+        base=config.ablation.base,
+        inner=config.ablation.inner,
+        equal_weights=config.ablation.equal_weights,
     )
     params, note, trials = choose_params(split.train, context, config, say)
     say("fit")
@@ -74,14 +96,26 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
     who = f"{config.model.name} on {spec.name}"
     predictions = predict(fitted, split, context, who)
     result = {
-        "fold": spec.name, "kind": spec.kind, "holdout": split.holdout, "source": config.source.name,
-        "model": config.model.name, "features": config.features.name, "drop_groups": list(config.features.drop_groups),
-        "ablation": config.ablation.name, "target": config.target_column, "seed": config.seed,
-        **summarise(predictions, config.seed), "n_train": n_train, "params": params, "tuning": note,
+        "fold": spec.name,
+        "kind": spec.kind,
+        "holdout": split.holdout,
+        "source": config.source.name,
+        "model": config.model.name,
+        "features": config.features.name,
+        "drop_groups": list(config.features.drop_groups),
+        "ablation": config.ablation.name,
+        "target": config.target_column,
+        "seed": config.seed,
+        **summarise(predictions, config.seed),
+        "n_train": n_train,
+        "params": params,
+        "tuning": note,
         "mape_train": mape_train(config.model.name, fitted, split.train, context, who),
         "sees_held_out": registry.sees_held_out(config.model.name),
-        "model_digest": digest(fitted), "data_digest": schema.digest(ingested.table),
-        "left_out": ingested.record.get("left_out", []), "assumptions": ingested.record.get("assumptions", {}),
+        "model_digest": digest(fitted),
+        "data_digest": schema.digest(ingested.table),
+        "left_out": ingested.record.get("left_out", []),
+        "assumptions": ingested.record.get("assumptions", {}),
     }
     return Outcome(result, predictions, trials, fitted, split, context)
 
@@ -89,14 +123,18 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
 def fit(predictor: Predictor, split: Split, context: Context) -> tuple[Fitted, Split, int]:
     """The fit, the split to score it on, and the number of rows that it was trained on.
 
-    Every predictor is fitted on the training side alone, but the one that is registered as seeing the held-out side: it
-    is given its truth, and keeps for scoring the held-out rows that it has not read.
+    Every predictor is fitted on the training side alone, but the one that is registered as seeing the
+    held-out side: it is given its truth, and keeps for scoring the held-out rows that it has not read.
     """
     if not registry.sees_held_out(predictor.name):
         return predictor.fit(split.train, context), split, len(split.train)
     fitted = predictor.fit_inside(split.inputs, split.truth, context)
     scored = predictor.scored(split.inputs)
-    kept = replace(split, inputs=split.inputs[scored].reset_index(drop=True), truth=split.truth[scored].reset_index(drop=True))
+    kept = replace(
+        split,
+        inputs=split.inputs[scored].reset_index(drop=True),
+        truth=split.truth[scored].reset_index(drop=True),
+    )
     return fitted, kept, fitted.n_train
 
 
@@ -108,7 +146,9 @@ def with_target(table: pd.DataFrame, target: str) -> pd.DataFrame:
     return kept
 
 
-def choose_params(train: pd.DataFrame, context: Context, config: TrainConfig, say: Progress) -> tuple[dict, str, pd.DataFrame]:
+def choose_params(
+    train: pd.DataFrame, context: Context, config: TrainConfig, say: Progress
+) -> tuple[dict, str, pd.DataFrame]:
     """The predictor's parameters: given ones, and tuned ones where it is tuned and tuning is on."""
     given = dict(config.model.params)
     registry.make(config.model.name, given)
@@ -121,15 +161,18 @@ def choose_params(train: pd.DataFrame, context: Context, config: TrainConfig, sa
 
 
 def predict(fitted: Fitted, split: Split, context: Context, who: str = "the predictor") -> pd.DataFrame:
-    """Held-out predictions beside the truth, in time order within experiments: context columns, observed_us, predicted_us,
-    base_us, ape, phase.
+    """Held-out predictions beside the truth, in time order within experiments: context columns, observed_us,
+    predicted_us, base_us, ape, phase.
 
-    Raises InputError naming `who` (predictor and fold) and the first step for which it returned no positive, finite number.
+    Raises InputError naming `who` (predictor and fold) and the first step for which it returned no positive,
+    finite number.
     """
     predicted = _times(fitted, split.inputs, f"{who}, held-out rows")
     observed = split.truth[context.target].to_numpy(float)
     frame = split.inputs[list(CONTEXT_COLUMNS)].assign(
-        observed_us=observed, predicted_us=predicted, base_us=base.fit(split.train, context.target).predict(split.inputs),
+        observed_us=observed,
+        predicted_us=predicted,
+        base_us=base.fit(split.train, context.target).predict(split.inputs),
         ape=metrics.ape(predicted, observed),
         phase=metrics.phase(physics.prefill_tokens(split.inputs), physics.decode_tokens(split.inputs)),
     )
@@ -143,14 +186,17 @@ def _times(fitted: Fitted, rows: pd.DataFrame, who: str) -> np.ndarray:
     if len(bad):
         row = rows.iloc[bad[0]]
         raise InputError(
-            f"{who}: predicted {predicted[bad[0]]} us in row {bad[0]} (step {row['step_id']} of {row['experiment']}), {len(bad)} of "
-            f"{len(rows)} rows like it; expected finite and above 0"
+            f"{who}: predicted {predicted[bad[0]]} us in row {bad[0]} (step {row['step_id']} of"
+            f" {row['experiment']}), {len(bad)} of {len(rows)} rows like it; expected finite and above 0"
         )
     return predicted
 
 
-def mape_train(name: str, fitted: Fitted, train: pd.DataFrame, context: Context, who: str = "the predictor") -> float | None:
-    """Macro MAPE in % on the training rows, at most MOST_TRAIN_ROWS evenly spaced ones; None if they did not train it.
+def mape_train(
+    name: str, fitted: Fitted, train: pd.DataFrame, context: Context, who: str = "the predictor"
+) -> float | None:
+    """Macro MAPE in % on the training rows, at most MOST_TRAIN_ROWS evenly spaced ones; None if they did not
+    train it.
 
     Beside the held-out error it tells what a predictor memorises. Raises InputError as `predict` does.
     """
@@ -158,7 +204,9 @@ def mape_train(name: str, fitted: Fitted, train: pd.DataFrame, context: Context,
         return None
     rows = train.iloc[:: max(1, -(-len(train) // MOST_TRAIN_ROWS))].reset_index(drop=True)
     observed = rows[context.target].to_numpy(float)
-    return metrics.macro_mape(_times(fitted, rows, f"{who}, training rows"), observed, rows["experiment"].to_numpy())
+    return metrics.macro_mape(
+        _times(fitted, rows, f"{who}, training rows"), observed, rows["experiment"].to_numpy()
+    )
 
 
 def summarise(predictions: pd.DataFrame, seed: int) -> dict:
@@ -168,9 +216,12 @@ def summarise(predictions: pd.DataFrame, seed: int) -> dict:
     low, high = metrics.interval(errors, experiment, seed)
     return {
         "n_test": len(predictions),
-        "mape": metrics.macro_mape(predicted, observed, experiment), "mape_interval": [low, high],
-        "mape_micro": metrics.mape(predicted, observed), "bias": metrics.bias(predicted, observed),
-        "median_ape": metrics.quantile_ape(predicted, observed, 0.5), "p99_ape": metrics.quantile_ape(predicted, observed, 0.99),
+        "mape": metrics.macro_mape(predicted, observed, experiment),
+        "mape_interval": [low, high],
+        "mape_micro": metrics.mape(predicted, observed),
+        "bias": metrics.bias(predicted, observed),
+        "median_ape": metrics.quantile_ape(predicted, observed, 0.5),
+        "p99_ape": metrics.quantile_ape(predicted, observed, 0.99),
         "pearson_r": metrics.pearson_r(predicted, observed),
         "mape_base": metrics.macro_mape(predictions["base_us"].to_numpy(), observed, experiment),
         "phases": {name: _phase(predictions, name) for name in ("prefill", "decode", "mixed")},
@@ -180,13 +231,20 @@ def summarise(predictions: pd.DataFrame, seed: int) -> dict:
 
 def _phase(predictions: pd.DataFrame, name: str) -> dict:
     rows = predictions[predictions["phase"] == name]
-    return {"n": len(rows), "mape": metrics.mape(rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy())}
+    return {
+        "n": len(rows),
+        "mape": metrics.mape(rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy()),
+    }
 
 
 def _experiment(name: str, rows: pd.DataFrame) -> dict:
     predicted, observed = rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy()
     return {
-        "experiment": name, "model": rows["model"].iloc[0], "workload": rows["workload"].iloc[0], "n": len(rows),
-        "mape": metrics.mape(predicted, observed), "bias": metrics.bias(predicted, observed),
+        "experiment": name,
+        "model": rows["model"].iloc[0],
+        "workload": rows["workload"].iloc[0],
+        "n": len(rows),
+        "mape": metrics.mape(predicted, observed),
+        "bias": metrics.bias(predicted, observed),
         "median_ape": metrics.quantile_ape(predicted, observed, 0.5),
     }

@@ -1,4 +1,5 @@
-"""Every figure of a fold. Each function takes plain tables and returns a matplotlib figure; nothing is shown or saved.
+"""Every figure of a fold. Each function takes plain tables and returns a matplotlib figure; nothing is shown
+or saved.
 
     figure = error_distribution(predictions, "lomo_mixtral")
 
@@ -17,7 +18,15 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-plt.rcParams.update({"figure.dpi": 110, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+)
 STYLES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 3)))
 MARKERS = "osD^vP"
 
@@ -30,12 +39,26 @@ def error_distribution(predictions: pd.DataFrame, title: str) -> Figure:
     left.hist(signed.clip(low, high), bins=80, color="0.6", edgecolor="none")
     left.axvline(0, color="black", linewidth=1)
     left.axvline(signed.mean(), color="black", linestyle="--", label=f"mean {signed.mean():+.1f} %")
-    left.set(xlabel="signed error, % (outer 0.5 % of steps at the edges)", ylabel="steps", title=f"{title}: signed error")
+    left.set(
+        xlabel="signed error, % (outer 0.5 % of steps at the edges)",
+        ylabel="steps",
+        title=f"{title}: signed error",
+    )
     left.legend()
     for index, (name, rows) in enumerate(predictions.groupby("experiment")):
         errors = np.sort(rows["ape"].to_numpy())
-        right.step(np.maximum(errors, 0.01), np.linspace(0, 1, len(errors)), linestyle=STYLES[index % len(STYLES)], label=_short(name))
-    right.set(xscale="log", xlabel="absolute error, %", ylabel="share of steps at most so wrong", title="absolute error (ECDF)")
+        right.step(
+            np.maximum(errors, 0.01),
+            np.linspace(0, 1, len(errors)),
+            linestyle=STYLES[index % len(STYLES)],
+            label=_short(name),
+        )
+    right.set(
+        xscale="log",
+        xlabel="absolute error, %",
+        ylabel="share of steps at most so wrong",
+        title="absolute error (ECDF)",
+    )
     right.legend(fontsize=8)
     return figure
 
@@ -46,7 +69,14 @@ def predicted_against_measured(predictions: pd.DataFrame, title: str) -> Figure:
     for index, (name, rows) in enumerate(predictions.groupby("experiment")):
         rows = rows.iloc[:: max(1, len(rows) // 1500)]
         marker = MARKERS[index % len(MARKERS)]
-        axes.scatter(rows["observed_us"] / 1e3, rows["predicted_us"] / 1e3, s=6, alpha=0.5, marker=marker, label=_short(name))
+        axes.scatter(
+            rows["observed_us"] / 1e3,
+            rows["predicted_us"] / 1e3,
+            s=6,
+            alpha=0.5,
+            marker=marker,
+            label=_short(name),
+        )
     both = predictions[["observed_us", "predicted_us"]].to_numpy() / 1e3
     ends = np.array([both.min(), both.max()])
     for factor, style in ((1.0, "-"), (0.8, ":"), (1.2, ":")):
@@ -72,11 +102,15 @@ def error_by_batch_and_phase(predictions: pd.DataFrame, title: str) -> Figure:
         left.plot(quantiles.index + 5, quantiles[0.5], label=_short(name), **style)
         left.fill_between(quantiles.index + 5, quantiles[0.1], quantiles[0.9], alpha=0.12)
     left.axhline(0, color="black", linewidth=1)
-    left.set(xlabel="decode requests in the batch", ylabel="signed error, %", title=f"{title}: median and 10-90 %")
+    left.set(
+        xlabel="decode requests in the batch", ylabel="signed error, %", title=f"{title}: median and 10-90 %"
+    )
     left.legend(fontsize=8)
     by_phase = predictions.groupby("phase")["ape"].agg(["mean", "size"])
     bars = right.bar(by_phase.index, by_phase["mean"], color="0.7", edgecolor="black")
-    right.bar_label(bars, [f"{row['mean']:.1f} %\nn={int(row['size'])}" for _, row in by_phase.iterrows()], fontsize=8)
+    right.bar_label(
+        bars, [f"{row['mean']:.1f} %\nn={int(row['size'])}" for _, row in by_phase.iterrows()], fontsize=8
+    )
     right.set(ylabel="MAPE, %", title="by phase", ylim=(0, by_phase["mean"].max() * 1.3 + 0.1))
     return figure
 
@@ -85,7 +119,9 @@ def shap_summary(values: pd.DataFrame, matrix: pd.DataFrame, title: str) -> Figu
     """SHAP beeswarm of the correction, log units."""
     import shap  # slow to import, and needed only here
 
-    explanation = shap.Explanation(values.to_numpy(float), data=matrix.to_numpy(float), feature_names=list(values.columns))
+    explanation = shap.Explanation(
+        values.to_numpy(float), data=matrix.to_numpy(float), feature_names=list(values.columns)
+    )
     plt.figure()
     shap.plots.beeswarm(explanation, max_display=15, show=False, group_remaining_features=False)
     figure = plt.gcf()

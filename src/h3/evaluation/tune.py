@@ -3,9 +3,10 @@
     outcome = search(train, context, TuneOptions(trials=20, storage="mlruns/tune"))
     outcome.params                              # n_estimators may be 0: boosting only where it generalises
 
-Each trial trains once per inner fold and reads the error on the group held out after 0, 1, ... trees; the number of
-trees comes from the mean curve, "no trees" included. Trees must gain: a number of trees counts only if it lowers the
-mean error of the base alone by a twentieth and makes no inner group worse by more than a tolerance.
+Each trial trains once per inner fold and reads the error on the group held out after 0, 1, ... trees; the
+number of trees comes from the mean curve, "no trees" included. Trees must gain: a number of trees counts only
+if it lowers the mean error of the base alone by a twentieth and makes no inner group worse by more than a
+tolerance.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from h3.steps import catalog, features, physics, schema
 from h3.steps import raw30 as feature_raw30
 
 TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
-# Fewer training groups cannot tell what varies between groups: with three models the inner folds chose trees that made
-# the held-out model worse, by up to 2 points (EXPERIMENTS.md, tuning); three workloads were enough.
+# Fewer training groups cannot tell what varies between groups: with three models the inner folds chose trees
+# that made the held-out model worse, by up to 2 points (EXPERIMENTS.md, tuning); three workloads were enough.
 LEAST_GROUPS = {"model": 4, "workload": 3}
 LEAST_GAIN = 0.05  # smaller gains over two or three inner groups did not carry over (EXPERIMENTS.md, tuning)
 RANDOM_PARTS = 3
@@ -46,7 +47,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """trials (0: off), rows of the training table used at most, folder of the resumable studies (None: in memory)."""
+    """trials (0: off), rows of the training table used at most, folder of the resumable studies (None: in
+    memory).
+    """
 
     trials: int = 20
     max_rows: int = 24_000
@@ -62,20 +65,32 @@ class Outcome:
     trials: pd.DataFrame
 
 
-def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress: Callable[[int, int], None] | None = None) -> Outcome:
+def search(
+    train: pd.DataFrame,
+    context: Context,
+    options: TuneOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
     """Search parameters for the residual model on the training table alone; deterministic by context.seed.
 
-    With fewer training groups than LEAST_GROUPS the outcome is the base alone. A stopped search resumes from its
-    storage and ends at the same parameters as an uninterrupted one.
+    With fewer training groups than LEAST_GROUPS the outcome is the base alone. A stopped search resumes from
+    its storage and ends at the same parameters as an uninterrupted one.
     """
     start = _params({}, context)
     thinned = _thinned(train, options.max_rows)
-    inner = folds.inner_folds(thinned, context.group) if context.inner == "group" else _random_parts(thinned, context.seed)
+    inner = (
+        folds.inner_folds(thinned, context.group)
+        if context.inner == "group"
+        else _random_parts(thinned, context.seed)
+    )
     # Ablations: parts cut at random are always enough, and without a base trees are all that there is.
     least = LEAST_GROUPS[context.group] if context.inner == "group" and context.base else 2
     if len(inner) < least:
         count = train[context.group].nunique()
-        note = f"{count} training {context.group}{'s' if count != 1 else ''}, fewer than {least}: base pulled to priors, no trees"
+        note = (
+            f"{count} training {context.group}{'s' if count != 1 else ''}, fewer than {least}: base pulled to"
+            " priors, no trees"
+        )
         return Outcome(start, note, pd.DataFrame())
     if options.trials <= 0:
         return Outcome(start, "tuning off: no trees", pd.DataFrame())
@@ -89,7 +104,10 @@ def search(train: pd.DataFrame, context: Context, options: TuneOptions, progress
     trials = _finished(study)[: options.trials]  # an earlier search may have gone further
     best = min(trials, key=lambda trial: trial.value)
     params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
-    note = f"{params.n_estimators} trees: inner error {best.value:.4f}, base alone {best.user_attrs['base_alone']:.4f}"
+    note = (
+        f"{params.n_estimators} trees: inner error {best.value:.4f}, base alone"
+        f" {best.user_attrs['base_alone']:.4f}"
+    )
     return Outcome(params, note, _trials_frame(trials))
 
 
@@ -99,23 +117,45 @@ def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
 
 
 def _random_parts(train: pd.DataFrame, seed: int) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """RANDOM_PARTS inner folds that ignore groups (for ablation): steps of one run are on both sides, as in the study."""
+    """RANDOM_PARTS inner folds that ignore groups (for ablation): steps of one run are on both sides, as in
+    the study.
+    """
     part = np.random.default_rng(seed).integers(0, RANDOM_PARTS, len(train))
     return [
-        (f"part {number}", train[part != number].reset_index(drop=True), train[part == number].reset_index(drop=True))
+        (
+            f"part {number}",
+            train[part != number].reset_index(drop=True),
+            train[part == number].reset_index(drop=True),
+        )
         for number in range(RANDOM_PARTS)
     ]
 
 
 def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    """One seeded sampler a trial: what a trial draws depends on the trials before it, not on when the search stopped."""
-    return optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=8, multivariate=False, constant_liar=False)
+    """One seeded sampler a trial: what a trial draws depends on the trials before it, not on when the search
+    stopped.
+    """
+    return optuna.samplers.TPESampler(
+        seed=seed * 100_003 + number, n_startup_trials=8, multivariate=False, constant_liar=False
+    )
 
 
 def _code_digest() -> str:
-    """sha256 of everything that a trial's value follows from beside data and context: trials of other code are no trials."""
+    """sha256 of everything that a trial's value follows from beside data and context: trials of other code
+    are no trials.
+    """
     digest = hashlib.sha256(f"{xgb.__version__} {optuna.__version__}".encode())
-    for module in (catalog, physics, features, feature_raw30, folds, base, support, xgboost_residual, sys.modules[__name__]):
+    for module in (
+        catalog,
+        physics,
+        features,
+        feature_raw30,
+        folds,
+        base,
+        support,
+        xgboost_residual,
+        sys.modules[__name__],
+    ):
         digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()
 
@@ -123,7 +163,10 @@ def _code_digest() -> str:
 @contextmanager
 def _study(train: pd.DataFrame, context: Context, options: TuneOptions) -> Iterator[optuna.Study]:
     """The study of this training table, context and code, held by one process at a time."""
-    key = json.dumps([schema.digest(train), asdict(context) | {"threads": 0}, options.max_rows, _code_digest()], default=str)
+    key = json.dumps(
+        [schema.digest(train), asdict(context) | {"threads": 0}, options.max_rows, _code_digest()],
+        default=str,
+    )
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     if options.storage is None:
         yield _opened(name, InMemoryStorage())
@@ -139,7 +182,12 @@ def _opened(name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
     study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
     if not _finished(study) and not any(trial.state == TrialState.WAITING for trial in study.trials):
         start = asdict(Params())
-        study.enqueue_trial({key: start[key] for key in ("max_depth", "learning_rate", "min_child_weight", "reg_lambda", "subsample")})
+        study.enqueue_trial(
+            {
+                key: start[key]
+                for key in ("max_depth", "learning_rate", "min_child_weight", "reg_lambda", "subsample")
+            }
+        )
     return study
 
 
@@ -159,7 +207,9 @@ def _suggest(trial: optuna.Trial) -> dict:
 
 
 def _params(values: dict, context: Context) -> Params:
-    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one constant needs them for all."""
+    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
+    constant needs them for all.
+    """
     return replace(Params(known_only=context.group == "workload" and context.base), **values)
 
 
@@ -172,11 +222,16 @@ class _Objective:
 
     def __call__(self, trial: optuna.Trial) -> float:
         params = _params(_suggest(trial), self.context)
-        curves = np.array([learning_curve(params, train, held_out, self.context) for _, train, held_out in self.inner])
+        curves = np.array(
+            [learning_curve(params, train, held_out, self.context) for _, train, held_out in self.inner]
+        )
         best = best_rounds(curves)
         trial.set_user_attr("rounds", ROUNDS[best])
         trial.set_user_attr("base_alone", float(curves[:, 0].mean()))
-        trial.set_user_attr("inner_errors", {name: float(curve[best]) for (name, _, _), curve in zip(self.inner, curves, strict=True)})
+        trial.set_user_attr(
+            "inner_errors",
+            {name: float(curve[best]) for (name, _, _), curve in zip(self.inner, curves, strict=True)},
+        )
         return float(curves[:, best].mean())
 
 
@@ -192,5 +247,8 @@ def best_rounds(curves: np.ndarray) -> int:
 
 
 def _trials_frame(trials: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:
-    rows = [{"trial": trial.number, "inner_error": trial.value, **trial.params, **trial.user_attrs} for trial in trials]
+    rows = [
+        {"trial": trial.number, "inner_error": trial.value, **trial.params, **trial.user_attrs}
+        for trial in trials
+    ]
     return pd.DataFrame(rows).astype({"inner_errors": "str"})

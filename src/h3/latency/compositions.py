@@ -1,10 +1,12 @@
-"""Steps that might happen in an experiment, as rows for a predictor. This file owns how a composition becomes its input.
+"""Steps that might happen in an experiment, as rows for a predictor. This file owns how a composition becomes
+its input.
 
-    frame = inputs(experiment, limits, {"num_decode_reqs": [30, 60], "decode_kv_tokens_sum": [20_000, 41_000]})
-    periods_us(fitted, frame)                      # checked: finite and positive, or an InputError naming the step
+    counts = {"num_decode_reqs": [30, 60], "decode_kv_tokens_sum": [20_000, 41_000]}
+    frame = inputs(experiment, limits, counts)
+    periods_us(fitted, frame)  # checked: finite and positive, or an InputError naming the step
 
-Unlike a row of a log, such a step is known in full: its prefill is whole, and its state (blocks in use, running requests)
-follows from its composition.
+Unlike a row of a log, such a step is known in full: its prefill is whole, and its state (blocks in use,
+running requests) follows from its composition.
 """
 
 from __future__ import annotations
@@ -21,17 +23,25 @@ from h3.sources.experiment import Experiment
 from h3.steps import schema
 
 COUNTS = (
-    "num_prefill_reqs", "num_decode_reqs", "prefill_tokens", "decode_tokens", "decode_kv_tokens_sum", "decode_kv_tokens_max",
-    "prefill_kv_tokens_sum", "prefill_attended_tokens",
+    "num_prefill_reqs",
+    "num_decode_reqs",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
+    "decode_kv_tokens_max",
+    "prefill_kv_tokens_sum",
+    "prefill_attended_tokens",
 )
 TARGETS = tuple(column.name for column in schema.TARGETS)
 
 
-def inputs(experiment: Experiment, limits: Limits, counts: Mapping[str, Sequence[float] | np.ndarray]) -> pd.DataFrame:
+def inputs(
+    experiment: Experiment, limits: Limits, counts: Mapping[str, Sequence[float] | np.ndarray]
+) -> pd.DataFrame:
     """A step table without targets, one row a composition; columns of COUNTS that are not given are 0.
 
-    decode_tokens defaults to num_decode_reqs and decode_kv_tokens_max to the mean context. Blocks in use are those of the
-    tokens in the batch, none shared.
+    decode_tokens defaults to num_decode_reqs and decode_kv_tokens_max to the mean context. Blocks in use are
+    those of the tokens in the batch, none shared.
     """
     rows = len(next(iter(counts.values())))
     given = {name: np.asarray(counts.get(name, np.zeros(rows)), dtype=float) for name in COUNTS}
@@ -44,27 +54,45 @@ def inputs(experiment: Experiment, limits: Limits, counts: Mapping[str, Sequence
     tokens = given["decode_kv_tokens_sum"] + given["prefill_kv_tokens_sum"] + given["prefill_tokens"]
     used = np.minimum(np.ceil(tokens / limits.block_size_tokens), limits.kv_blocks)
     columns = {
-        **experiment.columns(), "log": "replay", "clock": 0, "step_id": 0, "start_us": 0.0,
-        "max_num_seqs": float(limits.max_num_seqs), "max_num_batched_tokens": float(limits.max_num_batched_tokens),
-        **given, "decode_kv_tokens_mean": mean, "running_reqs": decodes + given["num_prefill_reqs"], "waiting_reqs": np.nan,
-        "kv_blocks_total": float(limits.kv_blocks), "kv_blocks_free": limits.kv_blocks - used,
-        "kv_usage_ratio": used / limits.kv_blocks, "num_finished": np.nan, "num_preempted": np.nan,
+        **experiment.columns(),
+        "log": "replay",
+        "clock": 0,
+        "step_id": 0,
+        "start_us": 0.0,
+        "max_num_seqs": float(limits.max_num_seqs),
+        "max_num_batched_tokens": float(limits.max_num_batched_tokens),
+        **given,
+        "decode_kv_tokens_mean": mean,
+        "running_reqs": decodes + given["num_prefill_reqs"],
+        "waiting_reqs": np.nan,
+        "kv_blocks_total": float(limits.kv_blocks),
+        "kv_blocks_free": limits.kv_blocks - used,
+        "kv_usage_ratio": used / limits.kv_blocks,
+        "num_finished": np.nan,
+        "num_preempted": np.nan,
     }
     # One word for all rows: a category is looked up once, not once a row.
-    columns |= {name: pd.Categorical.from_codes(np.zeros(rows, int), [value]) for name, value in columns.items() if isinstance(value, str)}
+    columns |= {
+        name: pd.Categorical.from_codes(np.zeros(rows, int), [value])
+        for name, value in columns.items()
+        if isinstance(value, str)
+    }
     names = [name for name in schema.NAMES if name not in TARGETS]
     return pd.DataFrame({name: columns[name] for name in names}, index=range(rows))
 
 
 def periods_us(fitted: Fitted, frame: pd.DataFrame) -> np.ndarray:
-    """The predictor's periods, us, shape (rows,); raises InputError naming the first step whose period cannot be one."""
+    """The predictor's periods, us, shape (rows,); raises InputError naming the first step whose period cannot
+    be one.
+    """
     periods = np.asarray(fitted.predict(frame), dtype=float)
     bad = np.flatnonzero(~(np.isfinite(periods) & (periods > 0)))
     if len(bad):
         row = frame.iloc[bad[0]]
         step = ", ".join(f"{name}={row[name]:g}" for name in COUNTS)
         raise InputError(
-            f"the predictor gives {periods[bad[0]]} us for a step of {row['experiment']}; expected a finite time above 0; it has {step}"
+            f"the predictor gives {periods[bad[0]]} us for a step of {row['experiment']}; expected a finite"
+            f" time above 0; it has {step}"
         )
     return periods
 
@@ -79,12 +107,21 @@ def probes(experiment: Experiment, limits: Limits, longest_tokens: int, rows: in
     prefills = np.minimum(rng.choice([0, 1, 1, 1, 2, 3], rows), limits.max_num_seqs - decodes)
     prefills = np.where(decodes + prefills == 0, 1, prefills)
     room = np.maximum(limits.max_num_batched_tokens - decodes, prefills)
-    new = np.minimum(prefills * np.exp(rng.uniform(0, np.log(max(longest_tokens, 2)), rows)).astype(int), room)
+    new = np.minimum(
+        prefills * np.exp(rng.uniform(0, np.log(max(longest_tokens, 2)), rows)).astype(int), room
+    )
     before = prefills * rng.integers(0, max(longest_tokens, 2), rows)
     each = new / np.maximum(prefills, 1)
     mean_before = before / np.maximum(prefills, 1)
-    return inputs(experiment, limits, {
-        "num_prefill_reqs": prefills, "num_decode_reqs": decodes, "prefill_tokens": new, "prefill_kv_tokens_sum": before,
-        "decode_kv_tokens_sum": np.round(decodes * rng.uniform(1, max(longest_tokens, 2), rows)),
-        "prefill_attended_tokens": np.round(new * mean_before + new * (each + 1) / 2),
-    })
+    return inputs(
+        experiment,
+        limits,
+        {
+            "num_prefill_reqs": prefills,
+            "num_decode_reqs": decodes,
+            "prefill_tokens": new,
+            "prefill_kv_tokens_sum": before,
+            "decode_kv_tokens_sum": np.round(decodes * rng.uniform(1, max(longest_tokens, 2), rows)),
+            "prefill_attended_tokens": np.round(new * mean_before + new * (each + 1) / 2),
+        },
+    )

@@ -1,11 +1,13 @@
-"""The step time of the residual model, step by step and exact: base x exp(trust x F) without a table of features a step.
+"""The step time of the residual model, step by step and exact: base x exp(trust x F) without a table of
+features a step.
 
     step_time = ResidualStepTime(fitted, experiment, limits)
     step_time(batch)                      # us; some 20 us of work, trees included
 
-For one architecture, what depends on a step's tokens and requests alone (weights, GEMMs, communication, their features)
-is looked up: physics and features fill that table in blocks, when first asked. The rest is linear in KV tokens, pairs
-and decode requests, with slopes taken from probes of the same physics. All trees are walked at once in numpy.
+For one architecture, what depends on a step's tokens and requests alone (weights, GEMMs, communication, their
+features) is looked up: physics and features fill that table in blocks, when first asked. The rest is linear
+in KV tokens, pairs and decode requests, with slopes taken from probes of the same physics. All trees are
+walked at once in numpy.
 """
 
 from __future__ import annotations
@@ -29,20 +31,34 @@ OWN_FEATURES = ("kv_to_weights", "prefill_attention_to_weights", "prefill_share"
 
 
 class ResidualStepTime:
-    """A callable StepBatch -> us for one experiment; `fitted` must use the scale-free features (see `serves`)."""
+    """A callable StepBatch -> us for one experiment; `fitted` must use the scale-free features (see
+    `serves`).
+    """
 
     def __init__(self, fitted: FittedResidual, experiment: Experiment, limits: Limits) -> None:
         self.fitted, self.experiment, self.limits = fitted, experiment, limits
         self.coefficient = dict(zip(physics.TERMS, fitted.base.coefficients.tolist(), strict=True))
-        probe = physics.terms_us(inputs(experiment, limits, {
-            "num_decode_reqs": [0, 1, 0], "decode_kv_tokens_sum": [1, 0, 0], "prefill_attended_tokens": [0, 0, 1]}))
+        probe = physics.terms_us(
+            inputs(
+                experiment,
+                limits,
+                {
+                    "num_decode_reqs": [0, 1, 0],
+                    "decode_kv_tokens_sum": [1, 0, 0],
+                    "prefill_attended_tokens": [0, 0, 1],
+                },
+            )
+        )
         self.kv_token_us, self.pair_us = float(probe["kv_us"][0]), float(probe["prefill_attention_us"][2])
         self.wave_us = float(probe["attention_waves"][1]) * self.coefficient["attention_waves"]
         self.blocks: dict[tuple[int, int], tuple[list, list, np.ndarray]] = {}
         names = [feature["name"] for feature in features.manifest(fitted.features, fitted.drop_groups)]
         self.place = {name: names.index(name) for name in OWN_FEATURES if name in names}
         self.trees = Trees(fitted.booster, len(names))
-        self.silent = self.trees.count == 0 or not fitted.support.serves(inputs(experiment, limits, {"num_decode_reqs": [1]}))[0]
+        self.silent = (
+            self.trees.count == 0
+            or not fitted.support.serves(inputs(experiment, limits, {"num_decode_reqs": [1]}))[0]
+        )
         self.low, self.high = fitted.support.low.astype(float), fitted.support.high.astype(float)
         self.width = np.maximum(self.high - self.low, np.finfo(np.float32).tiny)
 
@@ -55,10 +71,19 @@ class ResidualStepTime:
         if new:
             kv_tokens += max(pairs / physics.ATTENTION_TILE_QUERIES, batch.prefill_kv_tokens_sum + new)
         kv_us, pairs_us = kv_tokens * self.kv_token_us, pairs * self.pair_us
-        base_us += self.coefficient["kv_us"] * kv_us + self.coefficient["prefill_attention_us"] * pairs_us + self.wave_us * decodes
+        base_us += (
+            self.coefficient["kv_us"] * kv_us
+            + self.coefficient["prefill_attention_us"] * pairs_us
+            + self.wave_us * decodes
+        )
         if self.silent:
             return base_us
-        own = (kv_us / weights_us, pairs_us / weights_us, new / (new + decodes), float(batch.num_prefill_reqs > 0))
+        own = (
+            kv_us / weights_us,
+            pairs_us / weights_us,
+            new / (new + decodes),
+            float(batch.num_prefill_reqs > 0),
+        )
         row = row.copy()
         for name, value in zip(OWN_FEATURES, own, strict=True):
             if name in self.place:
@@ -82,7 +107,11 @@ class ResidualStepTime:
     def _block(self, token_block: int, request_block: int) -> tuple[list, list, np.ndarray]:
         tokens = np.repeat(token_block * TOKENS_IN_BLOCK + np.arange(TOKENS_IN_BLOCK), REQUESTS_IN_BLOCK)
         requests = np.tile(request_block * REQUESTS_IN_BLOCK + np.arange(REQUESTS_IN_BLOCK), TOKENS_IN_BLOCK)
-        frame = inputs(self.experiment, self.limits, {"num_decode_reqs": requests, "decode_tokens": np.maximum(tokens, 1)})
+        frame = inputs(
+            self.experiment,
+            self.limits,
+            {"num_decode_reqs": requests, "decode_tokens": np.maximum(tokens, 1)},
+        )
         terms = physics.terms_us(frame)
         kept = [name for name in physics.TERMS if name not in LINEAR_TERMS]
         base = terms[kept].to_numpy() @ np.array([self.coefficient[name] for name in kept])
@@ -96,7 +125,9 @@ def serves(fitted: object) -> bool:
 
 
 class Trees:
-    """All trees of a booster as full binary trees of one depth, side by side: a row of features goes down all at once."""
+    """All trees of a booster as full binary trees of one depth, side by side: a row of features goes down all
+    at once.
+    """
 
     def __init__(self, booster: xgb.Booster, num_features: int) -> None:
         trees = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"]
@@ -112,10 +143,16 @@ class Trees:
             raise AssertionError(f"a tree splits on feature {self.feature.max()} of {num_features}")
         self.node_start = np.arange(self.count) * nodes
         self.leaf_start = np.arange(self.count) * (nodes + 1) - nodes
-        self.feature, self.threshold, self.leaf = self.feature.ravel(), self.threshold.ravel(), self.leaf.ravel()
+        self.feature, self.threshold, self.leaf = (
+            self.feature.ravel(),
+            self.threshold.ravel(),
+            self.leaf.ravel(),
+        )
 
     def _fill(self, index: int, tree: dict, node: int, place: int) -> None:
-        """Copy the tree below `node` to the full tree's `place`; a leaf above the last level fills all leaves below it."""
+        """Copy the tree below `node` to the full tree's `place`; a leaf above the last level fills all leaves
+        below it.
+        """
         nodes = 2**self.depth - 1
         if tree["left_children"][node] < 0:
             first = last = place

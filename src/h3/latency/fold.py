@@ -1,9 +1,11 @@
-"""A fold's predictor put to the test that users feel: replay of its held-out experiments, overheads from its training ones.
+"""A fold's predictor put to the test that users feel: replay of its held-out experiments, overheads from its
+training ones.
 
     content, figures = replay_fold(outcome, config)       # result["replay"], and figures by name
     content["experiments"][0]["e2e_mean_error"]
 
-Held-out measurements are read here for scoring alone, after the fit: neither the predictor nor the overheads see them.
+Held-out measurements are read here for scoring alone, after the fit: neither the predictor nor the overheads
+see them.
 """
 
 from __future__ import annotations
@@ -32,13 +34,18 @@ from h3.sources.simulated import SimulatedConfig
 
 # What an experiment that cannot be used raises: bad input, or a file that cannot be read.
 UNUSABLE = (InputError, OSError)
-SAW = "the predictor was trained on steps of the replayed runs, and these are replayed whole: no error of runs left out"
+SAW = (
+    "the predictor was trained on steps of the replayed runs, and these are replayed whole: no error of runs"
+    " left out"
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """How to replay: overheads, options, biases of the step time for the sensitivity figure (%), title of the figures, what
-    is told each experiment's name, and the share of failed requests above which an experiment is not replayed."""
+    """How to replay: overheads, options, biases of the step time for the sensitivity figure (%), title of the
+    figures, what is told each experiment's name, and the share of failed requests above which an experiment
+    is not replayed.
+    """
 
     overheads: Overheads = replay_overheads.NONE
     options: ReplayOptions = field(default_factory=ReplayOptions)
@@ -50,7 +57,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Replayed:
-    """content: result["replay"], JSON-serialisable. figures by name. tables: a row a request, by experiment."""
+    """content: result["replay"], JSON-serialisable. figures by name. tables: a row a request, by
+    experiment.
+    """
 
     content: dict
     figures: dict[str, Figure]
@@ -58,12 +67,16 @@ class Replayed:
 
 
 def replay_fold(
-    outcome: Outcome, config: TrainConfig, biases_percent: Iterable[float] = (), say: Callable[[str], None] | None = None
+    outcome: Outcome,
+    config: TrainConfig,
+    biases_percent: Iterable[float] = (),
+    say: Callable[[str], None] | None = None,
 ) -> tuple[dict, dict[str, Figure]]:
-    """Replay a fold's held-out experiments: the content of result["replay"] (JSON-serialisable), and figures by name.
+    """Replay a fold's held-out experiments: the content of result["replay"] (JSON-serialisable), and figures
+    by name.
 
-    Where there is nothing to replay (no request log, another target than the period) or the logs cannot be found the content
-    is {"skipped": reason}: a replay never costs a fold its errors.
+    Where there is nothing to replay (no request log, another target than the period) or the logs cannot be
+    found the content is {"skipped": reason}: a replay never costs a fold its errors.
     """
     if config.target != "period":
         return {"skipped": f"target={config.target} is not the time of a step"}, {}
@@ -78,7 +91,12 @@ def replay_fold(
         return {"skipped": "no held-out experiment has a request log"}, {}
     # The simulated server has no overheads.
     overheads, left_out = _overheads(training if config.source.name != "simulated" else {})
-    job = Job(overheads or replay_overheads.NONE, biases_percent=tuple(biases_percent), title=outcome.result["fold"], say=say)
+    job = Job(
+        overheads or replay_overheads.NONE,
+        biases_percent=tuple(biases_percent),
+        title=outcome.result["fold"],
+        say=say,
+    )
     done = replay_all(held_out, outcome.fitted, job)
     content = {**done.content, "overheads_estimated": overheads is not None, "overheads_left_out": left_out}
     if registry.sees_held_out(config.model.name):
@@ -87,7 +105,9 @@ def replay_fold(
 
 
 def _overheads(training: Mapping[str, Callable[[], Recorded]]) -> tuple[Overheads | None, list[dict]]:
-    """Overheads from the training experiments' request logs, None without any; and the logs that cannot be read."""
+    """Overheads from the training experiments' request logs, None without any; and the logs that cannot be
+    read.
+    """
     recorded, left_out = [], []
     for name, make in training.items():
         try:
@@ -98,10 +118,14 @@ def _overheads(training: Mapping[str, Callable[[], Recorded]]) -> tuple[Overhead
 
 
 def find_recorded(source: SourceConfig, names: set[str] | None) -> dict[str, Callable[[], Recorded]]:
-    """Experiment name → what reads its requests, for the named experiments of a source (None: all that have any)."""
+    """Experiment name → what reads its requests, for the named experiments of a source (None: all that have
+    any).
+    """
     if source.name == "simulated":
         config = SimulatedConfig(seed=source.seed, prefix_caching=source.prefix_caching, scale=source.scale)
-        found = {name: partial(from_simulation, config, cell) for name, cell in simulated_cells(config).items()}
+        found = {
+            name: partial(from_simulation, config, cell) for name, cell in simulated_cells(config).items()
+        }
     else:
         assume = Assumptions(**source.assume.model_dump(), model_configs=source.model_configs)
         found = {folder.name: partial(_read, folder, assume) for folder in _folders(source)}
@@ -115,7 +139,10 @@ def _read(folder: Path, assume: Assumptions) -> Recorded:
 def _folders(source: SourceConfig) -> list[Path]:
     """Folders with a request log below any of the source's paths; some paths may hold traces only."""
     if not source.path:
-        raise InputError(f"source={source.name} needs source.path=DIR; expected a folder of experiment folders, or a list of such")
+        raise InputError(
+            f"source={source.name} needs source.path=DIR; expected a folder of experiment folders, or a list"
+            " of such"
+        )
     found, problems = [], []
     for path in [source.path] if isinstance(source.path, str) else source.path:
         try:
@@ -130,8 +157,9 @@ def _folders(source: SourceConfig) -> list[Path]:
 def replay_all(experiments: Mapping[str, Callable[[], Recorded]], fitted: Fitted, job: Job) -> Replayed:
     """Replay experiments (name → what reads its requests) one after the other.
 
-    An experiment whose log cannot be read or whose KV cache has no room, for which the predictor gives a time that cannot be
-    one, or whose failed requests (load that left no lengths) are too many, is listed under "failed" with the reason.
+    An experiment whose log cannot be read or whose KV cache has no room, for which the predictor gives a time
+    that cannot be one, or whose failed requests (load that left no lengths) are too many, is listed under
+    "failed" with the reason.
     """
     replays, failed, curves = {}, [], []
     for name, make in experiments.items():
@@ -148,18 +176,29 @@ def replay_all(experiments: Mapping[str, Callable[[], Recorded]], fitted: Fitted
     figures = replay_plots.replay_figures(tables, job.title) if tables else {}
     if curves:
         figures["replay_sensitivity"] = replay_plots.sensitivity(pd.DataFrame(curves), job.title)
-    entries = [{**done.recorded.record, **done.metrics, "step_time": done.timer.describe()} for done in replays.values()]
+    entries = [
+        {**done.recorded.record, **done.metrics, "step_time": done.timer.describe()}
+        for done in replays.values()
+    ]
     content = {
-        "experiments": entries, "failed": failed, "overheads": job.overheads.describe(), "summary": summary(entries), "sensitivity": curves,
+        "experiments": entries,
+        "failed": failed,
+        "overheads": job.overheads.describe(),
+        "summary": summary(entries),
+        "sensitivity": curves,
     }
     return Replayed(content, figures, tables)
 
 
 def _replay_one(recorded: Recorded, fitted: Fitted, job: Job) -> Replay:
-    """Replay an experiment; raises InputError where too many of its requests failed, and as replay_recorded does."""
+    """Replay an experiment; raises InputError where too many of its requests failed, and as replay_recorded
+    does.
+    """
     lost, total = recorded.record["failed"], recorded.record["logged"]
     if lost > job.max_failed_ratio * total:
-        raise InputError(f"{lost} of {total} requests failed, more than max_failed_ratio={job.max_failed_ratio:g}")
+        raise InputError(
+            f"{lost} of {total} requests failed, more than max_failed_ratio={job.max_failed_ratio:g}"
+        )
     return replay_recorded(recorded, fitted, job.overheads, job.options)
 
 
@@ -169,8 +208,12 @@ def _sensitivity(done: Replay, job: Job) -> list[dict]:
     for bias in sorted({0.0, *map(float, job.biases_percent)}) if job.biases_percent else []:
         options = replace(job.options, step_bias=job.options.step_bias * (1 + bias / 100))
         metrics = done.again(job.overheads, options).metrics if bias else done.metrics
-        out.append({
-            "experiment": done.recorded.experiment.name, "bias_percent": bias, "e2e_mean_error": metrics["e2e_mean_error"],
-            "saturated": metrics["saturated_predicted"],
-        })
+        out.append(
+            {
+                "experiment": done.recorded.experiment.name,
+                "bias_percent": bias,
+                "e2e_mean_error": metrics["e2e_mean_error"],
+                "saturated": metrics["saturated_predicted"],
+            }
+        )
     return out

@@ -3,8 +3,9 @@
     entry = experiment_metrics("20260217-...", table)     # one entry of result["replay"]["experiments"]
     summary(entries)                                      # over experiments, saturated ones apart
 
-A table has one row a request, with columns <predicted|measured>_<ttft|itl|e2e>_us, predicted_first_us, predicted_last_us,
-first_us, last_us, arrival_us, output_tokens and status. Errors are in %, predicted over measured, signed.
+A table has one row a request, with columns <predicted|measured>_<ttft|itl|e2e>_us, predicted_first_us,
+predicted_last_us, first_us, last_us, arrival_us, output_tokens and status. Errors are in %, predicted over
+measured, signed.
 """
 
 from __future__ import annotations
@@ -19,28 +20,42 @@ from h3.steps.metrics import mape
 
 TIMES = ("e2e", "ttft", "itl")
 STATISTICS = {"mean": np.mean, **{f"p{100 * q:.0f}": partial(np.quantile, q=q) for q in (0.5, 0.9, 0.99)}}
-# A queue grows without bound if the wait rises by 1 % of the time that passes (demand 1 % above capacity) over the
-# second half of the arrivals, and ends above a quarter of the time that a request decodes.
+# A queue grows without bound if the wait rises by 1 % of the time that passes (demand 1 % above capacity)
+# over the second half of the arrivals, and ends above a quarter of the time that a request decodes.
 GROWTH_RATIO, WAIT_SHARE, TREND_BINS, LEAST_REQUESTS = 0.01, 0.25, 10, 100
 GRID_POINTS = 400
 
 
 def experiment_metrics(name: str, table: pd.DataFrame) -> dict:
-    """All numbers of one experiment; over requests with both a measured and a predicted value, NaN where there are none."""
+    """All numbers of one experiment; over requests with both a measured and a predicted value, NaN where
+    there are none.
+    """
     entry = {"experiment": name, "requests": len(table)}
     for time in TIMES:
         pair = table[[f"predicted_{time}_us", f"measured_{time}_us"]].dropna()
         predicted, measured = pair.to_numpy().T
-        entry |= {f"{time}_{statistic}_error": _error(compute, predicted, measured) for statistic, compute in STATISTICS.items()}
+        entry |= {
+            f"{time}_{statistic}_error": _error(compute, predicted, measured)
+            for statistic, compute in STATISTICS.items()
+        }
         entry[f"{time}_mape"] = mape(predicted[measured > 0], measured[measured > 0])
     counts = table["status"].value_counts()
     measured_grows = saturated(table, "first_us", "last_us")
     predicted_grows = saturated(table, "predicted_first_us", "predicted_last_us")
-    return entry | throughput(table) | running(table) | {
-        "unfinished": int(counts.get("unfinished", 0)), "rejected": int(counts.get("rejected", 0)),
-        "unmeasured": int(table["measured_e2e_us"].isna().sum()), "preemptions": int(table["preemptions"].sum()),
-        "saturated_measured": measured_grows, "saturated_predicted": predicted_grows, "saturated": measured_grows or predicted_grows,
-    }
+    return (
+        entry
+        | throughput(table)
+        | running(table)
+        | {
+            "unfinished": int(counts.get("unfinished", 0)),
+            "rejected": int(counts.get("rejected", 0)),
+            "unmeasured": int(table["measured_e2e_us"].isna().sum()),
+            "preemptions": int(table["preemptions"].sum()),
+            "saturated_measured": measured_grows,
+            "saturated_predicted": predicted_grows,
+            "saturated": measured_grows or predicted_grows,
+        }
+    )
 
 
 def _error(statistic: Callable[[np.ndarray], float], predicted: np.ndarray, measured: np.ndarray) -> float:
@@ -52,8 +67,8 @@ def _error(statistic: Callable[[np.ndarray], float], predicted: np.ndarray, meas
 def saturated(table: pd.DataFrame, first: str, last: str) -> bool:
     """Whether the queue grows without bound over the second half of the arrivals (constants above).
 
-    The trend is the median slope between medians of the wait in TREND_BINS groups of arrivals, so that bursts and a queue
-    that drains do not count. A request that never started waits until the last one that did.
+    The trend is the median slope between medians of the wait in TREND_BINS groups of arrivals, so that bursts
+    and a queue that drains do not count. A request that never started waits until the last one that did.
     """
     rows = table[table["status"] != "rejected"].sort_values("arrival_us", kind="stable")
     if len(rows) < LEAST_REQUESTS or not rows[first].notna().any():
@@ -68,13 +83,21 @@ def saturated(table: pd.DataFrame, first: str, last: str) -> bool:
 
 
 def throughput(table: pd.DataFrame) -> dict:
-    """Output tokens a second from the first arrival to the last token, measured and predicted, and the error."""
+    """Output tokens a second from the first arrival to the last token, measured and predicted, and the
+    error.
+    """
     rates = {}
     for kind, last in (("measured", "last_us"), ("predicted", "predicted_last_us")):
         rows = table[table[last].notna()]
         span_us = rows[last].max() - table["arrival_us"].min() if len(rows) else 0.0
-        rates[f"throughput_{kind}_tokens_s"] = float(1e6 * rows["output_tokens"].sum() / span_us) if span_us > 0 else float("nan")
-    return rates | {"throughput_error": 100 * (rates["throughput_predicted_tokens_s"] / rates["throughput_measured_tokens_s"] - 1)}
+        rates[f"throughput_{kind}_tokens_s"] = (
+            float(1e6 * rows["output_tokens"].sum() / span_us) if span_us > 0 else float("nan")
+        )
+    return rates | {
+        "throughput_error": (
+            100 * (rates["throughput_predicted_tokens_s"] / rates["throughput_measured_tokens_s"] - 1)
+        )
+    }
 
 
 def concurrency(table: pd.DataFrame, first: str, last: str, times_us: np.ndarray) -> np.ndarray:
@@ -84,28 +107,42 @@ def concurrency(table: pd.DataFrame, first: str, last: str, times_us: np.ndarray
 
 
 def running_series(table: pd.DataFrame) -> pd.DataFrame:
-    """Running requests over time, measured and predicted: time_us, measured, predicted at GRID_POINTS times."""
+    """Running requests over time, measured and predicted: time_us, measured, predicted at GRID_POINTS
+    times.
+    """
     end = np.nanmax([table["last_us"].max(), table["predicted_last_us"].max(), table["arrival_us"].max()])
     times = np.linspace(table["arrival_us"].min(), end, GRID_POINTS)
-    return pd.DataFrame({
-        "time_us": times, "measured": concurrency(table, "first_us", "last_us", times),
-        "predicted": concurrency(table, "predicted_first_us", "predicted_last_us", times),
-    })
+    return pd.DataFrame(
+        {
+            "time_us": times,
+            "measured": concurrency(table, "first_us", "last_us", times),
+            "predicted": concurrency(table, "predicted_first_us", "predicted_last_us", times),
+        }
+    )
 
 
 def running(table: pd.DataFrame) -> dict:
     """Mean running batch, measured and predicted, and their mean absolute difference, in requests."""
     series = running_series(table)
     return {
-        "running_measured_mean": float(series["measured"].mean()), "running_predicted_mean": float(series["predicted"].mean()),
+        "running_measured_mean": float(series["measured"].mean()),
+        "running_predicted_mean": float(series["predicted"].mean()),
         "running_mean_abs_error": float((series["predicted"] - series["measured"]).abs().mean()),
     }
 
 
 def summary(entries: list[dict]) -> dict:
-    """Over experiments: median, mean and worst |error of the mean| of each time; for all, and for those not saturated."""
-    out: dict = {"experiments": len(entries), "saturated": [entry["experiment"] for entry in entries if entry["saturated"]]}
-    for label, kept in (("all", entries), ("unsaturated", [entry for entry in entries if not entry["saturated"]])):
+    """Over experiments: median, mean and worst |error of the mean| of each time; for all, and for those not
+    saturated.
+    """
+    out: dict = {
+        "experiments": len(entries),
+        "saturated": [entry["experiment"] for entry in entries if entry["saturated"]],
+    }
+    for label, kept in (
+        ("all", entries),
+        ("unsaturated", [entry for entry in entries if not entry["saturated"]]),
+    ):
         for time in TIMES:
             errors = np.abs([entry[f"{time}_mean_error"] for entry in kept])
             errors = errors[np.isfinite(errors)]

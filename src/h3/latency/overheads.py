@@ -3,12 +3,13 @@
     overheads = estimate([recorded, ...])          # training experiments only
     overheads.queueing_us, overheads.pipeline_steps
 
-Where nobody queues, a first token takes: the way into the queue, the rest of the running step (half a step in the mean),
-the steps that are already scheduled when the request arrives (asynchronous scheduling makes the next batch while the
-present one runs), and the prefill step. So TTFT = queueing + (1.5 + pipeline_steps) x period, fitted over logs whose
-periods differ. BLIS has one constant for all that comes before the first step, so `constant` gives what is left of TTFT
-beyond 1.5 periods. The step clock is recovered from times at the client and ends with the last token there, so what follows
-a step (post-decode, time per token) is already in it and 0 here.
+Where nobody queues, a first token takes: the way into the queue, the rest of the running step (half a step in
+the mean), the steps that are already scheduled when the request arrives (asynchronous scheduling makes the
+next batch while the present one runs), and the prefill step. So TTFT = queueing + (1.5 + pipeline_steps) x
+period, fitted over logs whose periods differ. BLIS has one constant for all that comes before the first step,
+so `constant` gives what is left of TTFT beyond 1.5 periods. The step clock is recovered from times at the
+client and ends with the last token there, so what follows a step (post-decode, time per token) is already in
+it and 0 here.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ OWN_STEPS = 1.5
 
 @dataclass(frozen=True)
 class Overheads:
-    """queueing_us: arrival to wait queue. pipeline_steps: steps made between queue and admission, in periods of the
-    request. post_decode_us: once a request, E2E only. per_token_us: added to TTFT and to every ITL."""
+    """queueing_us: arrival to wait queue. pipeline_steps: steps made between queue and admission, in periods
+    of the request. post_decode_us: once a request, E2E only. per_token_us: added to TTFT and to every ITL."""
 
     queueing_us: float = 0.0
     pipeline_steps: float = 0.0
@@ -55,15 +56,17 @@ class Constant:
 
 
 NONE = Overheads()
-# Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100): for a model
-# that brings no estimate of its own. Not blind: none of the study's models is left out of it.
+# Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100):
+# for a model that brings no estimate of its own. Not blind: none of the study's models is left out of it.
 STUDY = Overheads(queueing_us=4268.0, pipeline_steps=1.31)
 
 
 def estimate(training: Iterable[Recorded]) -> Overheads | None:
-    """Overheads over the training experiments, each weighing the same; None where no log has requests that did not queue.
+    """Overheads over the training experiments, each weighing the same; None where no log has requests that
+    did not queue.
 
-    With periods that hardly differ the intercept is not identified and falls to the non-negative fit's choice.
+    With periods that hardly differ the intercept is not identified and falls to the non-negative fit's
+    choice.
     """
     bins = [rows for recorded in training for rows in [_bins(recorded)] if len(rows)]
     if not bins:
@@ -73,12 +76,17 @@ def estimate(training: Iterable[Recorded]) -> Overheads | None:
     design = np.column_stack([np.ones(len(table)), table["period_us"]]) * relative[:, None]
     queueing_us, slope = nnls(design, np.ones(len(table)))[0]
     if slope < OWN_STEPS:
-        queueing_us, slope = max(0.0, float((table["ttft_us"] - OWN_STEPS * table["period_us"]).mean())), OWN_STEPS
+        queueing_us, slope = (
+            max(0.0, float((table["ttft_us"] - OWN_STEPS * table["period_us"]).mean())),
+            OWN_STEPS,
+        )
     return Overheads(float(queueing_us), float(slope - OWN_STEPS))
 
 
 def constant(training: Iterable[Recorded]) -> Constant | None:
-    """TTFT beyond OWN_STEPS periods, mean over requests that did not queue, each experiment weighing the same; None without any."""
+    """TTFT beyond OWN_STEPS periods, mean over requests that did not queue, each experiment weighing the
+    same; None without any.
+    """
     found = [rows for recorded in training for rows in [_free(recorded)] if len(rows)]
     if not found:
         return None
@@ -89,11 +97,17 @@ def constant(training: Iterable[Recorded]) -> Constant | None:
 def _bins(recorded: Recorded) -> pd.DataFrame:
     """Mean TTFT and period of one experiment's requests that found a free place, in BINS groups by period."""
     frame = _free(recorded)
-    return frame.groupby(pd.qcut(frame["period_us"].rank(method="first"), BINS, labels=False)).mean() if len(frame) else frame
+    return (
+        frame.groupby(pd.qcut(frame["period_us"].rank(method="first"), BINS, labels=False)).mean()
+        if len(frame)
+        else frame
+    )
 
 
 def _free(recorded: Recorded) -> pd.DataFrame:
-    """TTFT and mean period of the requests that found a free place and little to prefill; empty below LEAST_REQUESTS."""
+    """TTFT and mean period of the requests that found a free place and little to prefill; empty below
+    LEAST_REQUESTS.
+    """
     rows = recorded.requests
     rows = rows[(rows["output_tokens"] > 1) & np.isfinite(rows["last_us"]) & np.isfinite(rows["first_us"])]
     free = running_at(rows, rows["arrival_us"].to_numpy()) < FREE_SHARE * max_num_seqs(recorded.experiment)
@@ -101,8 +115,12 @@ def _free(recorded: Recorded) -> pd.DataFrame:
     rows = rows[free & small]
     if len(rows) < LEAST_REQUESTS:
         return pd.DataFrame()
-    return pd.DataFrame({
-        "ttft_us": rows["first_us"] - rows["arrival_us"], "period_us": (rows["last_us"] - rows["first_us"]) / (rows["output_tokens"] - 1)})
+    return pd.DataFrame(
+        {
+            "ttft_us": rows["first_us"] - rows["arrival_us"],
+            "period_us": (rows["last_us"] - rows["first_us"]) / (rows["output_tokens"] - 1),
+        }
+    )
 
 
 def running_at(rows: pd.DataFrame, times_us: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Figures of a replay: latency distributions, running requests over time, and how fragile a run is to a biased step time.
+"""Figures of a replay: latency distributions, running requests over time, and how fragile a run is to a
+biased step time.
 
     figures = replay_figures(tables, "lomo_mixtral")         # tables: experiment name → replay's table
     figures["replay_sensitivity"] = sensitivity(curves, "lomo_mixtral")
@@ -31,7 +32,10 @@ def e2e_ecdf(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     """ECDF of E2E latency, predicted against measured, one panel an experiment."""
     figure, panels = _panels(tables, f"{title}: end-to-end latency, share of requests at most so long")
     for axes, table in zip(panels, tables.values(), strict=True):
-        for column, style, label in (("measured_e2e_us", "-", "measured"), ("predicted_e2e_us", "--", "predicted")):
+        for column, style, label in (
+            ("measured_e2e_us", "-", "measured"),
+            ("predicted_e2e_us", "--", "predicted"),
+        ):
             values = np.sort(table[column].dropna().to_numpy()) / 1e6
             if len(values):
                 axes.step(values, np.linspace(0, 1, len(values)), color="black", linestyle=style, label=label)
@@ -54,16 +58,23 @@ def running_over_time(tables: dict[str, pd.DataFrame], title: str) -> Figure:
 
 
 def sensitivity(curves: pd.DataFrame, title: str) -> Figure:
-    """Error of mean E2E against a bias of the step time; columns experiment, bias_percent, e2e_mean_error (%).
+    """Error of mean E2E against a bias of the step time; columns experiment, bias_percent, e2e_mean_error
+    (%).
 
-    Where demand is near capacity a few per cent of bias grow into several times as much latency, so the axis is
-    symmetric-logarithmic beyond LINEAR_PERCENT where an error goes there.
+    Where demand is near capacity a few per cent of bias grow into several times as much latency, so the axis
+    is symmetric-logarithmic beyond LINEAR_PERCENT where an error goes there.
     """
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for index, (name, rows) in enumerate(curves.sort_values("bias_percent").groupby("experiment")):
         axes.plot(
-            rows["bias_percent"], rows["e2e_mean_error"], color="black", linewidth=1, markersize=5, label=plots._short(name),
-            marker=plots.MARKERS[index % len(plots.MARKERS)], linestyle=plots.STYLES[index % len(plots.STYLES)],
+            rows["bias_percent"],
+            rows["e2e_mean_error"],
+            color="black",
+            linewidth=1,
+            markersize=5,
+            label=plots._short(name),
+            marker=plots.MARKERS[index % len(plots.MARKERS)],
+            linestyle=plots.STYLES[index % len(plots.STYLES)],
         )
     ends = np.array([curves["bias_percent"].min(), curves["bias_percent"].max()])
     axes.plot(ends, ends, color="0.7", linewidth=3, zorder=0, label="error = bias")
@@ -71,7 +82,11 @@ def sensitivity(curves: pd.DataFrame, title: str) -> Figure:
     if curves["e2e_mean_error"].abs().max() > LINEAR_PERCENT:
         axes.set_yscale("symlog", linthresh=LINEAR_PERCENT)
         axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.set(xlabel="bias of the step time, %", ylabel="error of mean E2E, %", title=f"{title}: which runs are fragile")
+    axes.set(
+        xlabel="bias of the step time, %",
+        ylabel="error of mean E2E, %",
+        title=f"{title}: which runs are fragile",
+    )
     axes.legend(fontsize=8)
     return figure
 
@@ -80,9 +95,11 @@ def _panels(tables: dict[str, pd.DataFrame], title: str) -> tuple[Figure, list[A
     """A grid of panels named after the experiments."""
     columns = min(COLUMNS, len(tables))
     rows = -(-len(tables) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.8 * columns, 2.8 * rows), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.8 * columns, 2.8 * rows), layout="constrained", squeeze=False
+    )
     flat = list(axes.flat)
-    for panel in flat[len(tables):]:
+    for panel in flat[len(tables) :]:
         panel.set_visible(False)
     for panel, name in zip(flat, tables, strict=False):
         panel.set_title(plots._short(name), fontsize=9)

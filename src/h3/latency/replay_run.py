@@ -1,7 +1,8 @@
-"""A request trace through the scheduler with predicted step times: what a model means for the latency that users feel.
+"""A request trace through the scheduler with predicted step times: what a model means for the latency that
+users feel.
 
     table = replay_experiment(recorded.requests, recorded.experiment, timer.period_us, overheads)
-    replay = replay_recorded(recorded, fitted, overheads)           # the same from a fitted predictor, with metrics
+    replay = replay_recorded(recorded, fitted, overheads)  # the same from a fitted predictor, with metrics
 
 Arrivals and lengths are the recorded ones; everything that happens in between is the project's one scheduler.
 """
@@ -28,8 +29,8 @@ from h3.sources.experiment import Experiment
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """horizon_us: no step starts so long after the first arrival (requests left over are counted as unfinished).
-    step_bias: multiplies every step time."""
+    """horizon_us: no step starts so long after the first arrival (requests left over are counted as
+    unfinished). step_bias: multiplies every step time."""
 
     horizon_us: float = inf
     step_bias: float = 1.0
@@ -50,25 +51,36 @@ class Replay:
 
 
 def replay_experiment(
-    requests: pd.DataFrame, experiment: Experiment, step_time: Callable[[StepBatch], float],
-    overheads: Overheads = NONE, options: ReplayOptions | None = None,
+    requests: pd.DataFrame,
+    experiment: Experiment,
+    step_time: Callable[[StepBatch], float],
+    overheads: Overheads = NONE,
+    options: ReplayOptions | None = None,
 ) -> pd.DataFrame:
-    """Replay requests (replay_inputs: columns and units; any order) with a step time; one row a request, in the order given.
+    """Replay requests (replay_inputs: columns and units; any order) with a step time; one row a request, in
+    the order given.
 
     Columns: request, arrival_us, prompt_tokens, cached_tokens, output_tokens, first_us, last_us (measured),
-    predicted_first_us, predicted_last_us, {predicted,measured}_{queueing,ttft,itl,e2e}_us as far as known (NaN: never),
-    preemptions, status: "ok", "rejected" (longer than the KV cache) or "unfinished" (at the horizon).
-    ITL is (E2E - TTFT) / (output_tokens - 1). Raises InputError naming the batch for a step time that cannot be one.
+    predicted_first_us, predicted_last_us, {predicted,measured}_{queueing,ttft,itl,e2e}_us as far as known
+    (NaN: never), preemptions, status: "ok", "rejected" (longer than the KV cache) or "unfinished" (at the
+    horizon). ITL is (E2E - TTFT) / (output_tokens - 1). Raises InputError naming the batch for a step time
+    that cannot be one.
     """
     options = options or ReplayOptions()
     period_us = step_time if options.step_bias == 1 else lambda batch: options.step_bias * step_time(batch)
     arrival = requests["arrival_us"].to_numpy(float)
     run = scheduler.simulate(
         Requests(
-            arrival + overheads.queueing_us, requests["prompt_tokens"].to_numpy(), requests["output_tokens"].to_numpy(),
-            requests["cached_tokens"].to_numpy(), requests["prefix_group"].to_numpy(),
+            arrival + overheads.queueing_us,
+            requests["prompt_tokens"].to_numpy(),
+            requests["output_tokens"].to_numpy(),
+            requests["cached_tokens"].to_numpy(),
+            requests["prefix_group"].to_numpy(),
         ),
-        limits(experiment), period_us, iter(()), arrival.min(initial=inf) + overheads.queueing_us + options.horizon_us,
+        limits(experiment),
+        period_us,
+        iter(()),
+        arrival.min(initial=inf) + overheads.queueing_us + options.horizon_us,
     )
     return _table(requests, run, overheads)
 
@@ -83,17 +95,34 @@ def _table(requests: pd.DataFrame, run: scheduler.Run, overheads: Overheads) -> 
     last = run.finish_us + pipeline_us + overheads.per_token_us * np.maximum(output, 1)
     e2e = last + overheads.post_decode_us - arrival
     status = np.select([run.rejected, np.isnan(run.finish_us)], ["rejected", "unfinished"], "ok")
-    columns = ["request", "arrival_us", "prompt_tokens", "cached_tokens", "output_tokens", "first_us", "last_us"]
+    columns = [
+        "request",
+        "arrival_us",
+        "prompt_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "first_us",
+        "last_us",
+    ]
     measured_itl = np.where(output > 1, (requests["last_us"] - requests["first_us"]) / gaps, np.nan)
     return requests[columns].assign(
-        predicted_first_us=first, predicted_last_us=last, predicted_queueing_us=run.scheduled_us + pipeline_us - arrival,
-        predicted_ttft_us=first - arrival, predicted_itl_us=np.where(output > 1, (last - first) / gaps, np.nan), predicted_e2e_us=e2e,
-        measured_ttft_us=requests["first_us"] - arrival, measured_itl_us=measured_itl, measured_e2e_us=requests["last_us"] - arrival,
-        preemptions=run.preemptions, status=status,
+        predicted_first_us=first,
+        predicted_last_us=last,
+        predicted_queueing_us=run.scheduled_us + pipeline_us - arrival,
+        predicted_ttft_us=first - arrival,
+        predicted_itl_us=np.where(output > 1, (last - first) / gaps, np.nan),
+        predicted_e2e_us=e2e,
+        measured_ttft_us=requests["first_us"] - arrival,
+        measured_itl_us=measured_itl,
+        measured_e2e_us=requests["last_us"] - arrival,
+        preemptions=run.preemptions,
+        status=status,
     )
 
 
-def replay_recorded(recorded: Recorded, fitted: Fitted, overheads: Overheads = NONE, options: ReplayOptions | None = None) -> Replay:
+def replay_recorded(
+    recorded: Recorded, fitted: Fitted, overheads: Overheads = NONE, options: ReplayOptions | None = None
+) -> Replay:
     """Replay one recorded experiment with a fitted predictor."""
     requests = recorded.requests
     longest = int((requests["prompt_tokens"] + requests["output_tokens"]).max())
@@ -101,6 +130,8 @@ def replay_recorded(recorded: Recorded, fitted: Fitted, overheads: Overheads = N
     return _replay(recorded, timer, overheads, options)
 
 
-def _replay(recorded: Recorded, timer: StepTimer, overheads: Overheads, options: ReplayOptions | None) -> Replay:
+def _replay(
+    recorded: Recorded, timer: StepTimer, overheads: Overheads, options: ReplayOptions | None
+) -> Replay:
     table = replay_experiment(recorded.requests, recorded.experiment, timer.period_us, overheads, options)
     return Replay(recorded, table, experiment_metrics(recorded.experiment.name, table), timer)

@@ -1,10 +1,12 @@
-"""The step time of any predictor, from tables that it fills in batches: exact in the batch size, interpolated elsewhere.
+"""The step time of any predictor, from tables that it fills in batches: exact in the batch size, interpolated
+elsewhere.
 
     step_time = TabulatedStepTime(fitted, experiment, limits, longest_tokens=1000)
     step_time(batch)                      # us
 
-Steps that only decode: one line a number of requests, linear between contexts CONTEXTS apart. Steps with prefill: those
-plus an extra time, from a grid over decode requests, context, new tokens, tokens cached before and prefill requests.
+Steps that only decode: one line a number of requests, linear between contexts CONTEXTS apart. Steps with
+prefill: those plus an extra time, from a grid over decode requests, context, new tokens, tokens cached before
+and prefill requests.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ PREFILL_NODES = (1.0, 2.0, 3.0, 4.0, 8.0)
 
 
 class TabulatedStepTime:
-    """A callable StepBatch -> us for one experiment; longest_tokens: the longest context that its requests reach."""
+    """A callable StepBatch -> us for one experiment; longest_tokens: the longest context that its requests
+    reach.
+    """
 
     def __init__(self, fitted: Fitted, experiment: Experiment, limits: Limits, longest_tokens: int) -> None:
         self.fitted, self.experiment, self.limits = fitted, experiment, limits
@@ -35,11 +39,15 @@ class TabulatedStepTime:
         self.spacing = self.longest / (CONTEXTS - 1)
         self.lines: dict[int, list[float]] = {}
         self.axes = self._axes()
-        self.strides = [int(np.prod([len(axis) for axis in self.axes[index + 1:]])) for index in range(len(self.axes))]
+        self.strides = [
+            int(np.prod([len(axis) for axis in self.axes[index + 1 :]])) for index in range(len(self.axes))
+        ]
         self.extra_us: list[float] = []
 
     def _axes(self) -> list[list[float]]:
-        """Nodes of decode requests, mean context, new prompt tokens, mean tokens before a prefill, prefill requests."""
+        """Nodes of decode requests, mean context, new prompt tokens, mean tokens before a prefill, prefill
+        requests.
+        """
         budget, seqs = self.limits.max_num_batched_tokens, self.limits.max_num_seqs
         decodes = np.unique(np.concatenate([[0], np.round(np.geomspace(1, max(seqs, 2), DECODE_NODES))]))
         larger = np.geomspace(EXACT_TOKENS, max(budget, EXACT_TOKENS + 1), TOKEN_NODES)
@@ -71,8 +79,14 @@ class TabulatedStepTime:
         numbers = np.arange(first, first + DECODES_AT_ONCE)
         contexts = np.arange(CONTEXTS) * self.spacing
         requests = np.repeat(numbers, CONTEXTS)
-        frame = inputs(self.experiment, self.limits, {
-            "num_decode_reqs": requests, "decode_kv_tokens_sum": requests * np.tile(contexts, DECODES_AT_ONCE)})
+        frame = inputs(
+            self.experiment,
+            self.limits,
+            {
+                "num_decode_reqs": requests,
+                "decode_kv_tokens_sum": requests * np.tile(contexts, DECODES_AT_ONCE),
+            },
+        )
         periods = periods_us(self.fitted, frame).reshape(DECODES_AT_ONCE, CONTEXTS)
         self.lines.update(zip(numbers.tolist(), periods.tolist(), strict=True))
 
@@ -85,17 +99,31 @@ class TabulatedStepTime:
             left = min(max(bisect_right(axis, value) - 1, 0), len(axis) - 2)
             share = min(max((value - axis[left]) / (axis[left + 1] - axis[left]), 0.0), 1.0)
             sides = [(left * stride, 1 - share), ((left + 1) * stride, share)]
-            corners = [(at + step, weight * part) for (at, weight), (step, part) in product(corners, sides) if part]
+            corners = [
+                (at + step, weight * part) for (at, weight), (step, part) in product(corners, sides) if part
+            ]
         return sum(weight * self.extra_us[at] for at, weight in corners)
 
     def _fill_extra(self) -> None:
-        decodes, context, new, before, prefills = (axis.ravel() for axis in np.meshgrid(*self.axes, indexing="ij"))
+        decodes, context, new, before, prefills = (
+            axis.ravel() for axis in np.meshgrid(*self.axes, indexing="ij")
+        )
         new = np.maximum(new, prefills)
-        mixed = inputs(self.experiment, self.limits, {
-            "num_prefill_reqs": prefills, "num_decode_reqs": decodes, "prefill_tokens": new,
-            "decode_kv_tokens_sum": decodes * context, "prefill_kv_tokens_sum": before * prefills,
-            "prefill_attended_tokens": new * (before + (new / prefills + 1) / 2),
-        })
+        mixed = inputs(
+            self.experiment,
+            self.limits,
+            {
+                "num_prefill_reqs": prefills,
+                "num_decode_reqs": decodes,
+                "prefill_tokens": new,
+                "decode_kv_tokens_sum": decodes * context,
+                "prefill_kv_tokens_sum": before * prefills,
+                "prefill_attended_tokens": new * (before + (new / prefills + 1) / 2),
+            },
+        )
         alone = np.maximum(decodes, 1)
-        decode_us = [self._decode_us(int(number), at) for number, at in zip(alone, np.where(decodes > 0, context, 0.0), strict=True)]
+        decode_us = [
+            self._decode_us(int(number), at)
+            for number, at in zip(alone, np.where(decodes > 0, context, 0.0), strict=True)
+        ]
         self.extra_us = (periods_us(self.fitted, mixed) - np.array(decode_us)).tolist()

@@ -4,8 +4,8 @@
     scheduler.simulate(requests, limits, timer.period_us)
     timer.describe()                       # how it is evaluated, and how far that is from fitted.predict
 
-A predictor takes a table and needs milliseconds for one row; a replay asks for tens of thousands of steps one after the
-other. The residual model is evaluated exactly, any other one from tables that it fills in batches.
+A predictor takes a table and needs milliseconds for one row; a replay asks for tens of thousands of steps one
+after the other. The residual model is evaluated exactly, any other one from tables that it fills in batches.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ EXACT_RATIO = 1e-4
 
 @dataclass(frozen=True)
 class StepTimer:
-    """period_us: StepBatch -> us. method: "exact" or "tables". The error ratios are |fast / direct - 1| over the probes."""
+    """period_us: StepBatch -> us. method: "exact" or "tables". The error ratios are |fast / direct - 1| over
+    the probes.
+    """
 
     period_us: Callable[[StepBatch], float]
     method: str
@@ -38,7 +40,11 @@ class StepTimer:
 
     def describe(self) -> dict:
         """What a record keeps."""
-        return {"method": self.method, "largest_error_ratio": self.largest_error_ratio, "mean_error_ratio": self.mean_error_ratio}
+        return {
+            "method": self.method,
+            "largest_error_ratio": self.largest_error_ratio,
+            "mean_error_ratio": self.mean_error_ratio,
+        }
 
 
 def step_time(fitted: Fitted, experiment: Experiment, limits: Limits, longest_tokens: int) -> StepTimer:
@@ -61,7 +67,9 @@ def step_time(fitted: Fitted, experiment: Experiment, limits: Limits, longest_to
     return StepTimer(tables, "tables", float(errors.max()), float(errors.mean()))
 
 
-def error_ratios(timer: Callable[[StepBatch], float], frame: pd.DataFrame, direct_us: np.ndarray) -> np.ndarray:
+def error_ratios(
+    timer: Callable[[StepBatch], float], frame: pd.DataFrame, direct_us: np.ndarray
+) -> np.ndarray:
     """|fast / direct - 1| of each row of compositions, shape (rows,)."""
     fast = [timer(batch_of(row)) for row in frame[list(COUNTS)].itertuples(index=False)]
     return np.abs(np.array(fast) / direct_us - 1)

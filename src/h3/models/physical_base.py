@@ -3,9 +3,9 @@
     base = fit(train, "period_us")
     base.predict(inputs)
 
-Fitted inside each training fold on relative errors, every model weighing the same. Two training models cannot tell
-weights, communication and per-layer overhead apart (70b then misses by half), so coefficients are pulled toward values
-measured on single kernels, which no serving log enters.
+Fitted inside each training fold on relative errors, every model weighing the same. Two training models cannot
+tell weights, communication and per-layer overhead apart (70b then misses by half), so coefficients are pulled
+toward values measured on single kernels, which no serving log enters.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from scipy.optimize import nnls
 from h3.evaluation import folds
 from h3.steps import physics
 
-# term: (prior, scale). Times are multiples of the peak time, counts are us each. From vLLM 0.14 kernels on H100
-# (scripts/fit_kernel_priors.py): GEMMs of up to 64 tokens take 4.1 us + 1.12 x the time to read the weights; decode
-# attention 11.4 us + 2.5 us a wave of grouped heads + 1.14 x the time to read the KV cache; so a dense layer has
-# 4 x 4.1 + 11.4 = 27.6 us of floors, fused experts 32 us + 1.16 x, 24 more than the two GEMMs that they replace. What no
-# kernel shows (small kernels of a layer, the host's work a step) is expected to be nothing, with a scale as wide as it may
-# be, and what a request costs (sampling) a guess: the training fold decides. No serving log entered any number here.
+# term: (prior, scale). Times are multiples of the peak time, counts are us each. From vLLM 0.14 kernels on
+# H100 (scripts/fit_kernel_priors.py): GEMMs of up to 64 tokens take 4.1 us + 1.12 x the time to read the
+# weights; decode attention 11.4 us + 2.5 us a wave of grouped heads + 1.14 x the time to read the KV cache;
+# so a dense layer has 4 x 4.1 + 11.4 = 27.6 us of floors, fused experts 32 us + 1.16 x, 24 more than the two
+# GEMMs that they replace. What no kernel shows (small kernels of a layer, the host's work a step) is expected
+# to be nothing, with a scale as wide as it may be, and what a request costs (sampling) a guess: the training
+# fold decides. No serving log entered any number here.
 PRIOR = {
     "weights_us": (1.1, 0.05),
     "kv_us": (1.15, 0.15),
@@ -37,7 +38,8 @@ PRIOR = {
     "requests": (5.0, 5.0),
     "step": (0.0, 500.0),
 }
-# Weight of one prior scale against the mean squared relative error: 1 scale away costs as much as 5.5 % error.
+# Weight of one prior scale against the mean squared relative error: 1 scale away costs as much as 5.5 %
+# error.
 PRIOR_STRENGTH = 0.003
 
 
@@ -70,8 +72,11 @@ def constant(train: pd.DataFrame, target: str, weights: np.ndarray) -> Base:
     return Base(np.array([mean if name == "step" else 0.0 for name in physics.TERMS]))
 
 
-def fit(train: pd.DataFrame, target: str, weights: np.ndarray | None = None, strength: float = PRIOR_STRENGTH) -> Base:
-    """Non-negative least squares on relative errors, pulled to the prior; works for any number of groups, one included.
+def fit(
+    train: pd.DataFrame, target: str, weights: np.ndarray | None = None, strength: float = PRIOR_STRENGTH
+) -> Base:
+    """Non-negative least squares on relative errors, pulled to the prior; works for any number of groups, one
+    included.
 
     `weights` default to folds.row_weights (models and experiments weigh the same).
     """

@@ -1,7 +1,7 @@
 """What every predictor is: fitted on a training table alone, then predicts from inputs without targets.
 
-    fitted = make("xgboost_residual", params).fit(train, Context(target="period_us", group="model", seed=0))
-    fitted.predict(inputs)                       # us, shape (rows,)
+fitted = make("xgboost_residual", params).fit(train, Context(target="period_us", group="model", seed=0))
+fitted.predict(inputs)                       # us, shape (rows,)
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Context:
-    """What a fit may know besides the training rows: target column, group of the folds, seed, threads, feature options, ablation.
+    """What a fit may know besides the training rows: target column, group of the folds, seed, threads,
+    feature options, ablation.
 
     base, inner and equal_weights are ideas that an ablation switches off (config.AblationConfig).
     """
@@ -37,7 +38,9 @@ class Fitted(Protocol):
     """A fitted predictor."""
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
-        """Predicted target in us, float64 of shape (rows,), finite and positive; `inputs` needs no target column."""
+        """Predicted target in us, float64 of shape (rows,), finite and positive; `inputs` needs no target
+        column.
+        """
 
     def describe(self) -> dict:
         """JSON-serialisable content of the fit (coefficients, trees), the same for the same training data."""

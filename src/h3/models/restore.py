@@ -1,6 +1,7 @@
 """A fitted predictor from what it said about itself: no pickles, nothing in the file is run.
 
-    fitted = from_description(json.load(open("fit.json")))          # FittedResidual.describe(), from a run or a bundle
+fitted = from_description(json.load(open("fit.json")))          # FittedResidual.describe(), from a run or a
+bundle
 """
 
 from __future__ import annotations
@@ -21,19 +22,28 @@ from h3.steps import features, physics
 def from_description(content: dict, where: str = "fit.json") -> FittedResidual:
     """The fit that FittedResidual.describe() describes: it predicts the same.
 
-    Raises InputError for another model, unknown features or terms, trees that are none, numbers that are not finite.
+    Raises InputError for another model, unknown features or terms, trees that are none, numbers that are not
+    finite.
     """
     if not isinstance(content, dict) or content.get("model") != "xgboost_residual":
         found = content.get("model") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{where}: model {found!r}; expected 'xgboost_residual', the only one with a base and scale-free features")
+        raise InputError(
+            f"{where}: model {found!r}; expected 'xgboost_residual', the only one with a base and scale-free"
+            " features"
+        )
     described = content.get("features")
-    if not isinstance(described, list) or not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in described):
+    if not isinstance(described, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in described
+    ):
         raise InputError(f"{where}: features are missing; expected a list of them with their names")
     names = [entry.get("name") for entry in described]
     feature_set, dropped = _feature_set(names, where)
     return FittedResidual(
-        _base(content.get("base"), where), booster(content.get("booster"), names, where),
-        _support(content.get("support"), len(names), where), feature_set, dropped,
+        _base(content.get("base"), where),
+        booster(content.get("booster"), names, where),
+        _support(content.get("support"), len(names), where),
+        feature_set,
+        dropped,
     )
 
 
@@ -44,7 +54,9 @@ def booster(content: object, names: list[str], where: str) -> xgb.Booster:
     try:
         loaded.load_model(bytearray(json.dumps(content, allow_nan=False).encode()))
     except (xgb.core.XGBoostError, ValueError) as error:
-        raise InputError(f"{where}: XGBoost {xgb.__version__} cannot read it: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{where}: XGBoost {xgb.__version__} cannot read it: {str(error).splitlines()[0]}"
+        ) from None
     return loaded
 
 
@@ -59,7 +71,10 @@ def _feature_set(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
                 return name, dropped
     known = {feature.name for chosen in features.SETS.values() for feature in chosen.features}
     unknown = [name for name in names if name not in known]
-    raise InputError(f"{where}: " + (f"unknown feature {unknown[0]!r}" if unknown else f"features {names} are no feature set of h3"))
+    raise InputError(
+        f"{where}: "
+        + (f"unknown feature {unknown[0]!r}" if unknown else f"features {names} are no feature set of h3")
+    )
 
 
 def _base(content: object, where: str) -> Base:
@@ -78,22 +93,35 @@ def _support(content: object, count: int, where: str) -> Support:
     low, high = (numbers(content.get(side), count, f"{where}: support {side}") for side in ("low", "high"))
     if (low > high).any():
         raise InputError(f"{where}: support has low > high for feature {int(np.flatnonzero(low > high)[0])}")
-    return Support(low.astype(np.float32), high.astype(np.float32), _deployments(content.get("deployments"), where))
+    return Support(
+        low.astype(np.float32), high.astype(np.float32), _deployments(content.get("deployments"), where)
+    )
 
 
 def _deployments(content: object, where: str) -> tuple[dict, ...] | None:
     if content is None:
         return None
-    if not isinstance(content, list) or not all(isinstance(entry, dict) and set(entry) == set(DEPLOYMENT_COLUMNS) for entry in content):
+    if not isinstance(content, list) or not all(
+        isinstance(entry, dict) and set(entry) == set(DEPLOYMENT_COLUMNS) for entry in content
+    ):
         raise InputError(f"{where}: support deployments; expected a list of {', '.join(DEPLOYMENT_COLUMNS)}")
     for entry in content:
-        numbers([entry[name] for name in DEPLOYMENT_COLUMNS[1:]], len(DEPLOYMENT_COLUMNS) - 1, f"{where}: support deployments")
-    return tuple({name: entry[name] if name == "hardware" else float(entry[name]) for name in DEPLOYMENT_COLUMNS} for entry in content)
+        numbers(
+            [entry[name] for name in DEPLOYMENT_COLUMNS[1:]],
+            len(DEPLOYMENT_COLUMNS) - 1,
+            f"{where}: support deployments",
+        )
+    return tuple(
+        {name: entry[name] if name == "hardware" else float(entry[name]) for name in DEPLOYMENT_COLUMNS}
+        for entry in content
+    )
 
 
 def numbers(content: object, count: int, where: str) -> np.ndarray:
     """A JSON list as `count` finite float64; raises InputError if it is none."""
-    plain = isinstance(content, list) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in content)
+    plain = isinstance(content, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in content
+    )
     if not plain or len(content) != count or not all(abs(value) <= 3.4e38 for value in content):
         raise InputError(f"{where}: {str(content)[:80]}; expected {count} finite numbers")
     return np.array(content, dtype=float)

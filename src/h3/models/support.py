@@ -1,10 +1,12 @@
-"""Where a booster may speak: the ranges that its features had in training and, where it was tuned for them only, the deployments.
+"""Where a booster may speak: the ranges that its features had in training and, where it was tuned for them
+only, the deployments.
 
     support = Support.of(matrix, train, known_only=True)
     support.trust(matrix, inputs)             # 1: believe the trees, 0: the base answers alone
 
-Trees are constant beyond the training data, which is a guess, not knowledge. Trees whose number was chosen on workloads
-held out were never asked about a deployment (model, TP degree, hardware) that is not in the data, and stay silent there.
+Trees are constant beyond the training data, which is a guess, not knowledge. Trees whose number was chosen on
+workloads held out were never asked about a deployment (model, TP degree, hardware) that is not in the data,
+and stay silent there.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ DEPLOYMENT_COLUMNS = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAM
 
 @dataclass(frozen=True)
 class Support:
-    """Range of each feature in training, float32 of shape (features,), and the deployments served (None: any).
+    """Range of each feature in training, float32 of shape (features,), and the deployments served (None:
+    any).
 
     A deployment is a dict of DEPLOYMENT_COLUMNS, hardware by its name in catalog.HARDWARE.
     """
@@ -32,22 +35,26 @@ class Support:
 
     @classmethod
     def of(cls, matrix: pd.DataFrame, train: pd.DataFrame, known_only: bool) -> Support:
-        """Ranges and deployments of a training matrix and its step table; a feature that is null throughout has the range 0 to 0."""
+        """Ranges and deployments of a training matrix and its step table; a feature that is null throughout
+        has the range 0 to 0.
+        """
         values = np.nan_to_num(matrix.to_numpy(np.float32))
         return cls(values.min(axis=0), values.max(axis=0), deployments_of(train) if known_only else None)
 
     def trust(self, matrix: pd.DataFrame | np.ndarray, inputs: pd.DataFrame) -> np.ndarray:
         """1 inside the training ranges, 0 from one range width outside on, linear between; shape (rows,).
 
-        A feature that was constant in training has no width: another value (a model with experts after dense ones
-        only) has no trust at all. Nor has a deployment that is none of `deployments`.
+        A feature that was constant in training has no width: another value (a model with experts after dense
+        ones only) has no trust at all. Nor has a deployment that is none of `deployments`.
         """
         values = np.nan_to_num(np.asarray(matrix, np.float32))
         low, high = self.low.astype(float), self.high.astype(float)
         width = np.maximum(high - low, np.finfo(np.float32).tiny)
         outside = np.zeros(len(values))
         for number, column in enumerate(values.T.astype(float)):
-            np.maximum(outside, np.maximum(low[number] - column, column - high[number]) / width[number], out=outside)
+            np.maximum(
+                outside, np.maximum(low[number] - column, column - high[number]) / width[number], out=outside
+            )
         return (1.0 - np.minimum(1.0, outside)) * self.serves(inputs)
 
     def serves(self, inputs: pd.DataFrame) -> np.ndarray:
@@ -84,4 +91,8 @@ def _values(table: pd.DataFrame, name: str) -> np.ndarray:
     if name != "hardware":
         return np.nan_to_num(table[name].to_numpy(float))
     codes, names = pd.factorize(table["hardware"])
-    return np.array([catalog.hardware(str(found)).name for found in names], dtype=object)[codes] if len(codes) else np.empty(0, object)
+    return (
+        np.array([catalog.hardware(str(found)).name for found in names], dtype=object)[codes]
+        if len(codes)
+        else np.empty(0, object)
+    )

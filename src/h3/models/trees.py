@@ -1,9 +1,10 @@
 """The trees inside XGBoost's JSON: a check that they are trees, and a walker in numpy that needs no XGBoost.
 
-    check_booster(json.load(open("booster.json")), ["kv_to_weights", ...], "booster.json")   # or an InputError
+    check_booster(json.load(open("booster.json")), ["kv_to_weights", ...], "booster.json")  # or an InputError
     margin = Trees.of(content).margin(matrix)              # float32, as XGBoost adds it up
 
-XGBoost reads a damaged model without looking (a child out of range reads foreign memory), so nothing reaches it unchecked.
+XGBoost reads a damaged model without looking (a child out of range reads foreign memory), so nothing reaches
+it unchecked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ NODE_LISTS = ("left_children", "right_children", "split_indices", "split_conditi
 
 
 def check_booster(content: object, features: list[str], where: str) -> list[dict]:
-    """The trees of an XGBoost JSON on exactly these features; raises InputError that says what is not as expected."""
+    """The trees of an XGBoost JSON on exactly these features; raises InputError that says what is not as
+    expected.
+    """
     learner = _get(content, "learner", dict, where)
     names = learner.get("feature_names")
     if names != features:
@@ -35,18 +38,27 @@ def check_booster(content: object, features: list[str], where: str) -> list[dict
         raise InputError(f"{where}: gradient_booster.name={booster.get('name')!r}; expected 'gbtree'")
     model = _get(booster, "model", dict, where)
     trees = _get(model, "trees", list, where)
-    if len(trees) > MAX_TREES or _get(model, "gbtree_model_param", dict, where).get("num_trees") != str(len(trees)):
+    if len(trees) > MAX_TREES or _get(model, "gbtree_model_param", dict, where).get("num_trees") != str(
+        len(trees)
+    ):
         raise InputError(f"{where}: {len(trees)} trees; expected num_trees of them, at most {MAX_TREES}")
-    bound = sum(_check_tree(tree, len(features), f"{where}: tree {number}") for number, tree in enumerate(trees))
+    bound = sum(
+        _check_tree(tree, len(features), f"{where}: tree {number}") for number, tree in enumerate(trees)
+    )
     if not bound <= MAX_MARGIN:
-        raise InputError(f"{where}: leaves add up to {bound:.4g}; expected at most {MAX_MARGIN} (the log of a correction)")
+        raise InputError(
+            f"{where}: leaves add up to {bound:.4g}; expected at most {MAX_MARGIN} (the log of a correction)"
+        )
     return trees
 
 
 def _get(content: object, key: str, kind: type, where: str) -> object:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind):
-        raise InputError(f"{where}: {key} is {type(value).__name__}; expected XGBoost's JSON, where it is a {kind.__name__}")
+        raise InputError(
+            f"{where}: {key} is {type(value).__name__}; expected XGBoost's JSON, where it is a"
+            f" {kind.__name__}"
+        )
     return value
 
 
@@ -58,7 +70,10 @@ def _check_learner(learner: dict, features: int, where: str) -> None:
     except ValueError:
         zero = False
     if not zero:
-        raise InputError(f"{where}: base_score={params.get('base_score')!r}; expected 0, h3's trees are a correction without offset")
+        raise InputError(
+            f"{where}: base_score={params.get('base_score')!r}; expected 0, h3's trees are a correction"
+            " without offset"
+        )
     for key, expected in (("num_class", ("0",)), ("num_target", ("1",)), ("num_feature", (str(features),))):
         if params.get(key) not in expected:
             raise InputError(f"{where}: {key}={params.get(key)!r}; expected {expected[0]!r}")
@@ -68,11 +83,17 @@ def _check_learner(learner: dict, features: int, where: str) -> None:
 
 
 def _check_tree(tree: object, features: int, where: str) -> float:
-    """The largest |leaf| of a tree that is one: every node reached once from the root, children in range, finite numbers."""
+    """The largest |leaf| of a tree that is one: every node reached once from the root, children in range,
+    finite numbers.
+    """
     left, right, index, condition, default = (_get(tree, name, list, where) for name in NODE_LISTS)
     count = len(left)
-    if not 1 <= count <= MAX_NODES or any(len(values) != count for values in (right, index, condition, default)):
-        raise InputError(f"{where}: lists of {count} nodes and other lengths; expected 1 to {MAX_NODES}, all alike")
+    if not 1 <= count <= MAX_NODES or any(
+        len(values) != count for values in (right, index, condition, default)
+    ):
+        raise InputError(
+            f"{where}: lists of {count} nodes and other lengths; expected 1 to {MAX_NODES}, all alike"
+        )
     for values, name in ((left, NODE_LISTS[0]), (right, NODE_LISTS[1]), (index, NODE_LISTS[2])):
         if any(type(value) is not int for value in values):
             raise InputError(f"{where}: {name} holds something else than whole numbers")
@@ -84,18 +105,28 @@ def _check_tree(tree: object, features: int, where: str) -> float:
     leaves = _walk(left, right, where)
     bad = [node for node in range(count) if left[node] >= 0 and not 0 <= index[node] < features]
     if bad:
-        raise InputError(f"{where}: node {bad[0]} splits on feature {index[bad[0]]}; expected 0 to {features - 1}")
+        raise InputError(
+            f"{where}: node {bad[0]} splits on feature {index[bad[0]]}; expected 0 to {features - 1}"
+        )
     return max(abs(float(condition[node])) for node in leaves)
 
 
 def _check_numbers(values: list, where: str) -> None:
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float(np.finfo(np.float32).max):
-            raise InputError(f"{where}: split_conditions holds {str(value)[:40]}; expected finite 32-bit numbers")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not abs(value) <= float(np.finfo(np.float32).max)
+        ):
+            raise InputError(
+                f"{where}: split_conditions holds {str(value)[:40]}; expected finite 32-bit numbers"
+            )
 
 
 def _walk(left: list[int], right: list[int], where: str) -> list[int]:
-    """The leaves reached from the root; raises InputError for a child out of range, a node with one child, or a cycle."""
+    """The leaves reached from the root; raises InputError for a child out of range, a node with one child, or
+    a cycle.
+    """
     seen, leaves, waiting = {0}, [], [0]
     while waiting:
         node = waiting.pop()
@@ -114,7 +145,9 @@ def _walk(left: list[int], right: list[int], where: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Trees:
-    """Checked trees as arrays of shape (trees, most nodes); a leaf is its own child on both sides, its value in `value`."""
+    """Checked trees as arrays of shape (trees, most nodes); a leaf is its own child on both sides, its value
+    in `value`.
+    """
 
     left: np.ndarray
     right: np.ndarray
@@ -129,7 +162,10 @@ class Trees:
         """From what check_booster returns."""
         most = max((len(tree["left_children"]) for tree in trees), default=1)
         shape = (len(trees), most)
-        arrays = {name: np.zeros(shape, kind) for name, kind in zip(NODE_LISTS, (int, int, int, np.float32, bool), strict=True)}
+        arrays = {
+            name: np.zeros(shape, kind)
+            for name, kind in zip(NODE_LISTS, (int, int, int, np.float32, bool), strict=True)
+        }
         value = np.zeros(shape, np.float32)
         for number, tree in enumerate(trees):
             count = len(tree["left_children"])
@@ -145,7 +181,8 @@ class Trees:
     def margin(self, matrix: np.ndarray) -> np.ndarray:
         """Sum of the leaves that each row reaches, float32 of shape (rows,), added tree by tree from 0.
 
-        `matrix`: float32 of shape (rows, features). A row goes left iff x < threshold in float32, NaN to the default child.
+        `matrix`: float32 of shape (rows, features). A row goes left iff x < threshold in float32, NaN to the
+        default child.
         """
         total = np.zeros(len(matrix), np.float32)
         rows = np.arange(len(matrix))

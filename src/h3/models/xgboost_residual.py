@@ -1,11 +1,12 @@
-"""XGBoost on what physics leaves over: period = base(step) * exp(trust(x) * F(x)), F a shallow, regularised boosting.
+"""XGBoost on what physics leaves over: period = base(step) * exp(trust(x) * F(x)), F a shallow, regularised
+boosting.
 
     fitted = XGBoostResidual(Params(n_estimators=40)).fit(train, Context())
     fitted.predict(inputs)
 
-The label is log(target / base), so that an error of 10 % costs the same for every model, and trees, which cannot
-extrapolate, only carry a factor near 1. Trained with base_score=0 and without base_margin, so that the margin of the
-exported JSON is F itself (XGBoost writes base_score to the JSON and adds it at prediction).
+The label is log(target / base), so that an error of 10 % costs the same for every model, and trees, which
+cannot extrapolate, only carry a factor near 1. Trained with base_score=0 and without base_margin, so that the
+margin of the exported JSON is F itself (XGBoost writes base_score to the JSON and adds it at prediction).
 
 `trust` (support.py) falls from 1 to 0 outside the training data, where the base answers alone.
 """
@@ -36,8 +37,9 @@ ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
 class Params:
     """Boosting parameters; n_estimators 0 is the base alone.
 
-    known_only: the trees serve the deployments of the training data only, and may learn how far the base misses each
-    of them on the whole. Else they serve any, and learn only how the miss varies from step to step.
+    known_only: the trees serve the deployments of the training data only, and may learn how far the base
+    misses each of them on the whole. Else they serve any, and learn only how the miss varies from step to
+    step.
     """
 
     n_estimators: int = 0
@@ -54,15 +56,20 @@ class Params:
         values = asdict(self)
         own = ("n_estimators", "known_only")
         return {name: value for name, value in values.items() if name not in own} | {
-            "objective": "reg:squarederror", "tree_method": "hist", "base_score": 0.0,
-            "seed": context.seed, "nthread": context.threads,
+            "objective": "reg:squarederror",
+            "tree_method": "hist",
+            "base_score": 0.0,
+            "seed": context.seed,
+            "nthread": context.threads,
             "monotone_constraints": features.monotone_constraints(context.features, context.drop_groups),
         }
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """features: float32 (rows, features); base_us; trust, 0 to 1; margin: sum of leaves, float32; arrays of shape (rows,)."""
+    """features: float32 (rows, features); base_us; trust, 0 to 1; margin: sum of leaves, float32; arrays of
+    shape (rows,).
+    """
 
     features: pd.DataFrame
     base_us: np.ndarray
@@ -117,7 +124,9 @@ class FittedResidual:
     def describe(self) -> dict:
         """JSON: model, base, the booster as XGBoost writes it, manifest of its features, and support."""
         return {
-            "model": "xgboost_residual", "base": self.base.describe(), "booster": json.loads(self.booster.save_raw("json")),
+            "model": "xgboost_residual",
+            "base": self.base.describe(),
+            "booster": json.loads(self.booster.save_raw("json")),
             "features": features.manifest(self.features, self.drop_groups),
             "support": self.support.describe(),
         }
@@ -137,7 +146,11 @@ class XGBoostResidual:
 
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
     weight = _row_weights(train, context)
-    fitted_base = base.fit(train, context.target, weight) if context.base else base.constant(train, context.target, weight)
+    fitted_base = (
+        base.fit(train, context.target, weight)
+        if context.base
+        else base.constant(train, context.target, weight)
+    )
     terms = physics.terms_us(train)
     matrix = features.build(context.features, train, context.drop_groups, terms)
     label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
@@ -145,7 +158,13 @@ def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> 
         label = label - _model_levels(train, label, weight)
     data = xgb.DMatrix(matrix, label=label, weight=weight)
     booster = xgb.train(params.booster_params(context), data, rounds)
-    return FittedResidual(fitted_base, booster, Support.of(matrix, train, params.known_only), context.features, context.drop_groups)
+    return FittedResidual(
+        fitted_base,
+        booster,
+        Support.of(matrix, train, params.known_only),
+        context.features,
+        context.drop_groups,
+    )
 
 
 def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
@@ -155,16 +174,19 @@ def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
 def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Each row's model's weighted mean label, shape (rows,).
 
-    How far the base misses a training model on the whole says nothing about a model never seen; trees that are to serve
-    such a one learn only how the miss varies from step to step.
+    How far the base misses a training model on the whole says nothing about a model never seen; trees that
+    are to serve such a one learn only how the miss varies from step to step.
     """
     frame = pd.DataFrame({"model": train["model"].to_numpy(), "weighted": label * weight, "weight": weight})
     sums = frame.groupby("model")[["weighted", "weight"]].transform("sum")
     return (sums["weighted"] / sums["weight"]).to_numpy()
 
 
-def learning_curve(params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context) -> np.ndarray:
-    """Error on a held-out inner group after each number of trees in ROUNDS: weighted mean |log(predicted / observed)|.
+def learning_curve(
+    params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
+) -> np.ndarray:
+    """Error on a held-out inner group after each number of trees in ROUNDS: weighted mean |log(predicted /
+    observed)|.
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """

@@ -1,6 +1,6 @@
 """Predictors by name: the only place that knows them all.
 
-    predictor = make("xgboost_residual", {"max_depth": 2})
+predictor = make("xgboost_residual", {"max_depth": 2})
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ PREDICTORS = {
 
 
 def make(name: str, params: dict) -> Predictor:
-    """The predictor of that name with its parameters; raises InputError listing names, or the parameters it takes."""
+    """The predictor of that name with its parameters; raises InputError listing names, or the parameters it
+    takes.
+    """
     if name not in PREDICTORS:
         raise InputError(f"unknown model {name!r}; expected one of {', '.join(PREDICTORS)}")
     params_class, predictor, _ = PREDICTORS[name]
@@ -59,5 +61,7 @@ def _some_of(names: set[str]) -> str:
 
 
 def sees_held_out(name: str) -> bool:
-    """Whether the predictor is trained on truth of the held-out group (and only scored on steps that it did not see)."""
+    """Whether the predictor is trained on truth of the held-out group (and only scored on steps that it did
+    not see).
+    """
     return getattr(PREDICTORS[name][1], "sees_held_out", False)

@@ -1,8 +1,8 @@
 """What goes into the scheduler and what comes out: limits, requests, the batch of a step, and the run.
 
-    limits = Limits(kv_blocks=31356)
-    requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
-    run = scheduler.simulate(requests, limits, step_time)     # a Run
+limits = Limits(kv_blocks=31356)
+requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
+run = scheduler.simulate(requests, limits, step_time)     # a Run
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ class Limits:
                 raise InputError(f"{name}={value}; expected at least 1")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InputError(
-                f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_num_seqs={self.max_num_seqs}; "
-                "expected a token for every decoding request"
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is below"
+                f" max_num_seqs={self.max_num_seqs}; expected a token for every decoding request"
             )
 
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests as arrays of equal length n, in any order of arrival; a request of 0 output tokens ends with its prefill.
+    """Requests as arrays of equal length n, in any order of arrival; a request of 0 output tokens ends with
+    its prefill.
 
-    cached_tokens: prefix tokens found in the cache, as an array or a callable of the request's index, asked whenever the
-        request is admitted; only full blocks count and the last token is always computed. None: no prefix caching.
-    prefix_group: requests of one group (>= 0) share the blocks of an equally long cached prefix; None: nothing is shared.
+    cached_tokens: prefix tokens found in the cache, as an array or a callable of the request's index, asked
+    whenever the
+        request is admitted; only full blocks count and the last token is always computed. None: no prefix
+        caching.
+    prefix_group: requests of one group (>= 0) share the blocks of an equally long cached prefix; None:
+    nothing is shared.
     """
 
     arrival_us: np.ndarray
@@ -53,7 +57,13 @@ class Requests:
 
     def __post_init__(self) -> None:
         n = len(self.arrival_us)
-        for name, low in (("arrival_us", -inf), ("prompt_tokens", 1), ("output_tokens", 0), ("cached_tokens", 0), ("prefix_group", -1)):
+        for name, low in (
+            ("arrival_us", -inf),
+            ("prompt_tokens", 1),
+            ("output_tokens", 0),
+            ("cached_tokens", 0),
+            ("prefix_group", -1),
+        ):
             values = getattr(self, name)
             if values is None or callable(values):
                 continue
@@ -62,20 +72,30 @@ class Requests:
                 raise InputError(f"{name} has shape {values.shape}; expected ({n},), as arrival_us")
             bad = np.flatnonzero(~(np.isfinite(values) & (values >= low)))
             if len(bad):
-                raise InputError(f"{name} of request {bad[0]} is {values[bad[0]]}; expected a finite number of at least {low}")
+                raise InputError(
+                    f"{name} of request {bad[0]} is {values[bad[0]]}; expected a finite number of at least"
+                    f" {low}"
+                )
             object.__setattr__(self, name, values)
 
 
 class StepBatch:
-    """What one step computes, as the composition columns of the step table; the same object is refilled every step.
+    """What one step computes, as the composition columns of the step table; the same object is refilled every
+    step.
 
-    `chunks` lists the prefills as (request, new tokens, tokens computed or cached before). A preempted request that is
-    recomputed counts as prefill: it costs what a prefill costs.
+    `chunks` lists the prefills as (request, new tokens, tokens computed or cached before). A preempted
+    request that is recomputed counts as prefill: it costs what a prefill costs.
     """
 
     __slots__ = (
-        "chunks", "decode_kv_tokens_max", "decode_kv_tokens_sum", "num_decode_reqs", "num_prefill_reqs",
-        "prefill_attended_tokens", "prefill_kv_tokens_sum", "prefill_tokens",
+        "chunks",
+        "decode_kv_tokens_max",
+        "decode_kv_tokens_sum",
+        "num_decode_reqs",
+        "num_prefill_reqs",
+        "prefill_attended_tokens",
+        "prefill_kv_tokens_sum",
+        "prefill_tokens",
     )
 
     def __init__(self) -> None:
@@ -101,15 +121,30 @@ class StepBatch:
 
 
 STEP_COLUMNS = (
-    "step_id", "start_us", "period_us", "num_prefill_reqs", "num_decode_reqs", "prefill_tokens", "decode_tokens",
-    "decode_kv_tokens_sum", "decode_kv_tokens_max", "prefill_kv_tokens_sum", "prefill_attended_tokens",
-    "running_reqs", "waiting_reqs", "kv_blocks_free", "num_finished", "num_preempted",
+    "step_id",
+    "start_us",
+    "period_us",
+    "num_prefill_reqs",
+    "num_decode_reqs",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
+    "decode_kv_tokens_max",
+    "prefill_kv_tokens_sum",
+    "prefill_attended_tokens",
+    "running_reqs",
+    "waiting_reqs",
+    "kv_blocks_free",
+    "num_finished",
+    "num_preempted",
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """What happened: arrays over the n requests (us, NaN: never; in the order given) and over the recorded steps."""
+    """What happened: arrays over the n requests (us, NaN: never; in the order given) and over the recorded
+    steps.
+    """
 
     arrival_us: np.ndarray
     scheduled_us: np.ndarray

@@ -6,13 +6,15 @@
     run.finish_us - run.arrival_us     # end-to-end latency, us
     run.steps["decode_kv_tokens_sum"]  # one entry a recorded step
 
-The rules are those of vLLM v1: continuous batching, first come first served, running requests before waiting ones,
-chunked prefill within the token budget, KV blocks with prefix caching, preemption of the latest by recomputation.
+The rules are those of vLLM v1: continuous batching, first come first served, running requests before waiting
+ones, chunked prefill within the token budget, KV blocks with prefix caching, preemption of the latest by
+recomputation.
 
-Work per step is proportional to what changes. While a request decodes, its context at step k is `k + offset` with a
-constant offset, so the batch's KV tokens are `n * k + sum(offsets)`, the step at which a request finishes is known when
-its prefill ends, and the blocks that step k opens are the requests whose phase is `k mod block size`. All running
-requests but the last decode: admission follows arrival, and only the last admitted can have a prompt left to compute.
+Work per step is proportional to what changes. While a request decodes, its context at step k is `k + offset`
+with a constant offset, so the batch's KV tokens are `n * k + sum(offsets)`, the step at which a request
+finishes is known when its prefill ends, and the blocks that step k opens are the requests whose phase is `k
+mod block size`. All running requests but the last decode: admission follows arrival, and only the last
+admitted can have a prompt left to compute.
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ from h3.server.requests import STEP_COLUMNS, Limits, Requests, Run, StepBatch
 
 
 def simulate(
-    requests: Requests, limits: Limits, step_time: Callable[[StepBatch], float],
-    record: Iterable[int] | None = None, horizon_us: float = inf,
+    requests: Requests,
+    limits: Limits,
+    step_time: Callable[[StepBatch], float],
+    record: Iterable[int] | None = None,
+    horizon_us: float = inf,
 ) -> Run:
     """Run the requests to their end, or to the first step that would start at `horizon_us` or later.
 
@@ -47,8 +52,15 @@ def simulate(
         for name, values in zip(STEP_COLUMNS, rows, strict=True)
     }
     return Run(
-        requests.arrival_us, np.array(server.scheduled_us), np.array(server.first_token_us), np.array(server.finish_us),
-        np.array(server.preemptions, np.int64), np.array(server.rejected, bool), steps, server.step, server.clock_us,
+        requests.arrival_us,
+        np.array(server.scheduled_us),
+        np.array(server.first_token_us),
+        np.array(server.finish_us),
+        np.array(server.preemptions, np.int64),
+        np.array(server.rejected, bool),
+        steps,
+        server.step,
+        server.clock_us,
     )
 
 
@@ -81,13 +93,17 @@ class _Server:
         self.preemptions = [0] * n
         self.scheduled_us, self.first_token_us, self.finish_us = ([np.nan] * n for _ in range(3))
         self.free = self.limits.kv_blocks
-        self.rejected = [self._blocks(p + o - 1) > self.free for p, o in zip(self.prompt, self.output, strict=True)]
+        self.rejected = [
+            self._blocks(p + o - 1) > self.free for p, o in zip(self.prompt, self.output, strict=True)
+        ]
         by_arrival = np.argsort(self.requests.arrival_us, kind="stable").tolist()
         self.queue = [request for request in by_arrival if not self.rejected[request]]
         self.arrivals = [float(self.requests.arrival_us[request]) for request in self.queue] + [inf]
         self.arrived = self.admitted = 0
         self.clock_us = min(self.arrivals[0], self.clock_us) if self.queue else 0.0
-        self.opening = [0] * self.limits.block_size_tokens  # decoding requests by the step residue that opens a block
+        self.opening = [
+            0
+        ] * self.limits.block_size_tokens  # decoding requests by the step residue that opens a block
         self.leaving: dict[int, list[int]] = {}
         self.offset_sum = self.offset_max = 0
         self.cached_blocks = [0] * n
@@ -126,7 +142,9 @@ class _Server:
             batch.decode_kv_tokens_max = step + self.offset_max if decodes else 0
             period_us = step_time(batch)
             if not 0 < period_us < inf:
-                raise InputError(f"step {step} takes {period_us} us; expected a finite time above 0; the batch has {batch}")
+                raise InputError(
+                    f"step {step} takes {period_us} us; expected a finite time above 0; the batch has {batch}"
+                )
             if step == wanted:
                 self.rows.append(self._row(batch, period_us, ended, victims))
                 wanted = next(record, -1)
@@ -136,16 +154,32 @@ class _Server:
             self.step += 1
 
     def _row(self, batch: StepBatch, period_us: float, ended: list[int], victims: int) -> tuple:
-        finished = len(self.leaving.get(self.step, ())) + sum(self.done[request] + 1 == self.output[request] for request in ended)
+        finished = len(self.leaving.get(self.step, ())) + sum(
+            self.done[request] + 1 == self.output[request] for request in ended
+        )
         return (
-            self.step, self.clock_us, period_us, batch.num_prefill_reqs, batch.num_decode_reqs, batch.prefill_tokens,
-            batch.num_decode_reqs, batch.decode_kv_tokens_sum, batch.decode_kv_tokens_max, batch.prefill_kv_tokens_sum,
-            batch.prefill_attended_tokens, len(self.decoding) + batch.num_prefill_reqs,
-            self.arrived - self.admitted + len(self.preempted), self.free, finished, victims,
+            self.step,
+            self.clock_us,
+            period_us,
+            batch.num_prefill_reqs,
+            batch.num_decode_reqs,
+            batch.prefill_tokens,
+            batch.num_decode_reqs,
+            batch.decode_kv_tokens_sum,
+            batch.decode_kv_tokens_max,
+            batch.prefill_kv_tokens_sum,
+            batch.prefill_attended_tokens,
+            len(self.decoding) + batch.num_prefill_reqs,
+            self.arrived - self.admitted + len(self.preempted),
+            self.free,
+            finished,
+            victims,
         )
 
     def _prefill(self, batch: StepBatch, ended: list[int], admit: bool) -> int:
-        """Fill the step's remaining budget with prompts; returns how many requests had to be preempted (0 or 1)."""
+        """Fill the step's remaining budget with prompts; returns how many requests had to be preempted (0 or
+        1).
+        """
         budget = self.limits.max_num_batched_tokens - len(self.decoding)
         chunks: list[tuple[int, int, int]] = []
         victims = 0
@@ -155,7 +189,13 @@ class _Server:
                 victims = 1
             else:
                 budget -= self._compute(self.partial, budget, chunks, ended)
-        while admit and not victims and budget > 0 and not self.partial and (prefill := self._admit(budget, len(chunks))):
+        while (
+            admit
+            and not victims
+            and budget > 0
+            and not self.partial
+            and (prefill := self._admit(budget, len(chunks)))
+        ):
             budget -= self._compute(prefill, budget, chunks, ended)
         batch.set_chunks(chunks)
         return victims
@@ -176,8 +216,12 @@ class _Server:
         return new
 
     def _admit(self, budget: int, prefills: int) -> _Prefill | None:
-        """The first waiting request with its cached prefix, or None if there is none or no room for its first chunk."""
-        if len(self.decoding) + prefills >= self.limits.max_num_seqs or not (self.preempted or self.admitted < self.arrived):
+        """The first waiting request with its cached prefix, or None if there is none or no room for its first
+        chunk.
+        """
+        if len(self.decoding) + prefills >= self.limits.max_num_seqs or not (
+            self.preempted or self.admitted < self.arrived
+        ):
             return None
         request = self.preempted[-1] if self.preempted else self.queue[self.admitted]
         total = self.prompt[request] + self.done[request]
@@ -250,7 +294,9 @@ class _Server:
             self.offset_max = max(self.decoding.values(), default=-self.step)
 
     def _end_step(self, ended: list[int]) -> None:
-        """After the step, at the new time: requests with their last token leave, ended prefills start to decode."""
+        """After the step, at the new time: requests with their last token leave, ended prefills start to
+        decode.
+        """
         for request in self.leaving.pop(self.step, ()):
             tokens = self.step + self.decoding[request]
             self._stop_decoding(request)

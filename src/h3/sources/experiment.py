@@ -3,8 +3,9 @@
     folders = find(["runs/"])                    # experiment folders below the given ones
     experiment = describe(folders[0], Assumptions())
 
-An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`) and an
-`exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
+An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`)
+and an `exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batched_tokens, ...), or a TraceV2
+`header.yaml`.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ class Assumptions:
 
     hardware: accelerator of an experiment whose configuration names none.
     block_size_tokens: tokens of a KV block where the configuration names none.
-    kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count once),
+    kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count
+    once),
         "none": null.
-    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached; "uncached":
+    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached;
+    "uncached":
         every prompt token is computed; "none": null.
-    shared_prefix_tokens: request logs, workload -> cached tokens at the start of its prompts, where they share no more
+    shared_prefix_tokens: request logs, workload -> cached tokens at the start of its prompts, where they
+    share no more
         than that; goes before prefill_tokens for those workloads.
     model_configs: folder of `<model>/config.json` for models that h3 does not know.
     """
@@ -64,11 +68,18 @@ class Experiment:
     architecture: catalog.Architecture
 
     def columns(self) -> dict:
-        """The step table's columns that are the same for every row of this experiment (`clock` and `log` excepted)."""
+        """The step table's columns that are the same for every row of this experiment (`clock` and `log`
+        excepted).
+        """
         return {
-            "experiment": self.name, "model": self.model, "workload": self.workload, "hardware": self.hardware,
-            "tensor_parallelism": self.tensor_parallelism, "max_num_seqs": self.max_num_seqs,
-            "max_num_batched_tokens": self.max_num_batched_tokens, "block_size_tokens": self.block_size_tokens,
+            "experiment": self.name,
+            "model": self.model,
+            "workload": self.workload,
+            "hardware": self.hardware,
+            "tensor_parallelism": self.tensor_parallelism,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "block_size_tokens": self.block_size_tokens,
             **self.architecture.columns(),
         }
 
@@ -86,7 +97,9 @@ def combine(parts: Iterable[Ingested]) -> Ingested:
     """One Ingested from several; records are joined by experiment, lists appended."""
     parts = list(parts)
     if not parts:
-        raise InputError("no experiment left to read; expected at least one experiment folder with a usable log")
+        raise InputError(
+            "no experiment left to read; expected at least one experiment folder with a usable log"
+        )
     record: dict = {}
     for part in parts:
         for key, value in part.record.items():
@@ -102,16 +115,21 @@ def combine(parts: Iterable[Ingested]) -> Ingested:
 
 
 def find(paths: str | Path | Iterable[str | Path], names: tuple[str, ...]) -> list[Path]:
-    """Experiment folders directly below the given folders that hold one of the log files `names`, sorted by name.
+    """Experiment folders directly below the given folders that hold one of the log files `names`, sorted by
+    name.
 
-    Raises InputError for a path that is no folder, a folder without experiments, and the same experiment name twice.
+    Raises InputError for a path that is no folder, a folder without experiments, and the same experiment name
+    twice.
     """
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[str, Path] = {}
     for root in map(Path, roots):
         for folder in _experiments_below(root, names):
             if folder.name in found:
-                raise InputError(f"{folder}: experiment {folder.name!r} is there twice, also as {found[folder.name]}; expected one")
+                raise InputError(
+                    f"{folder}: experiment {folder.name!r} is there twice, also as {found[folder.name]};"
+                    " expected one"
+                )
             found[folder.name] = folder
     return [found[name] for name in sorted(found)]
 
@@ -120,9 +138,15 @@ def _experiments_below(root: Path, names: tuple[str, ...]) -> list[Path]:
     if not root.is_dir():
         state = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {state}; expected a folder of experiment folders")
-    folders = [root] if log_file(root, names) else sorted(path for path in root.iterdir() if path.is_dir() and log_file(path, names))
+    folders = (
+        [root]
+        if log_file(root, names)
+        else sorted(path for path in root.iterdir() if path.is_dir() and log_file(path, names))
+    )
     if not folders:
-        raise InputError(f"{root}: no experiment folder in it; expected folders that hold one of {', '.join(names)}")
+        raise InputError(
+            f"{root}: no experiment folder in it; expected folders that hold one of {', '.join(names)}"
+        )
     return folders
 
 
@@ -140,19 +164,28 @@ def describe(folder: Path, assume: Assumptions) -> Experiment:
     parsed = catalog.parse_experiment(folder.name) or {}
     model_id = config.get("model") or parsed.get("model")
     if not model_id:
-        raise InputError(f"{folder}/exp-config.yaml: key 'model' is missing; expected the name of the served model")
+        raise InputError(
+            f"{folder}/exp-config.yaml: key 'model' is missing; expected the name of the served model"
+        )
     tp = _whole(folder, config, "tensor_parallelism", parsed.get("tp"))
     own_config = folder / "config.json"
-    arch = catalog.read_hf_config(own_config) if own_config.is_file() else catalog.architecture(model_id, assume.model_configs)
+    arch = (
+        catalog.read_hf_config(own_config)
+        if own_config.is_file()
+        else catalog.architecture(model_id, assume.model_configs)
+    )
     catalog.check_tensor_parallelism(arch, tp, f"{folder}/exp-config.yaml")
     return Experiment(
-        name=folder.name, path=folder, model=catalog.model_name(parsed.get("model", model_id)),
+        name=folder.name,
+        path=folder,
+        model=catalog.model_name(parsed.get("model", model_id)),
         workload=str(config.get("workload") or parsed.get("workload") or folder.name),
         hardware=catalog.hardware(config.get("hardware") or config.get("gpu") or assume.hardware).name,
         tensor_parallelism=tp,
         max_num_seqs=_optional(folder, config, "max_num_seqs"),
         max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),
-        block_size_tokens=_optional(folder, config, "block_size", assume.block_size_tokens), architecture=arch,
+        block_size_tokens=_optional(folder, config, "block_size", assume.block_size_tokens),
+        architecture=arch,
     )
 
 
@@ -165,7 +198,10 @@ def _configuration(folder: Path) -> dict:
     merged = {**server, "tensor_parallelism": server.get("tensor_parallel")}
     merged.update(_yaml(folder / "exp-config.yaml"))
     if not any(value is not None for value in merged.values()):
-        raise InputError(f"{folder}: no exp-config.yaml; expected model, tensor_parallelism, max_num_seqs, max_num_batched_tokens")
+        raise InputError(
+            f"{folder}: no exp-config.yaml; expected model, tensor_parallelism, max_num_seqs,"
+            " max_num_batched_tokens"
+        )
     return {key: value for key, value in merged.items() if value is not None}
 
 
@@ -175,7 +211,9 @@ def _yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]}); expected key: value lines") from None
+        raise InputError(
+            f"{path}: not YAML ({str(error).splitlines()[0]}); expected key: value lines"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}; expected key: value lines")
     return content
@@ -183,7 +221,9 @@ def _yaml(path: Path) -> dict:
 
 def _whole(folder: Path, config: dict, key: str, fallback: str | None) -> int:
     value = config.get(key, fallback)
-    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
+    if isinstance(value, bool) or not (
+        isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+    ):
         raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a whole number")
     return int(value)
 

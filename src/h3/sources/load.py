@@ -1,6 +1,6 @@
 """The step table of a configured source: the one door from configuration to data.
 
-    ingested = load(config.source)              # Ingested: table, rejects, record
+ingested = load(config.source)              # Ingested: table, rejects, record
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def load(config: SourceConfig, progress: Progress = None) -> Ingested:
     if config.name == "measured":
         return measured.load(_measured(config))
     if not config.path:
-        raise InputError(f"source={config.name} needs source.path=DIR; expected a folder of experiment folders, or a list of such")
+        raise InputError(
+            f"source={config.name} needs source.path=DIR; expected a folder of experiment folders, or a list"
+            " of such"
+        )
     if config.name == "steps":
         return _steps(config)
     assume, options = _assumptions(config), RequestOptions(config.sample_every, config.max_failed_ratio)
@@ -40,13 +43,20 @@ def load(config: SourceConfig, progress: Progress = None) -> Ingested:
 
 def _simulated(config: SourceConfig) -> simulated.SimulatedConfig:
     return simulated.SimulatedConfig(
-        seed=config.seed, prefix_caching=config.prefix_caching, scale=config.scale, workers=config.workers, cache_dir=config.cache_dir
+        seed=config.seed,
+        prefix_caching=config.prefix_caching,
+        scale=config.scale,
+        workers=config.workers,
+        cache_dir=config.cache_dir,
     )
 
 
 def _measured(config: SourceConfig) -> measured.MeasuredConfig:
     if config.path is not None and not isinstance(config.path, str):
-        raise InputError(f"source=measured: source.path={config.path!r}; expected one Parquet file of scripts/measure_steps.py pack")
+        raise InputError(
+            f"source=measured: source.path={config.path!r}; expected one Parquet file of"
+            " scripts/measure_steps.py pack"
+        )
     return measured.MeasuredConfig(config.path, tuple(config.parts), config.view)
 
 
@@ -56,6 +66,8 @@ def _assumptions(config: SourceConfig) -> Assumptions:
 
 def _steps(config: SourceConfig) -> Ingested:
     if not isinstance(config.path, str):
-        raise InputError(f"source=steps: source.path={config.path!r}; expected one Parquet file written by h3.ingest")
+        raise InputError(
+            f"source=steps: source.path={config.path!r}; expected one Parquet file written by h3.ingest"
+        )
     table, record = schema.read(Path(config.path))
     return Ingested(table, schema.empty_rejects(), {"read_from": config.path, **record})

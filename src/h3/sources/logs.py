@@ -2,8 +2,8 @@
 
     ingested = load(["traces/", "requests/"], Assumptions(), RequestOptions())
 
-An experiment that is there in both forms is read from its trace, whose periods and batches are measured rather than
-recovered; the record says so.
+An experiment that is there in both forms is read from its trace, whose periods and batches are measured
+rather than recovered; the record says so.
 """
 
 from __future__ import annotations
@@ -12,16 +12,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from h3.common.errors import InputError
-from h3.sources.experiment import REQUEST_FILES, TRACE_FILES, Assumptions, Ingested, combine, describe, find, log_file
+from h3.sources.experiment import (
+    REQUEST_FILES,
+    TRACE_FILES,
+    Assumptions,
+    Ingested,
+    combine,
+    describe,
+    find,
+    log_file,
+)
 from h3.sources.requests import steps as requests
 from h3.sources.requests.steps import RequestOptions
 from h3.sources.traces import steps as traces
 
 
 def load(
-    paths: str | Path | list[str | Path], assume: Assumptions, options: RequestOptions, progress: Callable[[str], None] | None = None
+    paths: str | Path | list[str | Path],
+    assume: Assumptions,
+    options: RequestOptions,
+    progress: Callable[[str], None] | None = None,
 ) -> Ingested:
-    """All experiments below the given folders, whatever their log; raises InputError as the single sources do."""
+    """All experiments below the given folders, whatever their log; raises InputError as the single sources
+    do.
+    """
     parts, read, twice = [], set(), []
     for folder in _by_form(paths):
         if folder.name in read:
@@ -43,7 +57,9 @@ def load(
 
 
 def _by_form(paths: str | Path | list[str | Path]) -> list[Path]:
-    """Folders with traces first, then those with request logs; the same name twice in one form is an error."""
+    """Folders with traces first, then those with request logs; the same name twice in one form is an
+    error.
+    """
     roots = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[tuple[str, ...], list[Path]] = {TRACE_FILES: [], REQUEST_FILES: []}
     for root in roots:
@@ -51,6 +67,8 @@ def _by_form(paths: str | Path | list[str | Path]) -> list[Path]:
             form = TRACE_FILES if log_file(folder, TRACE_FILES) else REQUEST_FILES
             same = [other for other in found[form] if other.name == folder.name]
             if same:
-                raise InputError(f"{folder}: experiment {folder.name!r} is there twice, also as {same[0]}; expected one")
+                raise InputError(
+                    f"{folder}: experiment {folder.name!r} is there twice, also as {same[0]}; expected one"
+                )
             found[form].append(folder)
     return found[TRACE_FILES] + found[REQUEST_FILES]

@@ -3,11 +3,11 @@
     ingested = load(MeasuredConfig())                            # the table inside the package
     ingested = load(MeasuredConfig(path="measured.parquet", parts=("compositions", "grid")))
 
-One card shows the work of one tensor-parallel rank: `device_us`. The all-reduces between ranks are a modelled column of their
-own (`comm_us`), the server's host time is absent. So a row is given in one of two views:
+One card shows the work of one tensor-parallel rank: `device_us`. The all-reduces between ranks are a modelled
+column of their own (`comm_us`), the server's host time is absent. So a row is given in one of two views:
 
-    rank     period_us = device_us; the architecture is the rank's own share, on one GPU: nothing in it that was not measured
-    server   period_us = device_us + comm_us; the whole model at its tensor-parallel degree
+    rank     period_us = device_us; the architecture is the rank's own share, on one GPU: nothing in it that
+    was not measured server   period_us = device_us + comm_us; the whole model at its tensor-parallel degree
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ FORMAT = "h3-measured-1"
 TARGETS = tuple(column.name for column in schema.TARGETS)
 COLUMNS = (
     Column("part", "text", "", "what the step was measured for: compositions, grid, shards or zeroshot"),
-    Column("mode", "text", "", "how it was launched: full (one CUDA graph), piecewise (attention outside the graphs) or eager"),
+    Column(
+        "mode",
+        "text",
+        "",
+        "how it was launched: full (one CUDA graph), piecewise (attention outside the graphs) or eager",
+    ),
     Column("padded_tokens", "count", "tokens", "tokens that the card computed", minimum=1),
     Column("replays", "count", "", "timed runs", minimum=1),
     Column("device_us", "real", "us", "time on the card, median of the runs"),
@@ -45,7 +50,9 @@ SHARED_SIZES = ("num_heads", "dense_ffn_size", "expert_ffn_size", "shared_ffn_si
 
 @dataclass(frozen=True)
 class MeasuredConfig:
-    """path: a table of `measure_steps.py pack` (None: the packaged one). parts: rows to read. view: "rank" or "server"."""
+    """path: a table of `measure_steps.py pack` (None: the packaged one). parts: rows to read. view: "rank" or
+    "server".
+    """
 
     path: str | Path | None = None
     parts: tuple[str, ...] = ("compositions",)
@@ -53,7 +60,9 @@ class MeasuredConfig:
 
 
 def load(config: MeasuredConfig) -> Ingested:
-    """The steps of the parts, as a step table; raises InputError where there is no table, or no step of a part in it."""
+    """The steps of the parts, as a step table; raises InputError where there is no table, or no step of a
+    part in it.
+    """
     frame, provenance = read(config.path)
     absent = next((part for part in config.parts if part not in set(frame["part"])), None)
     if absent or not config.parts:
@@ -66,28 +75,41 @@ def load(config: MeasuredConfig) -> Ingested:
     else:
         table["period_us"] += kept["comm_us"]
     record = {
-        "read_from": str(config.path or PACKAGED), "parts": list(config.parts), "view": config.view,
-        "period_us": "device_us" if config.view == "rank" else "device_us + comm_us", "provenance": provenance,
-        "experiments": {str(name): {"sampled_steps": int(rows)} for name, rows in kept["experiment"].value_counts().items()},
+        "read_from": str(config.path or PACKAGED),
+        "parts": list(config.parts),
+        "view": config.view,
+        "period_us": "device_us" if config.view == "rank" else "device_us + comm_us",
+        "provenance": provenance,
+        "experiments": {
+            str(name): {"sampled_steps": int(rows)}
+            for name, rows in kept["experiment"].value_counts().items()
+        },
     }
     return Ingested(schema.check(table, "measured steps"), schema.empty_rejects(), record)
 
 
 def rank_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What one rank of each row's model is as a model of its own on one GPU; KV heads fewer than ranks are replicated."""
+    """What one rank of each row's model is as a model of its own on one GPU; KV heads fewer than ranks are
+    replicated.
+    """
     ranks = table["tensor_parallelism"].to_numpy()
     return {
         **{name: table[name].to_numpy() // ranks for name in SHARED_SIZES},
         "num_kv_heads": np.maximum(1, table["num_kv_heads"].to_numpy() // ranks),
-        "vocab_size": -(-table["vocab_size"].to_numpy() // ranks), "tensor_parallelism": np.ones_like(ranks),
+        "vocab_size": -(-table["vocab_size"].to_numpy() // ranks),
+        "tensor_parallelism": np.ones_like(ranks),
     }
 
 
 def write(frame: pd.DataFrame, provenance: dict, path: str | Path) -> None:
-    """Write rows of step-table columns (without targets) and COLUMNS, with where they come from as metadata `h3`."""
+    """Write rows of step-table columns (without targets) and COLUMNS, with where they come from as metadata
+    `h3`.
+    """
     table = _checked(frame, str(path))
     record = {"format": FORMAT, "digest": schema.digest(table), **provenance}
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata({"h3": json.dumps(record, sort_keys=True)})
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(
+        {"h3": json.dumps(record, sort_keys=True)}
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(arrow, path, compression="zstd")
 
@@ -96,8 +118,8 @@ def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
     """The measured table and its provenance; raises InputError that says how to come by one."""
     if path is None and not PACKAGED.is_file():
         raise InputError(
-            "source=measured: this h3 has no measured steps packaged; measure some with scripts/measure_steps.py (docs/measure.md) "
-            "and give source.path=FILE, or use source=simulated"
+            "source=measured: this h3 has no measured steps packaged; measure some with"
+            " scripts/measure_steps.py (docs/measure.md) and give source.path=FILE, or use source=simulated"
         )
     path = path or PACKAGED
     try:
@@ -108,10 +130,15 @@ def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
     record = json.loads((arrow.schema.metadata or {}).get(b"h3", b"{}"))
     if record.get("format") != FORMAT:
-        raise InputError(f"{path}: format {record.get('format')!r}; expected {FORMAT!r}, a table of scripts/measure_steps.py pack")
+        raise InputError(
+            f"{path}: format {record.get('format')!r}; expected {FORMAT!r}, a table of"
+            " scripts/measure_steps.py pack"
+        )
     table = _checked(arrow.to_pandas(), str(path))
     if schema.digest(table) != record["digest"]:
-        raise InputError(f"{path}: digest {schema.digest(table)} of the rows is not the {record['digest']} in its metadata")
+        raise InputError(
+            f"{path}: digest {schema.digest(table)} of the rows is not the {record['digest']} in its metadata"
+        )
     return table, {name: value for name, value in record.items() if name not in ("format", "digest")}
 
 
@@ -119,7 +146,9 @@ def _checked(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """Step-table columns as `schema.check` has them (no targets), then COLUMNS."""
     absent = next((name for name in NAMES if name not in frame.columns), None)
     if absent:
-        raise InputError(f"{where}: column {absent!r} is missing; expected {', '.join(NAMES)} beside the step table's")
+        raise InputError(
+            f"{where}: column {absent!r} is missing; expected {', '.join(NAMES)} beside the step table's"
+        )
     frame = frame.reset_index(drop=True)
     steps = frame.drop(columns=list(NAMES)).assign(period_us=frame["device_us"], gap_steps=1)
     table = schema.check(steps, where).drop(columns=list(TARGETS))
@@ -133,6 +162,8 @@ def _values(values: pd.Series, column: Column, where: str) -> pd.Series:
         bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= column.minimum)))
         if len(bad):
             found = values.iloc[bad[0]]
-            raise InputError(f"{where}: column {column.name!r} is {found} in row {bad[0]}; expected a number of at least {column.minimum}")
+            raise InputError(
+                f"{where}: column {column.name!r} is {found} in row {bad[0]}; expected a number of at least"
+                f" {column.minimum}"
+            )
     return values.astype(column.dtype)
-

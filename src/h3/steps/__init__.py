@@ -1,1 +1,3 @@
-"""What a step is: its table, the model and card that make it, its physics, its features, and how an error is counted."""
+"""What a step is: its table, the model and card that make it, its physics, its features, and how an error is
+counted.
+"""

@@ -1,8 +1,9 @@
-"""What a model and an accelerator are made of. This file owns architectures, hardware and the names of models.
+"""What a model and an accelerator are made of. This file owns architectures, hardware and the names of
+models.
 
-    llama = catalog.architecture("llama-2-70b")             # one of the four models that h3 knows
-    mine = catalog.from_hf_config(json.load(open("config.json")), "config.json")
-    h100 = catalog.hardware("H100")
+llama = catalog.architecture("llama-2-70b")             # one of the four models that h3 knows
+mine = catalog.from_hf_config(json.load(open("config.json")), "config.json")
+h100 = catalog.hardware("H100")
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from pathlib import Path
 
 from h3.common.errors import InputError
 
-EXPERT_COUNT_KEYS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts")
+EXPERT_COUNT_KEYS = (
+    "num_experts",
+    "moe_num_experts",
+    "n_routed_experts",
+    "num_local_experts",
+    "num_routed_experts",
+)
 MAX_CONFIG_BYTES = 16_000_000
 BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
 
@@ -55,7 +62,8 @@ class Hardware:
     streaming_multiprocessors: int
 
 
-# Vendor data sheets: NVIDIA H100 SXM5, H200 SXM, A100 80GB SXM, L40S. NVLink is one direction; L40S has PCIe 4.0 x16.
+# Vendor data sheets: NVIDIA H100 SXM5, H200 SXM, A100 80GB SXM, L40S. NVLink is one direction; L40S has PCIe
+# 4.0 x16.
 HARDWARE = {
     entry.name: entry
     for entry in (
@@ -66,10 +74,20 @@ HARDWARE = {
     )
 }
 HARDWARE_ALIASES = {
-    "h100": "H100", "h100-sxm": "H100", "h100 sxm": "H100", "nvidia h100 80gb hbm3": "H100",
-    "h200": "H200", "h200-sxm": "H200", "nvidia h200": "H200",
-    "a100": "A100", "a100-sxm": "A100", "a100-80gb": "A100", "a100 80gb": "A100", "nvidia a100-sxm4-80gb": "A100",
-    "l40s": "L40S", "nvidia l40s": "L40S",
+    "h100": "H100",
+    "h100-sxm": "H100",
+    "h100 sxm": "H100",
+    "nvidia h100 80gb hbm3": "H100",
+    "h200": "H200",
+    "h200-sxm": "H200",
+    "nvidia h200": "H200",
+    "a100": "A100",
+    "a100-sxm": "A100",
+    "a100-80gb": "A100",
+    "a100 80gb": "A100",
+    "nvidia a100-sxm4-80gb": "A100",
+    "l40s": "L40S",
+    "nvidia l40s": "L40S",
 }
 
 # The four models of the study (their published config.json).
@@ -95,7 +113,8 @@ def model_name(name_or_id: str) -> str:
 
 
 def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Architecture:
-    """The architecture of a model: from `<config_dir>/<model>/config.json` where given, else of the four known.
+    """The architecture of a model: from `<config_dir>/<model>/config.json` where given, else of the four
+    known.
 
     Raises InputError that names the option if the model is in neither.
     """
@@ -107,8 +126,8 @@ def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Archi
     if name in MODELS:
         return MODELS[name]
     raise InputError(
-        f"unknown model {name_or_id!r}; h3 knows {', '.join(sorted(MODELS))}: put its HuggingFace config.json into the "
-        f"experiment's folder, or into DIR/{name}/config.json with source.model_configs=DIR"
+        f"unknown model {name_or_id!r}; h3 knows {', '.join(sorted(MODELS))}: put its HuggingFace config.json"
+        f" into the experiment's folder, or into DIR/{name}/config.json with source.model_configs=DIR"
     )
 
 
@@ -133,13 +152,15 @@ def read_hf_config(path: str | Path) -> Architecture:
 def from_hf_config(config: dict, where: str) -> Architecture:
     """The architecture that a HuggingFace config describes (a `text_config` inside is used where present).
 
-    A model is MoE iff the first key >= 2 of EXPERT_COUNT_KEYS exists. Gated FFNs of three matrices are assumed (as in
-    Llama, Mixtral, Qwen); latent attention (`kv_lora_rank`) is refused, its KV cache has another form.
-    Raises InputError naming the key.
+    A model is MoE iff the first key >= 2 of EXPERT_COUNT_KEYS exists. Gated FFNs of three matrices are
+    assumed (as in Llama, Mixtral, Qwen); latent attention (`kv_lora_rank`) is refused, its KV cache has
+    another form. Raises InputError naming the key.
     """
     config = _mapping(config, where, "text_config") or config
     if config.get("kv_lora_rank"):
-        raise InputError(f"{where}: kv_lora_rank={config['kv_lora_rank']}: multi-head latent attention is not supported")
+        raise InputError(
+            f"{where}: kv_lora_rank={config['kv_lora_rank']}: multi-head latent attention is not supported"
+        )
     layers = _positive(config, where, "num_hidden_layers")
     hidden = _positive(config, where, "hidden_size")
     heads = _positive(config, where, "num_attention_heads")
@@ -147,23 +168,39 @@ def from_hf_config(config: dict, where: str) -> Architecture:
     head_dim = _positive(config, where, "head_dim", default=hidden // heads)
     moe = _experts(config, where, layers, ffn)
     return Architecture(
-        num_layers=layers, hidden_size=hidden, num_heads=heads,
-        num_kv_heads=_positive(config, where, "num_key_value_heads", default=heads), head_dim=head_dim,
+        num_layers=layers,
+        hidden_size=hidden,
+        num_heads=heads,
+        num_kv_heads=_positive(config, where, "num_key_value_heads", default=heads),
+        head_dim=head_dim,
         vocab_size=_positive(config, where, "vocab_size"),
         dense_ffn_size=ffn if moe["num_moe_layers"] < layers else 0,
-        bytes_per_parameter=_bytes_per_parameter(config, where), **moe,
+        bytes_per_parameter=_bytes_per_parameter(config, where),
+        **moe,
     )
 
 
 def _experts(config: dict, where: str, layers: int, ffn: int) -> dict[str, int]:
     keys = ("num_moe_layers", "num_experts", "experts_per_token", "expert_ffn_size", "shared_ffn_size")
-    count_key = next((key for key in EXPERT_COUNT_KEYS if isinstance(config.get(key), int) and config[key] >= 2), None)
+    count_key = next(
+        (key for key in EXPERT_COUNT_KEYS if isinstance(config.get(key), int) and config[key] >= 2), None
+    )
     if count_key is None:
         return dict.fromkeys(keys, 0)
     experts = config[count_key]
-    top_k_key = next((key for key in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k") if config.get(key)), None)
+    top_k_key = next(
+        (
+            key
+            for key in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k")
+            if config.get(key)
+        ),
+        None,
+    )
     if top_k_key is None:
-        raise InputError(f"{where}: {count_key}={experts} but no num_experts_per_tok; expected the experts that a token visits")
+        raise InputError(
+            f"{where}: {count_key}={experts} but no num_experts_per_tok; expected the experts that a token"
+            " visits"
+        )
     top_k = _positive(config, where, top_k_key)
     if top_k > experts:
         raise InputError(f"{where}: {top_k_key}={top_k} exceeds {count_key}={experts}")
@@ -171,7 +208,10 @@ def _experts(config: dict, where: str, layers: int, ffn: int) -> dict[str, int]:
     shared = _at_least_zero(config, where, "shared_expert_intermediate_size")
     shared = shared or expert_ffn * _at_least_zero(config, where, "n_shared_experts")
     dense_first = _at_least_zero(config, where, "first_k_dense_replace")
-    steps = (_at_least_zero(config, where, key) for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"))
+    steps = (
+        _at_least_zero(config, where, key)
+        for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step")
+    )
     moe_layers = max(0, layers - dense_first) // next((step for step in steps if step), 1)
     return dict(zip(keys, (moe_layers, experts, top_k, expert_ffn, shared), strict=True))
 
@@ -208,18 +248,24 @@ def _bytes_per_parameter(config: dict, where: str) -> float:
         return _positive(quantised, where, "bits", default=4 if quantised.get("load_in_4bit") else 8) / 8
     dtype = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
     if not isinstance(dtype, str) or dtype not in BYTES_PER_PARAMETER:
-        raise InputError(f"{where}: torch_dtype={dtype!r}; expected one of {', '.join(sorted(BYTES_PER_PARAMETER))}")
+        raise InputError(
+            f"{where}: torch_dtype={dtype!r}; expected one of {', '.join(sorted(BYTES_PER_PARAMETER))}"
+        )
     return BYTES_PER_PARAMETER[dtype]
 
 
 def check_tensor_parallelism(arch: Architecture, tensor_parallelism: int, where: str) -> None:
     """Raises InputError unless the degree divides the query heads (KV heads may be replicated)."""
     if tensor_parallelism < 1 or arch.num_heads % tensor_parallelism:
-        raise InputError(f"{where}: tensor parallelism {tensor_parallelism} does not divide {arch.num_heads} heads")
+        raise InputError(
+            f"{where}: tensor parallelism {tensor_parallelism} does not divide {arch.num_heads} heads"
+        )
 
 
 def hardware(name: str) -> Hardware:
-    """The accelerator of that name (aliases as in driver and cloud names); raises InputError listing the known."""
+    """The accelerator of that name (aliases as in driver and cloud names); raises InputError listing the
+    known.
+    """
     key = HARDWARE_ALIASES.get(str(name).strip().lower())
     if key is None:
         raise InputError(f"unknown hardware {name!r}; expected one of {', '.join(HARDWARE)}")
@@ -230,6 +276,8 @@ EXPERIMENT_PATTERN = re.compile(r"^\d{8}-\d{6}-(?P<model>.+)-tp(?P<tp>\d+)-(?P<w
 
 
 def parse_experiment(name: str) -> dict[str, str] | None:
-    """Model, tp and workload in a name `YYYYMMDD-HHMMSS-<model>-tp<N>-<workload>`; None for another pattern."""
+    """Model, tp and workload in a name `YYYYMMDD-HHMMSS-<model>-tp<N>-<workload>`; None for another
+    pattern.
+    """
     match = EXPERIMENT_PATTERN.match(name)
     return match.groupdict() if match else None

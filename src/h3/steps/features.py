@@ -3,8 +3,9 @@
     frame = features.build("scale_free", table)        # float32, columns in manifest order
     features.manifest("scale_free")                    # name, dtype, unit, formula of each, in order
 
-`scale_free` holds ratios that mean the same for any model; `raw30` the study's thirty raw features (feature_raw30.py).
-The same functions serve training, serving and export. None of them has a state: nothing is learned from rows.
+`scale_free` holds ratios that mean the same for any model; `raw30` the study's thirty raw features
+(feature_raw30.py). The same functions serve training, serving and export. None of them has a state: nothing
+is learned from rows.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from h3.steps import raw30 as feature_raw30
 
 @dataclass(frozen=True)
 class Feature:
-    """One column of a feature set; `formula` is in terms of physics.py and the step table, `group` serves ablation.
+    """One column of a feature set; `formula` is in terms of physics.py and the step table, `group` serves
+    ablation.
 
-    `rising`: whether a correction may only grow with it. It does for what grows with batch, context and prefill tokens, so
-    that a step with more work never takes less time.
+    `rising`: whether a correction may only grow with it. It does for what grows with batch, context and
+    prefill tokens, so that a step with more work never takes less time.
     """
 
     name: str
@@ -39,12 +41,20 @@ SCALE_FREE = (
     Feature("kv_to_weights", "memory", "ratio", "kv_us / weights_us", rising=True),
     Feature("compute_to_weights", "compute", "ratio", "gemm_us / weights_us", rising=True),
     Feature("compute_excess_to_weights", "compute", "ratio", "compute_excess_us / weights_us", rising=True),
-    Feature("prefill_attention_to_weights", "prefill", "ratio", "prefill_attention_us / weights_us", rising=True),
+    Feature(
+        "prefill_attention_to_weights", "prefill", "ratio", "prefill_attention_us / weights_us", rising=True
+    ),
     Feature("all_reduce_to_weights", "communication", "ratio", "all_reduce_us / weights_us", rising=True),
-    Feature("prefill_share", "prefill", "ratio", "prefill_tokens / (prefill_tokens + decode_tokens)", rising=True),
+    Feature(
+        "prefill_share", "prefill", "ratio", "prefill_tokens / (prefill_tokens + decode_tokens)", rising=True
+    ),
     Feature("prefill_step_share", "prefill", "ratio", "min(1, num_prefill_reqs)", rising=True),
-    Feature("expert_coverage", "experts", "ratio", "1 - (1 - experts_per_token / num_experts)^tokens; 1 for dense"),
-    Feature("tokens_per_expert", "experts", "tokens", "tokens * experts_per_token / num_experts; 0 for dense"),
+    Feature(
+        "expert_coverage", "experts", "ratio", "1 - (1 - experts_per_token / num_experts)^tokens; 1 for dense"
+    ),
+    Feature(
+        "tokens_per_expert", "experts", "tokens", "tokens * experts_per_token / num_experts; 0 for dense"
+    ),
 )
 
 
@@ -76,7 +86,11 @@ class FeatureSet:
 
 SETS = {
     "scale_free": FeatureSet("scale_free", SCALE_FREE, _scale_free),
-    "raw30": FeatureSet("raw30", tuple(Feature(*row) for row in feature_raw30.FEATURES), lambda table, _: feature_raw30.compute(table)),
+    "raw30": FeatureSet(
+        "raw30",
+        tuple(Feature(*row) for row in feature_raw30.FEATURES),
+        lambda table, _: feature_raw30.compute(table),
+    ),
 }
 
 
@@ -87,7 +101,9 @@ def feature_set(name: str) -> FeatureSet:
     return SETS[name]
 
 
-def build(name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = (), terms: pd.DataFrame | None = None) -> pd.DataFrame:
+def build(
+    name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = (), terms: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """The features of a step table: float32 of shape (rows, features), columns in manifest order.
 
     `terms`: physics.terms_us(table) where it is known already.
@@ -100,13 +116,24 @@ def build(name: str, table: pd.DataFrame, drop_groups: tuple[str, ...] = (), ter
 
 def monotone_constraints(name: str, drop_groups: tuple[str, ...] = ()) -> dict[str, int]:
     """XGBoost's monotone_constraints: 1 for each feature of the set that is marked as rising."""
-    return {feature.name: 1 for feature in feature_set(name).features if feature.rising and feature.group not in drop_groups}
+    return {
+        feature.name: 1
+        for feature in feature_set(name).features
+        if feature.rising and feature.group not in drop_groups
+    }
 
 
 def manifest(name: str, drop_groups: tuple[str, ...] = ()) -> list[dict]:
     """Order, name, dtype, unit, group and formula of each feature of the set."""
     kept = [feature for feature in feature_set(name).features if feature.group not in drop_groups]
     return [
-        {"index": index, "name": feature.name, "dtype": "float32", "unit": feature.unit, "group": feature.group, "formula": feature.formula}
+        {
+            "index": index,
+            "name": feature.name,
+            "dtype": "float32",
+            "unit": feature.unit,
+            "group": feature.group,
+            "formula": feature.formula,
+        }
         for index, feature in enumerate(kept)
     ]

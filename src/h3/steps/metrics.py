@@ -1,7 +1,7 @@
 """Error metrics: pure functions on arrays of predicted and observed values, in percent where they say so.
 
-    metrics.mape(predicted_us, observed_us)                    # 0 rows give NaN, never 0 %
-    metrics.interval(ape, experiment, seed=0)                  # 95 % block-bootstrap interval of the macro MAPE
+metrics.mape(predicted_us, observed_us)                    # 0 rows give NaN, never 0 %
+metrics.interval(ape, experiment, seed=0)                  # 95 % block-bootstrap interval of the macro MAPE
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-# Consecutive steps are alike for seconds: 50 sampled steps span about ten; short tables still give twenty blocks.
+# Consecutive steps are alike for seconds: 50 sampled steps span about ten; short tables still give twenty
+# blocks.
 BLOCK_ROWS, LEAST_BLOCKS = 50, 20
 RESAMPLES = 1000
 
@@ -52,12 +53,15 @@ def macro_mape(predicted: np.ndarray, observed: np.ndarray, experiment: np.ndarr
     return _mean(errors.to_numpy())
 
 
-def interval(errors: np.ndarray, experiment: np.ndarray, seed: int, level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the macro mean of `errors`, resampling blocks of consecutive steps of each experiment.
+def interval(
+    errors: np.ndarray, experiment: np.ndarray, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Bootstrap interval of the macro mean of `errors`, resampling blocks of consecutive steps of each
+    experiment.
 
-    Rows of an experiment must be in time order. Neighbouring steps have nearly the same error, so single steps must
-    not be resampled as if they were independent (moving-block bootstrap: Kuensch 1989, doi:10.1214/aos/1176347265).
-    (NaN, NaN) for no rows.
+    Rows of an experiment must be in time order. Neighbouring steps have nearly the same error, so single
+    steps must not be resampled as if they were independent (moving-block bootstrap: Kuensch 1989,
+    doi:10.1214/aos/1176347265). (NaN, NaN) for no rows.
     """
     means = bootstrap_means(errors, experiment, seed)
     if not len(means):
@@ -67,7 +71,9 @@ def interval(errors: np.ndarray, experiment: np.ndarray, seed: int, level: float
 
 
 def bootstrap_means(errors: np.ndarray, experiment: np.ndarray, seed: int) -> np.ndarray:
-    """Macro means of `errors` in RESAMPLES block resamples; the same seed draws the same blocks (for paired tests)."""
+    """Macro means of `errors` in RESAMPLES block resamples; the same seed draws the same blocks (for paired
+    tests).
+    """
     rng = np.random.default_rng(seed)
     codes, names = pd.factorize(experiment, sort=True)
     parts = [_block_means(np.asarray(errors)[codes == code], rng) for code in range(len(names))]
@@ -84,7 +90,9 @@ def _block_means(errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def phase(prefill_tokens: np.ndarray, decode_tokens: np.ndarray) -> np.ndarray:
-    """"prefill", "decode" or "mixed" for each row: more than 90 % of its tokens are of that phase, else mixed."""
+    """ "prefill", "decode" or "mixed" for each row: more than 90 % of its tokens are of that phase, else
+    mixed.
+    """
     total = np.maximum(prefill_tokens + decode_tokens, 1e-12)
     share = prefill_tokens / total
     return np.select([share > 0.9, share < 0.1], ["prefill", "decode"], default="mixed")

@@ -1,14 +1,16 @@
 """FLOPs, bytes and communication of one step on one tensor-parallel rank: pure functions of the step table.
 
-    physics.weight_bytes(table, physics.decode_only(table))     # bytes of weights that a step with those tokens reads
-    physics.terms_us(table)                                     # times at the hardware's peak, by physical cause
+    # bytes of weights that a step with those tokens reads
+    physics.weight_bytes(table, physics.decode_only(table))
+    physics.terms_us(table)  # times at the hardware's peak, by physical cause
 
-Every function takes a frame with the columns of the step table (architecture, setup, composition) and gives float64
-arrays of shape (rows,). Unknown quantities count as the least they can be: null prefill tokens as one token a request,
-null KV tokens as none. Multiply-adds count as two FLOPs; activations and KV cache are two bytes a value.
+Every function takes a frame with the columns of the step table (architecture, setup, composition) and gives
+float64 arrays of shape (rows,). Unknown quantities count as the least they can be: null prefill tokens as one
+token a request, null KV tokens as none. Multiply-adds count as two FLOPs; activations and KV cache are two
+bytes a value.
 
-A row whose period averages several steps holds a prefill in a share of them: quantities that are not linear in tokens
-are computed for the steps with and without prefill and averaged by that share.
+A row whose period averages several steps holds a prefill in a share of them: quantities that are not linear
+in tokens are computed for the steps with and without prefill and averaged by that share.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from h3.steps import catalog
 
 ACTIVATION_BYTES = 2.0
 KV_BYTES = 2.0
-ATTENTION_TILE_QUERIES = 128  # FlashAttention reads the keys once for a tile of so many queries (Dao 2023, arXiv:2307.08691)
+ATTENTION_TILE_QUERIES = (
+    128  # FlashAttention reads the keys once for a tile of so many queries (Dao 2023, arXiv:2307.08691)
+)
 
 # Least squares on measured H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py).
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
@@ -32,7 +36,9 @@ ONE_SHOT_EFFICIENCY = 0.6  # of NVLink's one-direction bandwidth, messages up to
 TWO_SHOT_LATENCY_US = 5.5
 TWO_SHOT_RANK_US = 0.85  # more for each rank at the two barriers
 TWO_SHOT_EFFICIENCY = 0.75
-TWO_SHOT_FEW_RANKS = 4  # vLLM's custom all-reduce turns to two shots from so many bytes on, for up to so many ranks, and above
+TWO_SHOT_FEW_RANKS = (
+    4  # vLLM's custom all-reduce turns to two shots from so many bytes on, for up to so many ranks, and above
+)
 TWO_SHOT_BYTES = (524_288, 262_144)
 
 
@@ -79,7 +85,8 @@ def averaged(table: pd.DataFrame, cost: Callable[[pd.DataFrame, np.ndarray], np.
 
 
 def expert_coverage(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Expected share of a layer's routed experts that `tokens` tokens visit, 1 - (1 - k/E)^tokens; 1 for dense models.
+    """Expected share of a layer's routed experts that `tokens` tokens visit, 1 - (1 - k/E)^tokens; 1 for
+    dense models.
 
     Counts uniform, independent routing; real routing is a little more concentrated.
     """
@@ -95,10 +102,16 @@ def _attention_weights(table: pd.DataFrame) -> np.ndarray:
 
 
 def _layer_weights(table: pd.DataFrame, experts: np.ndarray) -> np.ndarray:
-    """Weights of all decoder layers with so many routed experts each (gated FFN: three matrices), all ranks."""
-    hidden, layers, moe_layers = (table[name].to_numpy(float) for name in ("hidden_size", "num_layers", "num_moe_layers"))
+    """Weights of all decoder layers with so many routed experts each (gated FFN: three matrices), all
+    ranks.
+    """
+    hidden, layers, moe_layers = (
+        table[name].to_numpy(float) for name in ("hidden_size", "num_layers", "num_moe_layers")
+    )
     dense = (layers - moe_layers) * table["dense_ffn_size"].to_numpy(float)
-    sparse = moe_layers * (experts * table["expert_ffn_size"].to_numpy(float) + table["shared_ffn_size"].to_numpy(float))
+    sparse = moe_layers * (
+        experts * table["expert_ffn_size"].to_numpy(float) + table["shared_ffn_size"].to_numpy(float)
+    )
     return layers * _attention_weights(table) + 3 * hidden * (dense + sparse)
 
 
@@ -111,12 +124,17 @@ def _ranks(table: pd.DataFrame) -> np.ndarray:
 
 
 def weight_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Bytes of weights that one rank reads in a step of `tokens` tokens: layers (experts visited only) and LM head.
+    """Bytes of weights that one rank reads in a step of `tokens` tokens: layers (experts visited only) and LM
+    head.
 
     Leaves out norms, biases, router and the embedding rows looked up (below 0.1 % together).
     """
     experts = _column(table, "num_experts") * expert_coverage(table, tokens)
-    return _column(table, "bytes_per_parameter", 2.0) * (_layer_weights(table, experts) + _head_weights(table)) / _ranks(table)
+    return (
+        _column(table, "bytes_per_parameter", 2.0)
+        * (_layer_weights(table, experts) + _head_weights(table))
+        / _ranks(table)
+    )
 
 
 def gemm_flops(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -132,31 +150,45 @@ def kv_heads_per_rank(table: pd.DataFrame) -> np.ndarray:
 
 def kv_bytes_per_token(table: pd.DataFrame) -> np.ndarray:
     """Bytes of keys and values of one token in all layers on one rank."""
-    return 2 * KV_BYTES * table["num_layers"].to_numpy(float) * kv_heads_per_rank(table) * table["head_dim"].to_numpy(float)
+    return (
+        2
+        * KV_BYTES
+        * table["num_layers"].to_numpy(float)
+        * kv_heads_per_rank(table)
+        * table["head_dim"].to_numpy(float)
+    )
 
 
 def kv_read_bytes(table: pd.DataFrame) -> np.ndarray:
-    """Bytes of KV cache that attention reads: all of a decoding request's, a prefill's once a tile of queries.
+    """Bytes of KV cache that attention reads: all of a decoding request's, a prefill's once a tile of
+    queries.
 
     Counts cached blocks once per request that attends to them, also where requests share them.
     """
-    per_tile = _ratio(_column(table, "prefill_attended_tokens"), np.full(len(table), float(ATTENTION_TILE_QUERIES)))
+    per_tile = _ratio(
+        _column(table, "prefill_attended_tokens"), np.full(len(table), float(ATTENTION_TILE_QUERIES))
+    )
     prefill = np.maximum(per_tile, _column(table, "prefill_kv_tokens_sum") + prefill_tokens(table))
     return kv_bytes_per_token(table) * (_column(table, "decode_kv_tokens_sum") + prefill)
 
 
 def attention_flops(table: pd.DataFrame, attended_tokens: np.ndarray) -> np.ndarray:
-    """FLOPs of query-key products and of weighting values on one rank for so many query-key pairs in each layer.
+    """FLOPs of query-key products and of weighting values on one rank for so many query-key pairs in each
+    layer.
 
-    Exact for causal attention when the pairs are counted exactly (t new after s old: t*s + t*(t+1)/2); leaves out the
-    softmax.
+    Exact for causal attention when the pairs are counted exactly (t new after s old: t*s + t*(t+1)/2); leaves
+    out the softmax.
     """
     heads = table["num_heads"].to_numpy(float) / _ranks(table)
-    return 4 * table["num_layers"].to_numpy(float) * heads * table["head_dim"].to_numpy(float) * attended_tokens
+    return (
+        4 * table["num_layers"].to_numpy(float) * heads * table["head_dim"].to_numpy(float) * attended_tokens
+    )
 
 
 def all_reduces(table: pd.DataFrame) -> np.ndarray:
-    """All-reduces of a step: two a layer (after attention and after the FFN) on more than one rank, else none."""
+    """All-reduces of a step: two a layer (after attention and after the FFN) on more than one rank, else
+    none.
+    """
     return np.where(_ranks(table) > 1, 2 * table["num_layers"].to_numpy(float), 0.0)
 
 
@@ -166,7 +198,9 @@ def all_reduce_message_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndar
 
 
 def two_shot(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
-    """Whether vLLM's custom all-reduce scatters and gathers (two shots) instead of reading all from everyone (one)."""
+    """Whether vLLM's custom all-reduce scatters and gathers (two shots) instead of reading all from everyone
+    (one).
+    """
     ranks = _ranks(table)
     return (ranks > 2) & (message_bytes >= np.where(ranks <= TWO_SHOT_FEW_RANKS, *TWO_SHOT_BYTES))
 
@@ -185,7 +219,9 @@ def _hardware(table: pd.DataFrame, figure: str) -> np.ndarray:
     first = names.iloc[0] if len(names) else "H100"
     if (names == first).all():
         return np.full(len(names), float(getattr(catalog.hardware(first), figure)))
-    return names.map({name: getattr(catalog.hardware(name), figure) for name in names.unique()}).to_numpy(float)
+    return names.map({name: getattr(catalog.hardware(name), figure) for name in names.unique()}).to_numpy(
+        float
+    )
 
 
 def _per_us(table: pd.DataFrame, figure: str) -> np.ndarray:
@@ -216,12 +252,16 @@ def prefill_attention_us(table: pd.DataFrame) -> np.ndarray:
 
 
 def compute_excess_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """GEMM time beyond the time to read the weights, at the efficiency that large GEMMs reach: 0 while memory-bound."""
+    """GEMM time beyond the time to read the weights, at the efficiency that large GEMMs reach: 0 while
+    memory-bound.
+    """
     return np.maximum(0.0, gemm_us(table, tokens) / GEMM_EFFICIENCY - weight_us(table, tokens))
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Time of the step's all-reduces: latency and bytes at the bandwidth that the algorithm used for their size reaches."""
+    """Time of the step's all-reduces: latency and bytes at the bandwidth that the algorithm used for their
+    size reaches.
+    """
     message_bytes = all_reduce_message_bytes(table, tokens)
     two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
     latency = np.where(two, TWO_SHOT_LATENCY_US + TWO_SHOT_RANK_US * _ranks(table), ONE_SHOT_LATENCY_US)
@@ -230,41 +270,64 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
 
 
 def attention_waves(table: pd.DataFrame) -> np.ndarray:
-    """Waves of decode attention over all layers: one thread block a request and KV head, as many at once as there are SMs.
+    """Waves of decode attention over all layers: one thread block a request and KV head, as many at once as
+    there are SMs.
 
-    Counted for grouped heads only: with a KV head for every query head the waves hide behind the bytes that they read
-    (H100 decode-attention kernels: grouped heads cost 2.5-4 us a wave beyond their bytes, full heads nothing).
+    Counted for grouped heads only: with a KV head for every query head the waves hide behind the bytes that
+    they read (H100 decode-attention kernels: grouped heads cost 2.5-4 us a wave beyond their bytes, full
+    heads nothing).
     """
     grouped = table["num_kv_heads"].to_numpy() < table["num_heads"].to_numpy()
     blocks = _column(table, "num_decode_reqs") * kv_heads_per_rank(table)
-    return np.where(grouped, table["num_layers"].to_numpy(float) * blocks / _hardware(table, "streaming_multiprocessors"), 0.0)
+    return np.where(
+        grouped,
+        table["num_layers"].to_numpy(float) * blocks / _hardware(table, "streaming_multiprocessors"),
+        0.0,
+    )
 
 
 TERMS = (
-    "weights_us", "kv_us", "compute_excess_us", "prefill_attention_us", "all_reduce_us",
-    "attention_waves", "layers", "moe_layers", "requests", "step",
+    "weights_us",
+    "kv_us",
+    "compute_excess_us",
+    "prefill_attention_us",
+    "all_reduce_us",
+    "attention_waves",
+    "layers",
+    "moe_layers",
+    "requests",
+    "step",
 )
 
 
 def terms_us(table: pd.DataFrame) -> pd.DataFrame:
-    """The base's terms, float64 of shape (rows, len(TERMS)): times at peak in us, then counts (layers, requests, 1)."""
-    return pd.DataFrame({
-        "weights_us": averaged(table, weight_us),
-        "kv_us": kv_us(table),
-        "compute_excess_us": averaged(table, compute_excess_us),
-        "prefill_attention_us": prefill_attention_us(table),
-        "all_reduce_us": averaged(table, all_reduce_us),
-        "attention_waves": attention_waves(table),
-        "layers": table["num_layers"].to_numpy(float),
-        "moe_layers": table["num_moe_layers"].to_numpy(float),
-        "requests": requests(table),
-        "step": np.ones(len(table)),
-    }, columns=list(TERMS))
+    """The base's terms, float64 of shape (rows, len(TERMS)): times at peak in us, then counts (layers,
+    requests, 1).
+    """
+    return pd.DataFrame(
+        {
+            "weights_us": averaged(table, weight_us),
+            "kv_us": kv_us(table),
+            "compute_excess_us": averaged(table, compute_excess_us),
+            "prefill_attention_us": prefill_attention_us(table),
+            "all_reduce_us": averaged(table, all_reduce_us),
+            "attention_waves": attention_waves(table),
+            "layers": table["num_layers"].to_numpy(float),
+            "moe_layers": table["num_moe_layers"].to_numpy(float),
+            "requests": requests(table),
+            "step": np.ones(len(table)),
+        },
+        columns=list(TERMS),
+    )
 
 
 def roofline_us(table: pd.DataFrame) -> np.ndarray:
-    """Roofline time of a step: the larger of FLOPs and bytes at peak, plus all-reduce (Williams 2009, doi:10.1145/1498765.1498785)."""
-    attention = attention_flops(table, _column(table, "prefill_attended_tokens") + _column(table, "decode_kv_tokens_sum"))
+    """Roofline time of a step: the larger of FLOPs and bytes at peak, plus all-reduce (Williams 2009,
+    doi:10.1145/1498765.1498785).
+    """
+    attention = attention_flops(
+        table, _column(table, "prefill_attended_tokens") + _column(table, "decode_kv_tokens_sum")
+    )
     compute = averaged(table, gemm_us) + attention / _per_us(table, "peak_bf16_flops")
     memory = averaged(table, weight_us) + kv_us(table)
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)

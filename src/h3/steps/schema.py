@@ -1,14 +1,15 @@
 """The step table: one row a step of an inference server. This file owns its columns, units and null rules.
 
     columns = schema.COLUMNS                  # documented: name, kind, unit, nullable, meaning
-    table = schema.check(frame, "my.parquet") # columns in order, exact dtypes, or an InputError that says what differs
+    # columns in order, exact dtypes, or an InputError that says what differs
+    table = schema.check(frame, "my.parquet")
     schema.write(table, rejects, "steps.parquet", {"source": "requests"})
     table, metadata = schema.read("steps.parquet")
 
-A quantity that a log does not hold is null (NaN), never a guess. Where period_us is a mean over gap_steps, so is the
-composition as far as the log tells it: request logs give the mean of the window (a prefill in 0.1 of its steps counts
-0.1), traces the first step's. The table carries its own architecture columns, so
-that physics and features need nothing but the table.
+A quantity that a log does not hold is null (NaN), never a guess. Where period_us is a mean over gap_steps, so
+is the composition as far as the log tells it: request logs give the mean of the window (a prefill in 0.1 of
+its steps counts 0.1), traces the first step's. The table carries its own architecture columns, so that
+physics and features need nothing but the table.
 """
 
 from __future__ import annotations
@@ -104,8 +105,14 @@ COMPOSITION = (
     _real("decode_kv_tokens_sum", "tokens", "KV tokens that the decoding requests attend to, summed"),
     _real("decode_kv_tokens_mean", "tokens", "the same, mean over decoding requests"),
     _real("decode_kv_tokens_max", "tokens", "the same, longest request"),
-    _real("prefill_kv_tokens_sum", "tokens", "tokens of prefilling requests computed or cached before the step"),
-    _real("prefill_attended_tokens", "tokens", "query-key pairs of prefill: sum over new prompt tokens of the tokens each attends to"),
+    _real(
+        "prefill_kv_tokens_sum", "tokens", "tokens of prefilling requests computed or cached before the step"
+    ),
+    _real(
+        "prefill_attended_tokens",
+        "tokens",
+        "query-key pairs of prefill: sum over new prompt tokens of the tokens each attends to",
+    ),
 )
 STATE = (
     _real("running_reqs", "requests", "running requests, scheduled or not"),
@@ -122,8 +129,12 @@ TARGETS = (
     _real("duration_us", "us", "the study's target: CPU time of the scheduler's schedule(), not of the step"),
 )
 GROUPS = {
-    "identity": IDENTITY, "setup": SETUP, "architecture": ARCHITECTURE,
-    "composition": COMPOSITION, "state": STATE, "targets": TARGETS,
+    "identity": IDENTITY,
+    "setup": SETUP,
+    "architecture": ARCHITECTURE,
+    "composition": COMPOSITION,
+    "state": STATE,
+    "targets": TARGETS,
 }
 COLUMNS: tuple[Column, ...] = tuple(column for group in GROUPS.values() for column in group)
 NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
@@ -133,8 +144,12 @@ REJECT_NAMES = ("experiment", "file", "line", "reason", "detail")
 
 
 def empty_rejects() -> pd.DataFrame:
-    """Rejects without rows: experiment, file, line (1-based; 0: whole file), reason (a short code), detail."""
-    return pd.DataFrame({name: pd.Series(dtype="int64" if name == "line" else "str") for name in REJECT_NAMES})
+    """Rejects without rows: experiment, file, line (1-based; 0: whole file), reason (a short code),
+    detail.
+    """
+    return pd.DataFrame(
+        {name: pd.Series(dtype="int64" if name == "line" else "str") for name in REJECT_NAMES}
+    )
 
 
 def rejects_frame(rows: list[tuple[str, str, int, str, str]]) -> pd.DataFrame:
@@ -147,9 +162,9 @@ def rejects_frame(rows: list[tuple[str, str, int, str, str]]) -> pd.DataFrame:
 def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The frame as a step table: columns in order and of their exact dtype.
 
-    Columns that are absent and nullable are added as null. Raises InputError naming the column, what was found and
-    what was expected, for an unknown or missing column, a null where none may be, an infinite value, or a value
-    below the column's minimum.
+    Columns that are absent and nullable are added as null. Raises InputError naming the column, what was
+    found and what was expected, for an unknown or missing column, a null where none may be, an infinite
+    value, or a value below the column's minimum.
     """
     unknown = [name for name in frame.columns if name not in NAMES]
     if unknown:
@@ -160,7 +175,9 @@ def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
 def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
     if column.name not in frame.columns:
         if not column.nullable:
-            raise InputError(f"{where}: column {column.name!r} is missing; expected {column.kind} ({column.meaning})")
+            raise InputError(
+                f"{where}: column {column.name!r} is missing; expected {column.kind} ({column.meaning})"
+            )
         return pd.Series(np.nan, index=frame.index, dtype=column.dtype)
     values = frame[column.name]
     if not column.nullable and values.isna().any():
@@ -171,7 +188,9 @@ def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
     try:
         values = values.astype(column.dtype)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: column {column.name!r} holds {values.dtype}; expected {column.kind}: {error}") from None
+        raise InputError(
+            f"{where}: column {column.name!r} holds {values.dtype}; expected {column.kind}: {error}"
+        ) from None
     if column.kind != "text":
         _check_numbers(values.to_numpy(), column, where)
     return values
@@ -180,7 +199,10 @@ def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
 def _check_whole(values: np.ndarray, column: Column, where: str) -> None:
     broken = np.flatnonzero(values != np.floor(values))
     if len(broken):
-        raise InputError(f"{where}: column {column.name!r} is {values[broken[0]]} in row {broken[0]}; expected a whole number")
+        raise InputError(
+            f"{where}: column {column.name!r} is {values[broken[0]]} in row {broken[0]}; expected a whole"
+            " number"
+        )
 
 
 def _check_numbers(values: np.ndarray, column: Column, where: str) -> None:
@@ -190,7 +212,8 @@ def _check_numbers(values: np.ndarray, column: Column, where: str) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
-            f"{where}: column {column.name!r} is {values[row]} in row {row}; expected a finite number of at least {low}"
+            f"{where}: column {column.name!r} is {values[row]} in row {row}; expected a finite number of at"
+            f" least {low}"
         )
 
 
@@ -211,8 +234,16 @@ def write(table: pd.DataFrame, rejects: pd.DataFrame, path: str | Path, metadata
     path = Path(path)
     table = check(table, str(path))
     record = {
-        **metadata, "format_version": FORMAT_VERSION, "digest": digest(table), "rows": len(table),
-        "versions": {"python": platform.python_version(), "h3": version("h3"), "pandas": pd.__version__, "pyarrow": pa.__version__},
+        **metadata,
+        "format_version": FORMAT_VERSION,
+        "digest": digest(table),
+        "rows": len(table),
+        "versions": {
+            "python": platform.python_version(),
+            "h3": version("h3"),
+            "pandas": pd.__version__,
+            "pyarrow": pa.__version__,
+        },
     }
     _write_parquet(table, path, record)
     _write_parquet(rejects, rejects_path(path), {"rejects_of": path.name, "rows": len(rejects)})
@@ -233,7 +264,9 @@ def _write_parquet(frame: pd.DataFrame, path: Path, record: dict) -> None:
 
 
 def read(path: str | Path) -> tuple[pd.DataFrame, dict]:
-    """A step table and its metadata; raises InputError if it is none, is damaged or has another format version."""
+    """A step table and its metadata; raises InputError if it is none, is damaged or has another format
+    version.
+    """
     try:
         arrow = pq.read_table(path)
     except FileNotFoundError:
@@ -246,5 +279,7 @@ def read(path: str | Path) -> tuple[pd.DataFrame, dict]:
         raise InputError(f"{path}: step-table format {found!r}; expected {FORMAT_VERSION!r}")
     table = check(arrow.to_pandas(), str(path))
     if digest(table) != record["digest"]:
-        raise InputError(f"{path}: digest {digest(table)} of the rows is not the {record['digest']} in its metadata")
+        raise InputError(
+            f"{path}: digest {digest(table)} of the rows is not the {record['digest']} in its metadata"
+        )
     return table, record

@@ -1,10 +1,11 @@
-"""What MLflow runs to serve a registered model: step rows in, periods out. Logged as code beside the bundle, never pickled.
+"""What MLflow runs to serve a registered model: step rows in, periods out. Logged as code beside the bundle,
+never pickled.
 
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
-    model.predict(rows)                       # DataFrame: period_us, us; rows: columns of the step table without targets
+    model.predict(rows)  # DataFrame: period_us, us; rows: columns of the step table without targets
 
-The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3 itself predicts
-from the bundle (`registry.load`).
+The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3
+itself predicts from the bundle (`registry.load`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,16 @@ from h3.common.errors import InputError
 from h3.steps import batch, schema
 
 # Without these no step can be told from another; every other column may be missing or null.
-REQUIRED = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES, "num_prefill_reqs", "num_decode_reqs")
-OPTIONAL = tuple(column.name for column in schema.COLUMNS if column.nullable and column.name in batch.COMPOSITION)
+REQUIRED = (
+    "hardware",
+    "tensor_parallelism",
+    *schema.ARCHITECTURE_NAMES,
+    "num_prefill_reqs",
+    "num_decode_reqs",
+)
+OPTIONAL = tuple(
+    column.name for column in schema.COLUMNS if column.nullable and column.name in batch.COMPOSITION
+)
 
 
 TYPES = {"text": "string", "count": "long", "real": "double"}
@@ -31,7 +40,9 @@ TYPES = {"text": "string", "count": "long", "real": "double"}
 def signature() -> ModelSignature:
     """The step table's columns without targets in (all but REQUIRED optional), period_us out."""
     columns = [column for column in schema.COLUMNS if column not in schema.TARGETS]
-    inputs = Schema([ColSpec(TYPES[column.kind], column.name, required=column.name in REQUIRED) for column in columns])
+    inputs = Schema(
+        [ColSpec(TYPES[column.kind], column.name, required=column.name in REQUIRED) for column in columns]
+    )
     return ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "period_us")]))
 
 
@@ -51,7 +62,9 @@ def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
 class StepTime(PythonModel):
     """The bundle in the artifact `bundle` as a pyfunc."""
 
-    _skip_type_hint_validation = True  # the signature says what is needed; MLflow warns about missing type hints otherwise
+    _skip_type_hint_validation = (
+        True  # the signature says what is needed; MLflow warns about missing type hints otherwise
+    )
 
     def load_context(self, context) -> None:
         """Read the bundle; MLflow calls it once, before the first prediction."""

@@ -1,4 +1,5 @@
-"""Reading the tracking store: sweeps, their runs, what those left behind. With track.py the only importer of mlflow.
+"""Reading the tracking store: sweeps, their runs, what those left behind. With track.py the only importer of
+mlflow.
 
     sweep = find_sweep(store, None)                     # newest; a run id for another
     runs = read_runs(store, sweep)                      # every child run, failed ones too
@@ -53,7 +54,9 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A child run; `result` is its result.json, None where the run did not get that far; `error` what it failed with, if known."""
+    """A child run; `result` is its result.json, None where the run did not get that far; `error` what it
+    failed with, if known.
+    """
 
     run_id: str
     name: str
@@ -85,7 +88,8 @@ class FoldRun:
 
 
 def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
-    """The sweep of that id; None: the newest multirun that is no ablation and no within check, else the newest single run.
+    """The sweep of that id; None: the newest multirun that is no ablation and no within check, else the
+    newest single run.
 
     Raises InputError listing the newest five if there is none.
     """
@@ -93,18 +97,23 @@ def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
     if run_id is not None:
         chosen = [sweep for sweep in found if sweep.run_id == run_id]
     else:
-        chosen = [sweep for sweep in found if sweep.kind == "sweep"] or [sweep for sweep in found if sweep.kind == "single"]
+        chosen = [sweep for sweep in found if sweep.kind == "sweep"] or [
+            sweep for sweep in found if sweep.kind == "single"
+        ]
     if chosen:
         return chosen[0]
     if not found:
         made = "python -m h3.train -m 'fold=glob([lomo_*,lowo_*])'"
         raise InputError(f"no sweep in the tracking store {store.uri}; expected one made by {made}")
     newest = "; ".join(str(sweep) for sweep in found[:LISTED])
-    raise InputError(f"sweep {run_id or 'of all folds'} is not in the tracking store; the newest are {newest}")
+    raise InputError(
+        f"sweep {run_id or 'of all folds'} is not in the tracking store; the newest are {newest}"
+    )
 
 
 def find_beside(store: track.Store, kind: str, run_id: str | None, digest: str) -> Sweep | None:
-    """The ablation or within sweep of that id; None: the newest with data of this digest, or None if there is none.
+    """The ablation or within sweep of that id; None: the newest with data of this digest, or None if there is
+    none.
 
     Raises InputError if a given id is not there.
     """
@@ -122,17 +131,24 @@ def sweeps(store: track.Store) -> list[Sweep]:
     """Parent runs, newest first, at most a thousand."""
     try:
         found = store.client.search_runs(
-            [store.experiment_id], "tags.`h3.role` = 'sweep'", max_results=1000, order_by=["attributes.start_time DESC"]
+            [store.experiment_id],
+            "tags.`h3.role` = 'sweep'",
+            max_results=1000,
+            order_by=["attributes.start_time DESC"],
         )
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0][:160]
-        raise InputError(f"tracking store {store.uri} cannot be read: {reason}; expected a running store") from None
+        raise InputError(
+            f"tracking store {store.uri} cannot be read: {reason}; expected a running store"
+        ) from None
     return [_sweep(run) for run in found]
 
 
 def _sweep(run: Run) -> Sweep:
     tags = run.data.tags
-    started = datetime.datetime.fromtimestamp(run.info.start_time / 1e3, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    started = datetime.datetime.fromtimestamp(run.info.start_time / 1e3, datetime.UTC).strftime(
+        "%Y-%m-%d %H:%M:%S"
+    )
     overrides = tags.get("overrides")
     source, commit = tags.get("source", "unknown"), tags.get("git_commit", "unknown")
     return Sweep(run.info.run_id, _kind(overrides), overrides or "", source, commit, run.info.status, started)
@@ -160,14 +176,18 @@ def _fold_run(run: Run) -> FoldRun:
 
 
 def _read(artifacts: str, name: str, read: Callable[[Path], Any]) -> Any:
-    """What `read` makes of an artifact, which is downloaded if it is not on this machine; None if it is not there."""
+    """What `read` makes of an artifact, which is downloaded if it is not on this machine; None if it is not
+    there.
+    """
     parsed = urlparse(artifacts)
     if parsed.scheme in ("", "file"):
         path = Path(unquote(parsed.path)) / name
         return read(path) if path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="h3-artifacts-") as folder:
         try:
-            path = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{name}", dst_path=folder))
+            path = Path(
+                mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{name}", dst_path=folder)
+            )
         except (MlflowException, OSError):
             return None
         return read(path)

@@ -1,9 +1,10 @@
-"""The tracking store: parent runs of sweeps, child runs of folds, what they hold. The only importer of mlflow.
+"""The tracking store: parent runs of sweeps, child runs of folds, what they hold. The only importer of
+mlflow.
 
-    store = open_store(None, "h3")
-    parent = store.start_parent("sweep", {})
-    with store.fold_run(parent, "lomo_mixtral") as run: log_fold(run, outcome, ...)
-    store.finish_parent(parent)
+store = open_store(None, "h3")
+parent = store.start_parent("sweep", {})
+with store.fold_run(parent, "lomo_mixtral") as run: log_fold(run, outcome, ...)
+store.finish_parent(parent)
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a store that is down is reported in seconds, not minutes
+os.environ.setdefault(
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+)  # a store that is down is reported in seconds, not minutes
 
 import mlflow
 import pandas as pd
@@ -37,7 +40,19 @@ from h3.common import strict_json
 from h3.common.errors import InputError
 
 DIGEST_LENGTH = 36
-PACKAGES = ("mlflow", "xgboost", "optuna", "pandas", "scikit-learn", "shap", "hydra-core", "pyarrow", "numpy", "scipy", "h3")
+PACKAGES = (
+    "mlflow",
+    "xgboost",
+    "optuna",
+    "pandas",
+    "scikit-learn",
+    "shap",
+    "hydra-core",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "h3",
+)
 PARENT_TAG, ERROR_TAG = "mlflow.parentRunId", "h3.error"
 MOST_REASON = 500  # characters
 for noisy in ("mlflow", "alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
@@ -55,7 +70,9 @@ class Store:
 
     def start_parent(self, name: str, tags: dict[str, str]) -> str:
         """Create the parent run of a sweep; its id."""
-        run = self.client.create_run(self.experiment_id, run_name=name, tags={"h3.role": "sweep", "git_commit": git_commit(), **tags})
+        run = self.client.create_run(
+            self.experiment_id, run_name=name, tags={"h3.role": "sweep", "git_commit": git_commit(), **tags}
+        )
         return run.info.run_id
 
     def children(self, parent: str) -> list[Run]:
@@ -64,7 +81,11 @@ class Store:
         found, token = [], None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+                [self.experiment_id],
+                query,
+                max_results=1000,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
             )
             found += page
             token = page.token
@@ -72,7 +93,9 @@ class Store:
                 return found
 
     def finish_parent(self, parent: str, failed: bool = False) -> list[dict]:
-        """Close a parent run with its fold table; FAILED if it or any child failed. Returns the table's rows."""
+        """Close a parent run with its fold table; FAILED if it or any child failed. Returns the table's
+        rows.
+        """
         children = self.children(parent)
         for run in children:
             if run.info.status == "RUNNING":
@@ -94,7 +117,9 @@ class Store:
 
     @contextmanager
     def fold_run(self, parent: str, name: str) -> Iterator[str]:
-        """A child run, active while the block runs; FAILED, and tagged with the reason, if the block raises, whatever it raises."""
+        """A child run, active while the block runs; FAILED, and tagged with the reason, if the block raises,
+        whatever it raises.
+        """
         mlflow.set_tracking_uri(self.uri)
         tags = {PARENT_TAG: parent, "h3.role": "fold", "git_commit": git_commit()}
         run = self.client.create_run(self.experiment_id, run_name=name, tags=tags)
@@ -128,18 +153,28 @@ def open_store(uri: str | None, experiment: str) -> Store:
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
-            experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
+            experiment_id = (
+                found.experiment_id
+                if found
+                else client.create_experiment(experiment, artifact_location=artifacts)
+            )
         except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
             reason = str(error).splitlines()[0][:160]
-            raise InputError(f"tracking store {uri} cannot be reached: {reason}; expected a running store") from None
+            raise InputError(
+                f"tracking store {uri} cannot be reached: {reason}; expected a running store"
+            ) from None
     return Store(uri, experiment_id, client)
 
 
 def git_commit() -> str:
     """The commit of the working directory, with "+changes" if it is not clean; "unknown" outside git."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+changes" if changed else "")
@@ -151,13 +186,35 @@ def package_versions() -> dict[str, str]:
 
 
 METRICS = (
-    "mape", "mape_micro", "bias", "median_ape", "p99_ape", "pearson_r", "mape_base", "n_train", "n_test",
+    "mape",
+    "mape_micro",
+    "bias",
+    "median_ape",
+    "p99_ape",
+    "pearson_r",
+    "mape_base",
+    "n_train",
+    "n_test",
 )
 
 
 def log_result(result: dict, seconds: dict[str, float]) -> None:
-    """Log a fold's parameters and metrics to the active run, under names that compare across folds in the UI."""
-    names = ("fold", "kind", "holdout", "source", "model", "features", "target", "seed", "data_digest", "model_digest", "tuning")
+    """Log a fold's parameters and metrics to the active run, under names that compare across folds in the
+    UI.
+    """
+    names = (
+        "fold",
+        "kind",
+        "holdout",
+        "source",
+        "model",
+        "features",
+        "target",
+        "seed",
+        "data_digest",
+        "model_digest",
+        "tuning",
+    )
     mlflow.log_params({name: str(result[name])[:500] for name in names})
     mlflow.log_params({f"param.{name}": value for name, value in result["params"].items()})
     values = {name: result[name] for name in METRICS}
@@ -194,8 +251,12 @@ def log_figure(figure: Figure, name: str) -> None:
 
 
 def log_dataset(table: pd.DataFrame, source: str, digest: str, role: str) -> None:
-    """Log a step table's name, digest, schema and size as an input of the run (its rows stay where they are)."""
-    dataset = mlflow.data.from_pandas(table, source=source, name=f"steps-{role}", digest=digest[:DIGEST_LENGTH])
+    """Log a step table's name, digest, schema and size as an input of the run (its rows stay where they
+    are).
+    """
+    dataset = mlflow.data.from_pandas(
+        table, source=source, name=f"steps-{role}", digest=digest[:DIGEST_LENGTH]
+    )
     mlflow.log_input(dataset, context=role)
 
 
@@ -203,7 +264,11 @@ def log_booster(booster: object, matrix: pd.DataFrame, margin: object) -> None:
     """Log an XGBoost booster as JSON with its signature (features in, margin or us out)."""
     signature = mlflow.models.infer_signature(matrix.astype("float64").head(5), margin)
     mlflow.xgboost.log_model(
-        booster, name="model", model_format="json", signature=signature, pip_requirements=[f"xgboost=={version('xgboost')}"]
+        booster,
+        name="model",
+        model_format="json",
+        signature=signature,
+        pip_requirements=[f"xgboost=={version('xgboost')}"],
     )
 
 
@@ -211,22 +276,30 @@ def _row(run: Run) -> dict:
     params, metrics = run.data.params, run.data.metrics
     names = ("mape", "mape_low", "mape_high", "mape_base", "bias", "n_test")
     return {
-        "fold": params.get("fold", run.info.run_name), "kind": params.get("kind", ""), "holdout": params.get("holdout", ""),
-        "model": params.get("model", ""), "status": run.info.status, "run_id": run.info.run_id,
+        "fold": params.get("fold", run.info.run_name),
+        "kind": params.get("kind", ""),
+        "holdout": params.get("holdout", ""),
+        "model": params.get("model", ""),
+        "status": run.info.status,
+        "run_id": run.info.run_id,
         **{name: metrics.get(name) for name in names},
     }
 
 
 def markdown(rows: list[dict]) -> str:
     """The fold table as Markdown."""
-    lines = ["| fold | model | MAPE % | 95 % interval | base alone % | bias % | steps | status |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| fold | model | MAPE % | 95 % interval | base alone % | bias % | steps | status |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         if row["mape"] is None:
             lines.append(f"| {row['fold']} | {row['model']} | – | – | – | – | – | {row['status']} |")
             continue
         lines.append(
-            f"| {row['fold']} | {row['model']} | {row['mape']:.2f} | {row['mape_low']:.2f}–{row['mape_high']:.2f} | "
-            f"{row['mape_base']:.2f} | {row['bias']:+.2f} | {row['n_test']:.0f} | {row['status']} |"
+            f"| {row['fold']} | {row['model']} | {row['mape']:.2f} |"
+            f" {row['mape_low']:.2f}–{row['mape_high']:.2f} | {row['mape_base']:.2f} | {row['bias']:+.2f} |"
+            f" {row['n_test']:.0f} | {row['status']} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -237,12 +310,16 @@ def log_fit(fitted: object) -> None:
 
 
 def load_fit(run_id: str) -> dict:
-    """What a fold run's fit learned (`log_fit`), from the open store; raises InputError if there is no such run or artifact."""
+    """What a fold run's fit learned (`log_fit`), from the open store; raises InputError if there is no such
+    run or artifact.
+    """
     return load_json(run_id, "fit.json")
 
 
 def load_config(run_id: str) -> dict:
-    """The configuration that a fold run recorded, from the open store; raises InputError as `load_json` does."""
+    """The configuration that a fold run recorded, from the open store; raises InputError as `load_json`
+    does.
+    """
     return yaml.safe_load(_artifact(run_id, "config.yaml"))
 
 
@@ -255,4 +332,6 @@ def _artifact(run_id: str, name: str) -> str:
     try:
         return mlflow.artifacts.load_text(f"runs:/{run_id}/{name}")
     except (mlflow.MlflowException, OSError) as error:
-        raise InputError(f"run {run_id!r}: {str(error).splitlines()[0]}; expected the id of a tracked fold run with {name}") from None
+        raise InputError(
+            f"run {run_id!r}: {str(error).splitlines()[0]}; expected the id of a tracked fold run with {name}"
+        ) from None

@@ -1,7 +1,8 @@
-"""The parent run of a multirun: opened before the first job, closed after the last, also when a job fails or is killed.
+"""The parent run of a multirun: opened before the first job, closed after the last, also when a job fails or
+is killed.
 
-Hydra calls it through `hydra.callbacks` (conf/config.yaml). The jobs, which may be processes of their own, find the
-parent's id in an environment variable.
+Hydra calls it through `hydra.callbacks` (conf/config.yaml). The jobs, which may be processes of their own,
+find the parent's id in an environment variable.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class SweepParent(Callback):
         tracking = TrackingConfig(**config.tracking)
         self.store = track.open_store(tracking.uri, tracking.experiment)
         overrides = " ".join(config.hydra.overrides.task)
-        self.parent = self.store.start_parent("sweep", {"overrides": overrides, "source": str(config.source.name)})
+        self.parent = self.store.start_parent(
+            "sweep", {"overrides": overrides, "source": str(config.source.name)}
+        )
         self.process = os.getpid()
         os.environ[PARENT_VARIABLE] = self.parent
         self._warm_cache(config)
@@ -50,7 +53,9 @@ class SweepParent(Callback):
             say.finish()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Close the parent run and print the fold table; Hydra calls it after the last job, if none failed."""
+        """Close the parent run and print the fold table; Hydra calls it after the last job, if none
+        failed.
+        """
         self._close(False)
 
     def _close(self, failed: bool) -> None:

@@ -2,7 +2,8 @@
 
     summary(results)["variants"][0]      # {"variant": "no_base", "lomo_mape": 61.0, "lomo_effect": 55.3, ...}
 
-A result is a fold's result.json. Effects are means over the folds that a variant and `none` both have, in points of MAPE.
+A result is a fold's result.json. Effects are means over the folds that a variant and `none` both have, in
+points of MAPE.
 """
 
 from __future__ import annotations
@@ -12,22 +13,33 @@ import numpy as np
 from h3.verdict.hypothesis import STUDY
 
 STEPS = (
-    ("step_0_study", "study recipe, here"), ("step_1_clock", "+ right clock"), ("step_2_base", "+ physical base"),
-    ("step_3_scale_free", "+ scale-free features"), ("none", "+ group tuning, equal weights"),
+    ("step_0_study", "study recipe, here"),
+    ("step_1_clock", "+ right clock"),
+    ("step_2_base", "+ physical base"),
+    ("step_3_scale_free", "+ scale-free features"),
+    ("none", "+ group tuning, equal weights"),
 )
 WHOLE = "none"
 MEANINGS = {
-    "none": "h3 as it is", "no_right_clock": "right clock → duration", "no_base": "base → none", "no_scale_free": "scale-free → raw30",
-    "no_group_tuning": "inner group tuning → random split", "no_equal_weights": "equal model weights → none",
+    "none": "h3 as it is",
+    "no_right_clock": "right clock → duration",
+    "no_base": "base → none",
+    "no_scale_free": "scale-free → raw30",
+    "no_group_tuning": "inner group tuning → random split",
+    "no_equal_weights": "equal model weights → none",
 }
 
 
 def summary(results: list[dict]) -> dict | None:
-    """variants (a row each, `none` first) and waterfall (a row a step on LOMO folds); None without results."""
+    """variants (a row each, `none` first) and waterfall (a row a step on LOMO folds); None without
+    results.
+    """
     runs = _by_variant(results)
     if not runs:
         return None
-    names = sorted(runs, key=lambda name: (name != WHOLE, name.startswith("step_"), name.startswith("drop_"), name))
+    names = sorted(
+        runs, key=lambda name: (name != WHOLE, name.startswith("step_"), name.startswith("drop_"), name)
+    )
     return {"variants": [_variant(name, runs) for name in names], "waterfall": waterfall(results)}
 
 
@@ -41,7 +53,11 @@ def _by_variant(results: list[dict]) -> dict[str, dict[str, dict]]:
 
 def _variant(name: str, runs: dict[str, dict[str, dict]]) -> dict:
     whole, own = runs.get(WHOLE, {}), runs[name]
-    row = {"variant": name, "meaning": MEANINGS.get(name, name.replace("drop_", "without features: ")), "n_folds": len(own)}
+    row = {
+        "variant": name,
+        "meaning": MEANINGS.get(name, name.replace("drop_", "without features: ")),
+        "n_folds": len(own),
+    }
     for kind in ("lomo", "lowo"):
         folds = [fold for fold, result in own.items() if result["kind"] == kind]
         shared = [fold for fold in folds if fold in whole]
@@ -63,7 +79,9 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def waterfall(results: list[dict]) -> list[dict]:
-    """The study's number, then ours after each step: label, mape (mean of the LOMO folds that every step has), train, folds."""
+    """The study's number, then ours after each step: label, mape (mean of the LOMO folds that every step
+    has), train, folds.
+    """
     runs = _by_variant([result for result in results if result["kind"] == "lomo"])
     if any(name not in runs for name, _ in STEPS):
         return []
@@ -74,5 +92,12 @@ def waterfall(results: list[dict]) -> list[dict]:
     for name, label in STEPS:
         values = [runs[name][fold] for fold in shared]
         train = _mean([value.get("mape_train") for value in values])
-        rows.append({"label": label, "mape": _mean([value["mape"] for value in values]), "train": train, "folds": shared})
+        rows.append(
+            {
+                "label": label,
+                "mape": _mean([value["mape"] for value in values]),
+                "train": train,
+                "folds": shared,
+            }
+        )
     return rows

@@ -1,6 +1,7 @@
 """Where a fold is wrong, and how: bias or spread, over or under, which steps. From its predictions alone.
 
-    diagnose(pd.read_parquet("predictions.parquet"))["bias_share"]       # 0.9: one factor would remove 90 % of the error
+    # 0.9: one factor would remove 90 % of the error
+    diagnose(pd.read_parquet("predictions.parquet"))["bias_share"]
 
 A table of predictions is evaluate.predict's: a row a held-out step, time in us, `ape` in %.
 """
@@ -14,15 +15,29 @@ BATCH_EDGES = (0, 1, 8, 32, 64, 96, 128, np.inf)
 QUANTILES = 5
 WORST = 20
 COLUMNS = [
-    "experiment", "model", "workload", "step_id", "num_prefill_reqs", "num_decode_reqs", "prefill_tokens", "decode_tokens",
-    "decode_kv_tokens_sum", "observed_us", "predicted_us", "base_us", "ape", "phase", "clock",
+    "experiment",
+    "model",
+    "workload",
+    "step_id",
+    "num_prefill_reqs",
+    "num_decode_reqs",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
+    "observed_us",
+    "predicted_us",
+    "base_us",
+    "ape",
+    "phase",
+    "clock",
 ]
 
 
 def diagnose(predictions: pd.DataFrame) -> dict:
     """Every diagnostic of one fold, JSON-serialisable; n = 0 and None for an empty table.
 
-    whole: `describe` of all steps; by_phase, by_batch, by_kv, by_period, by_experiment: lists of `describe` with a label;
+    whole: `describe` of all steps; by_phase, by_batch, by_kv, by_period, by_experiment: lists of `describe`
+    with a label;
     worst: the twenty steps of largest ape with their context.
     """
     batch = predictions["num_prefill_reqs"].fillna(0) + predictions["num_decode_reqs"].fillna(0)
@@ -38,22 +53,37 @@ def diagnose(predictions: pd.DataFrame) -> dict:
 
 
 def describe(rows: pd.DataFrame) -> dict:
-    """n, MAPE and signed error in %, share of steps overpredicted, bias_share and whether that is bias or spread."""
+    """n, MAPE and signed error in %, share of steps overpredicted, bias_share and whether that is bias or
+    spread.
+    """
     if not len(rows):
-        return {"n": 0, "mape": None, "bias": None, "over_share": None, "bias_share": None, "says": "no steps"}
+        return {
+            "n": 0,
+            "mape": None,
+            "bias": None,
+            "over_share": None,
+            "bias_share": None,
+            "says": "no steps",
+        }
     ratio = (rows["predicted_us"] / rows["observed_us"]).to_numpy(float)
     share = bias_share(ratio)
     bias = float(100 * (ratio - 1).mean())
     return {
-        "n": len(rows), "mape": float(100 * np.abs(ratio - 1).mean()), "bias": bias, "over_share": float((ratio > 1).mean()),
-        "bias_share": share, "says": f"{'over' if bias > 0 else 'under'}, {'bias' if share > 0.5 else 'spread'}",
+        "n": len(rows),
+        "mape": float(100 * np.abs(ratio - 1).mean()),
+        "bias": bias,
+        "over_share": float((ratio > 1).mean()),
+        "bias_share": share,
+        "says": f"{'over' if bias > 0 else 'under'}, {'bias' if share > 0.5 else 'spread'}",
     }
 
 
 def bias_share(ratio: np.ndarray) -> float:
-    """Share of the squared log error that one multiplicative constant would remove: mean(log r)² / mean(log² r).
+    """Share of the squared log error that one multiplicative constant would remove: mean(log r)² / mean(log²
+    r).
 
-    ratio: predicted / observed, shape (rows,). 1: every step is off by the same factor; 0: no factor helps. 0 without error.
+    ratio: predicted / observed, shape (rows,). 1: every step is off by the same factor; 0: no factor helps. 0
+    without error.
     """
     logs = np.log(ratio)
     total = float((logs**2).mean())
@@ -71,7 +101,10 @@ def _quantiles(values: pd.Series) -> pd.Series:
 
 def _by(predictions: pd.DataFrame, group: pd.Series) -> list[dict]:
     """`describe` of each group, in the order of its values; rows without a group come last as "unknown"."""
-    parts = [{"label": _label(name), **describe(rows)} for name, rows in predictions.groupby(group, observed=True, sort=True)]
+    parts = [
+        {"label": _label(name), **describe(rows)}
+        for name, rows in predictions.groupby(group, observed=True, sort=True)
+    ]
     rest = predictions[group.isna().to_numpy()]
     return parts + ([{"label": "unknown", **describe(rest)}] if len(rest) else [])
 

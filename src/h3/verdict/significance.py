@@ -1,9 +1,10 @@
 """Is one predictor better than another, or is the difference noise? Paired block bootstrap on the same steps.
 
-    compare(ours, rival, seed=0)       # {"difference": -3.1, "interval": [-3.6, -2.7], "verdict": "better", "n_steps": 9000}
+    # {"difference": -3.1, "interval": [-3.6, -2.7], "verdict": "better", "n_steps": 9000}
+    compare(ours, rival, seed=0)
 
-A resample draws the same blocks of consecutive steps for both, so what makes a step hard for both cancels. As the mean is
-linear, that is the bootstrap of the difference of the errors (metrics.bootstrap_means).
+A resample draws the same blocks of consecutive steps for both, so what makes a step hard for both cancels. As
+the mean is linear, that is the bootstrap of the difference of the errors (metrics.bootstrap_means).
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ WORKERS = 2
 
 
 def paired(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
-    """Steps that both predicted, in time order: KEYS, observed_us_ours, observed_us_rival, ape_ours, ape_rival (%).
+    """Steps that both predicted, in time order: KEYS, observed_us_ours, observed_us_rival, ape_ours,
+    ape_rival (%).
 
-    A predictor that is scored on some of the steps only is compared on those. Raises InputError if the two have no step in
-    common, or different truths for one.
+    A predictor that is scored on some of the steps only is compared on those. Raises InputError if the two
+    have no step in common, or different truths for one.
     """
     both = _beside(ours, rival) if _same_steps(ours, rival) else _merged(ours, rival)
     if both.empty:
@@ -36,15 +38,17 @@ def paired(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
     if len(different):
         row = both.iloc[different[0]]
         raise InputError(
-            f"step {row['step_id']} of {row['experiment']} took {row['observed_us_ours']:.0f} us in one run and "
-            f"{row['observed_us_rival']:.0f} us in the other; expected the same target"
+            f"step {row['step_id']} of {row['experiment']} took {row['observed_us_ours']:.0f} us in one run"
+            f" and {row['observed_us_rival']:.0f} us in the other; expected the same target"
         )
     return both if _in_time_order(both) else both.sort_values(KEYS, kind="stable").reset_index(drop=True)
 
 
 def _same_steps(ours: pd.DataFrame, rival: pd.DataFrame) -> bool:
     """Whether both have the same steps in the same order, as the folds of one sweep do."""
-    return len(ours) == len(rival) and all(np.array_equal(ours[key].to_numpy(), rival[key].to_numpy()) for key in KEYS)
+    return len(ours) == len(rival) and all(
+        np.array_equal(ours[key].to_numpy(), rival[key].to_numpy()) for key in KEYS
+    )
 
 
 def _in_time_order(rows: pd.DataFrame) -> bool:
@@ -52,7 +56,9 @@ def _in_time_order(rows: pd.DataFrame) -> bool:
     rises = np.zeros(max(len(rows) - 1, 0), dtype=bool)
     for key in KEYS:
         values = rows[key]
-        change = np.diff(values.to_numpy() if values.dtype.kind in "iuf" else pd.factorize(values, sort=True)[0])
+        change = np.diff(
+            values.to_numpy() if values.dtype.kind in "iuf" else pd.factorize(values, sort=True)[0]
+        )
         if (change[~rises] < 0).any():
             return False
         rises |= change > 0
@@ -60,7 +66,11 @@ def _in_time_order(rows: pd.DataFrame) -> bool:
 
 
 def _beside(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
-    values = {f"{name}_{side}": frame[name].to_numpy() for side, frame in (("ours", ours), ("rival", rival)) for name in VALUES}
+    values = {
+        f"{name}_{side}": frame[name].to_numpy()
+        for side, frame in (("ours", ours), ("rival", rival))
+        for name in VALUES
+    }
     return ours[KEYS].reset_index(drop=True).assign(**values)
 
 
@@ -72,7 +82,8 @@ def _merged(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> dict:
-    """Macro MAPE of ours minus the rival's on the same steps, points, with its 95 % interval; negative: ours is better.
+    """Macro MAPE of ours minus the rival's on the same steps, points, with its 95 % interval; negative: ours
+    is better.
 
     verdict: better, worse, or noise where the interval holds 0.
     """
@@ -86,11 +97,15 @@ def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> dict:
     return {"difference": point, "interval": [low, high], "verdict": verdict, "n_steps": len(both)}
 
 
-def table(ours: pd.DataFrame, rivals: dict[str, Callable[[], pd.DataFrame | None]], seed: int = 0) -> list[dict]:
+def table(
+    ours: pd.DataFrame, rivals: dict[str, Callable[[], pd.DataFrame | None]], seed: int = 0
+) -> list[dict]:
     """Ours against each rival on one fold: predictor, and what `compare` says, in the order of the rivals.
 
-    rivals: name → what reads its predictions (COLUMNS); a rival that has none (None) gives no row. Two are read at a time.
+    rivals: name → what reads its predictions (COLUMNS); a rival that has none (None) gives no row. Two are
+    read at a time.
     """
+
     def row(name: str) -> dict | None:
         rival = rivals[name]()
         return None if rival is None else {"predictor": name, **compare(ours, rival, seed)}

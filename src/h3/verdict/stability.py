@@ -1,10 +1,11 @@
 """Do the folds agree on which features matter? Rankings by mean |SHAP|, one a fold, compared.
 
-    measure({"lowo_general": ranking, "lowo_codegen": ranking})["kendall_w"]       # 1: all folds rank alike, 0: no agreement
+    # 1: all folds rank alike, 0: no agreement
+    measure({"lowo_general": ranking, "lowo_codegen": ranking})["kendall_w"]
 
-A ranking is the table of explain.ranking: feature, mean_abs_shap, rank. Folds without trees, or whose trees contribute
-nothing, rank nothing; they are counted, not averaged. Source of W: Kendall and Babington Smith 1939,
-doi:10.1214/aoms/1177732186 (here with the correction for ties).
+A ranking is the table of explain.ranking: feature, mean_abs_shap, rank. Folds without trees, or whose trees
+contribute nothing, rank nothing; they are counted, not averaged. Source of W: Kendall and Babington Smith
+1939, doi:10.1214/aoms/1177732186 (here with the correction for ties).
 """
 
 from __future__ import annotations
@@ -20,23 +21,34 @@ DRAWS = 1000
 
 
 def ranks(rankings: dict[str, pd.DataFrame | None]) -> pd.DataFrame:
-    """Ranks of the features that all folds with contributing trees share, shape (features, folds), 1 the most important.
+    """Ranks of the features that all folds with contributing trees share, shape (features, folds), 1 the most
+    important.
 
     Ordered by mean rank; equal importance shares the mean of its ranks.
     """
     importance = {
         fold: ranking.set_index("feature")["mean_abs_shap"]
-        for fold, ranking in rankings.items() if ranking is not None and (ranking["mean_abs_shap"] > 0).any()
+        for fold, ranking in rankings.items()
+        if ranking is not None and (ranking["mean_abs_shap"] > 0).any()
     }
     if not importance:
         return pd.DataFrame()
     frame = pd.DataFrame(importance).dropna().rank(ascending=False, method="average")
-    order = frame.mean(axis=1).rename("mean").to_frame().assign(name=frame.index).sort_values(["mean", "name"]).index
+    order = (
+        frame.mean(axis=1)
+        .rename("mean")
+        .to_frame()
+        .assign(name=frame.index)
+        .sort_values(["mean", "name"])
+        .index
+    )
     return frame.loc[order]
 
 
 def rank_std(table: np.ndarray) -> float:
-    """Mean over the ten features of best mean rank of their standard deviation over folds (n - 1); NaN for one fold."""
+    """Mean over the ten features of best mean rank of their standard deviation over folds (n - 1); NaN for
+    one fold.
+    """
     if table.shape[1] < 2:
         return float("nan")
     return float(_rank_stds(table[None])[0])
@@ -49,15 +61,20 @@ def _rank_stds(tables: np.ndarray) -> np.ndarray:
 
 
 def kendall_w(table: np.ndarray) -> float:
-    """Kendall's coefficient of concordance of ranks of shape (features, folds), corrected for ties; NaN for one fold.
+    """Kendall's coefficient of concordance of ranks of shape (features, folds), corrected for ties; NaN for
+    one fold.
 
-    W = 12 S / (m²(n³ - n) - m T): S the squared deviations of rank sums, T the sum of t³ - t over ties of each fold.
+    W = 12 S / (m²(n³ - n) - m T): S the squared deviations of rank sums, T the sum of t³ - t over ties of
+    each fold.
     """
     n, m = table.shape
     if m < 2 or n < 2:
         return float("nan")
     sums = table.sum(axis=1)
-    ties = sum((counts**3 - counts).sum() for counts in (np.unique(column, return_counts=True)[1] for column in table.T))
+    ties = sum(
+        (counts**3 - counts).sum()
+        for counts in (np.unique(column, return_counts=True)[1] for column in table.T)
+    )
     scale = m**2 * (n**3 - n) - m * ties
     return float(12 * ((sums - sums.mean()) ** 2).sum() / scale) if scale > 0 else float("nan")
 
@@ -81,15 +98,21 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def baseline(table: np.ndarray, rng: np.random.Generator) -> dict:
-    """What chance gives: W and rank std with each fold's ranks permuted; p is the share of draws that agree as much."""
+    """What chance gives: W and rank std with each fold's ranks permuted; p is the share of draws that agree
+    as much.
+    """
     draws = rng.permuted(np.broadcast_to(table, (DRAWS, *table.shape)), axis=1)
     spread = ((draws.sum(axis=2) - table.sum(axis=1).mean()) ** 2).sum(axis=1)
     observed = ((table.sum(axis=1) - table.sum(axis=1).mean()) ** 2).sum()
-    chance_w = spread * (kendall_w(table) / observed) if observed > 0 else np.zeros(DRAWS)  # ties and sizes stay: W goes with S
+    chance_w = (
+        spread * (kendall_w(table) / observed) if observed > 0 else np.zeros(DRAWS)
+    )  # ties and sizes stay: W goes with S
     chance_std = _rank_stds(draws)
     return {
-        "kendall_w_mean": float(chance_w.mean()), "kendall_w_95": float(np.quantile(chance_w, 0.95)),
-        "rank_std_mean": float(chance_std.mean()), "rank_std_05": float(np.quantile(chance_std, 0.05)),
+        "kendall_w_mean": float(chance_w.mean()),
+        "kendall_w_95": float(np.quantile(chance_w, 0.95)),
+        "rank_std_mean": float(chance_std.mean()),
+        "rank_std_05": float(np.quantile(chance_std, 0.05)),
         "p_value": float((1 + (chance_w >= kendall_w(table) - 1e-12).sum()) / (1 + DRAWS)),
     }
 
@@ -97,20 +120,31 @@ def baseline(table: np.ndarray, rng: np.random.Generator) -> dict:
 def measure(rankings: dict[str, pd.DataFrame | None], seed: int = 0) -> dict:
     """Everything about the agreement of some folds; numbers are None where fewer than two folds have trees.
 
-    rankings: fold → ranking, None for a fold without one. Returns folds, folds_without_trees, top (features), ranks,
-    rank_std, kendall_w, spearman (a dict a pair), baseline.
+    rankings: fold → ranking, None for a fold without one. Returns folds, folds_without_trees, top (features),
+    ranks, rank_std, kendall_w, spearman (a dict a pair), baseline.
     """
     table = ranks(rankings)
     without = sorted(set(rankings) - set(table.columns))
     known = {"folds": list(table.columns), "folds_without_trees": without, "n_folds": len(rankings)}
     if table.shape[1] < 2:
-        return known | {"top": list(table.index[:TOP]), "ranks": {}, "rank_std": None, "kendall_w": None, "spearman": [], "baseline": None}
+        return known | {
+            "top": list(table.index[:TOP]),
+            "ranks": {},
+            "rank_std": None,
+            "kendall_w": None,
+            "spearman": [],
+            "baseline": None,
+        }
     rng, values = np.random.default_rng(seed), table.to_numpy(float)
     pairs = []
     for first, second in combinations(table.columns, 2):
         rho, low, high = spearman(table[first].to_numpy(), table[second].to_numpy(), rng)
         pairs.append({"folds": [first, second], "rho": rho, "interval": [low, high]})
     return known | {
-        "top": list(table.index[:TOP]), "ranks": {fold: table[fold].head(TOP).to_dict() for fold in table.columns},
-        "rank_std": rank_std(values), "kendall_w": kendall_w(values), "spearman": pairs, "baseline": baseline(values, rng),
+        "top": list(table.index[:TOP]),
+        "ranks": {fold: table[fold].head(TOP).to_dict() for fold in table.columns},
+        "rank_std": rank_std(values),
+        "kendall_w": kendall_w(values),
+        "spearman": pairs,
+        "baseline": baseline(values, rng),
     }

@@ -1,6 +1,6 @@
 """Every predictor behind the protocol: what all promise, then each against numbers worked by hand.
 
-    pytest tests/test_predictors.py
+pytest tests/test_predictors.py
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from h3.common.progress import Progress
 from h3.evaluation import folds
 from h3.evaluation import one_fold as evaluate
 from h3.models import zoo as registry
-from h3.models.peers import blackbox, habitat, ridge_per_experiment, roofline_layers, splitwise, trained_roofline, vidur
+from h3.models.peers import (
+    blackbox,
+    habitat,
+    ridge_per_experiment,
+    roofline_layers,
+    splitwise,
+    trained_roofline,
+    vidur,
+)
 from h3.models.protocol import Context, digest
 from h3.sources import simulated
 from h3.sources.experiment import Ingested
@@ -33,8 +41,13 @@ INSIDE = "ridge_per_experiment"
 FOLD = folds.FoldSpec("lomo_mixtral", "lomo", "mixtral-8x7b-v0-1")
 DENSE = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 COMPOSITION = (
-    "prefill_tokens", "decode_tokens", "decode_kv_tokens_sum", "decode_kv_tokens_mean", "decode_kv_tokens_max",
-    "prefill_kv_tokens_sum", "prefill_attended_tokens",
+    "prefill_tokens",
+    "decode_tokens",
+    "decode_kv_tokens_sum",
+    "decode_kv_tokens_mean",
+    "decode_kv_tokens_max",
+    "prefill_kv_tokens_sum",
+    "prefill_attended_tokens",
 )
 
 
@@ -56,10 +69,15 @@ def fit(name, split, **params):
 
 
 def run(name, table):
-    config = TrainConfig.model_validate({
-        "source": {"name": "simulated"}, "fold": {"name": "lomo_mixtral", "kind": "lomo", "holdout": "mixtral-8x7b-v0-1"},
-        "model": {"name": name}, "features": {"name": "scale_free"}, "tune": {"trials": 0},
-    })
+    config = TrainConfig.model_validate(
+        {
+            "source": {"name": "simulated"},
+            "fold": {"name": "lomo_mixtral", "kind": "lomo", "holdout": "mixtral-8x7b-v0-1"},
+            "model": {"name": name},
+            "features": {"name": "scale_free"},
+            "tune": {"trials": 0},
+        }
+    )
     return evaluate.run_fold(Ingested(table, pd.DataFrame(), {}), config, Progress("test", StringIO()))
 
 
@@ -80,7 +98,11 @@ def spoil(table, held, how):
     columns = ["period_us", "num_decode_reqs", *COMPOSITION]
     for column in columns:
         values = spoiled.loc[held, column].to_numpy(float)
-        changed = {"scaled": values * 7, "shuffled": rng.permutation(values), "noise": rng.uniform(1, 9, len(values))}
+        changed = {
+            "scaled": values * 7,
+            "shuffled": rng.permutation(values),
+            "noise": rng.uniform(1, 9, len(values)),
+        }
         spoiled.loc[held, column] = changed[how]
     return spoiled
 
@@ -100,7 +122,11 @@ def test_predictions_are_positive_and_finite_for_a_model_never_seen(name, table)
 def test_unknown_and_empty_batches_still_get_a_positive_finite_time(name, table):
     fitted, scored = fit(name, folds.make_split(table, FOLD))
     unknown = scored.inputs.assign(**dict.fromkeys(COMPOSITION, np.nan))
-    for inputs in (unknown, unknown.assign(num_prefill_reqs=0.3), unknown.assign(num_prefill_reqs=0.0, num_decode_reqs=0.0)):
+    for inputs in (
+        unknown,
+        unknown.assign(num_prefill_reqs=0.3),
+        unknown.assign(num_prefill_reqs=0.0, num_decode_reqs=0.0),
+    ):
         predicted = fitted.predict(inputs)
         assert np.isfinite(predicted).all() and (predicted > 0).all()
 
@@ -123,7 +149,10 @@ def test_the_same_data_give_the_same_digest_and_the_description_is_json(name, ta
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "roofline"])
 def test_other_training_times_give_another_digest(name, table):
-    one, other = (fit(name, folds.make_split(changed, FOLD))[0] for changed in (table, table.assign(period_us=2 * table["period_us"])))
+    one, other = (
+        fit(name, folds.make_split(changed, FOLD))[0]
+        for changed in (table, table.assign(period_us=2 * table["period_us"]))
+    )
     assert digest(one) != digest(other)
 
 
@@ -131,7 +160,9 @@ def test_other_training_times_give_another_digest(name, table):
 @pytest.mark.parametrize("name", HONEST)
 def test_nothing_done_to_held_out_rows_changes_the_fit(name, how, table):
     held = table["model"] == FOLD.holdout
-    before, after = (fit(name, folds.make_split(changed, FOLD))[0] for changed in (table, spoil(table, held, how)))
+    before, after = (
+        fit(name, folds.make_split(changed, FOLD))[0] for changed in (table, spoil(table, held, how))
+    )
     assert digest(before) == digest(after)
 
 
@@ -186,14 +217,21 @@ def test_ridge_sees_the_held_out_steps_but_never_the_ones_that_it_is_scored_on(t
 
 def test_ridge_learns_nothing_from_the_training_side(table):
     training = (table["model"] != FOLD.holdout).to_numpy()
-    before, after = (fit(INSIDE, folds.make_split(changed, FOLD))[0] for changed in (table, spoil(table, training, "noise")))
+    before, after = (
+        fit(INSIDE, folds.make_split(changed, FOLD))[0]
+        for changed in (table, spoil(table, training, "noise"))
+    )
     assert digest(before) == digest(after)
     with pytest.raises(InputError, match="fit_inside"):
         registry.make(INSIDE, {}).fit(table, Context())
 
 
 def test_ridge_recovers_a_linear_truth_and_refuses_other_or_too_short_experiments():
-    table = served(lambda rows: 9000 + 50 * rows["num_decode_reqs"] + 3 * rows["prefill_tokens"], ["llama-2-7b"], rows=500)
+    table = served(
+        lambda rows: 9000 + 50 * rows["num_decode_reqs"] + 3 * rows["prefill_tokens"],
+        ["llama-2-7b"],
+        rows=500,
+    )
     inputs, predictor = folds.without_targets(table), registry.make(INSIDE, {})
     fitted = predictor.fit_inside(inputs, table, Context())
     assert error(fitted, table[predictor.scored(inputs)]) < 0.1
@@ -210,7 +248,8 @@ def test_ridge_chooses_alpha_by_the_middle_fifth_alone():
     level = table["period_us"].to_numpy()[:60].mean()
     flat = table.assign(period_us=np.where(np.arange(100) < 60, table["period_us"], level))
     alphas = [
-        next(iter(registry.make(INSIDE, {}).fit_inside(inputs, truth, Context()).ridges.values())).alpha for truth in (table, flat)
+        next(iter(registry.make(INSIDE, {}).fit_inside(inputs, truth, Context()).ridges.values())).alpha
+        for truth in (table, flat)
     ]
     assert alphas[0] < 1 and alphas[1] == 1e5
 
@@ -232,13 +271,18 @@ def test_blackbox_minimises_plain_errors_in_us():
 
 def test_a_coefficient_that_would_be_negative_is_zero():
     design = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
-    assert blackbox.nonnegative_least_squares(design, np.array([3.0, 2.0, 1.0]), np.ones(3)) == pytest.approx([2, 0])
-    assert blackbox.nonnegative_least_squares(design, np.array([1.0, 2.0, 9.0]), np.array([1, 1, 0.0])) == pytest.approx([1, 1])
+    assert blackbox.nonnegative_least_squares(design, np.array([3.0, 2.0, 1.0]), np.ones(3)) == pytest.approx(
+        [2, 0]
+    )
+    assert blackbox.nonnegative_least_squares(
+        design, np.array([1.0, 2.0, 9.0]), np.array([1, 1, 0.0])
+    ) == pytest.approx([1, 1])
 
 
 def test_roofline_of_a_step_worked_by_hand():
-    # llama-2-7b, one GPU: attention 4 x 4096^2 and FFN 3 x 4096 x 11008 weights in 32 layers, LM head 4096 x 32000, 2 bytes each;
-    # KV 2 x 4096 values of 2 bytes a token and layer; decoding is memory-bound, 3.35 TB/s is 3.35e6 bytes/us.
+    # llama-2-7b, one GPU: attention 4 x 4096^2 and FFN 3 x 4096 x 11008 weights in 32 layers, LM head 4096 x
+    # 32000, 2 bytes each; KV 2 x 4096 values of 2 bytes a token and layer; decoding is memory-bound, 3.35
+    # TB/s is 3.35e6 bytes/us.
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 4096 * 32000
     kv = 32 * 2 * 4096 * 2 * 1500
     predicted = registry.make("roofline", {}).fit(step(), Context()).predict(step(decode=[700, 800]))
@@ -247,28 +291,37 @@ def test_roofline_of_a_step_worked_by_hand():
 
 def test_roofline_layers_recovers_its_two_coefficients_and_weighs_models_alike():
     table = served(lambda rows: 1.3 * physics.roofline_us(rows) + 40 * rows["num_layers"])
-    assert registry.make("roofline_layers", {}).fit(table, Context()).coefficients == pytest.approx([1.3, 40], rel=1e-6)
+    assert registry.make("roofline_layers", {}).fit(table, Context()).coefficients == pytest.approx(
+        [1.3, 40], rel=1e-6
+    )
     noisy = served(lambda rows: 1.3 * physics.roofline_us(rows) + 40 * rows["num_layers"], noise=0.1)
     more = pd.concat([noisy, noisy[noisy["model"] == "llama-2-7b"]], ignore_index=True)
-    one, two = (registry.make("roofline_layers", {}).fit(each, Context()).coefficients for each in (noisy, more))
+    one, two = (
+        registry.make("roofline_layers", {}).fit(each, Context()).coefficients for each in (noisy, more)
+    )
     assert one == pytest.approx(two, rel=1e-6)
     assert roofline_layers.TERMS == ("roofline_us", "layers")
 
 
 def test_blis_basis_functions_of_a_step_worked_by_hand():
-    # llama-2-70b on 4 GPUs: d 8192, d_kv 8 x 128, d_ff 28672, 80 layers, 64 heads; 10 new tokens after 90, one decode at 500.
+    # llama-2-70b on 4 GPUs: d 8192, d_kv 8 x 128, d_ff 28672, 80 layers, 64 heads; 10 new tokens after 90,
+    # one decode at 500.
     d, kv, ff, layers, tp, flops, bandwidth = 8192, 1024, 28672, 80, 4, 989.5e6, 3.35e6
     gemm = layers / tp * (2 * d * (2 * d + 2 * kv) + 6 * d * ff)
     row = step("llama-2-70b", 4, decode=[500], prefill=[(10, 90)])
-    assert trained_roofline.terms(row)[0] == pytest.approx([
-        (10 * gemm + layers * 4 * 16 * 10 * (100 + 5) * 128) / flops,
-        (gemm + layers * 4 * 16 * 500 * 128) / flops,
-        (d * (2 * d + 2 * kv) + 3 * d * ff) * 2 * layers / tp / bandwidth,
-        2 * layers * 11 * d * 2 * 1.5 / bandwidth,
-        80, 2, 1,
-        layers * 2 * 256 * 10 * 2 / bandwidth,
-        layers * 2 * 256 * 2 * 501 / bandwidth,
-    ])
+    assert trained_roofline.terms(row)[0] == pytest.approx(
+        [
+            (10 * gemm + layers * 4 * 16 * 10 * (100 + 5) * 128) / flops,
+            (gemm + layers * 4 * 16 * 500 * 128) / flops,
+            (d * (2 * d + 2 * kv) + 3 * d * ff) * 2 * layers / tp / bandwidth,
+            2 * layers * 11 * d * 2 * 1.5 / bandwidth,
+            80,
+            2,
+            1,
+            layers * 2 * 256 * 10 * 2 / bandwidth,
+            layers * 2 * 256 * 2 * 501 / bandwidth,
+        ]
+    )
 
 
 def test_blis_computes_two_experts_a_token_and_reads_all_eight():
@@ -276,14 +329,20 @@ def test_blis_computes_two_experts_a_token_and_reads_all_eight():
     terms = trained_roofline.terms(step("mixtral-8x7b-v0-1", 2, decode=[100]))[0]
     attention, expert = 4096 * (2 * 4096 + 2 * 1024), 3 * 4096 * 14336
     assert terms[2] == pytest.approx((attention + 8 * expert) * 2 * 32 / 2 / 3.35e6)
-    assert terms[1] == pytest.approx((32 / 2 * (2 * attention + 2 * 2 * expert) + 32 * 4 * 16 * 100 * 128) / 989.5e6)
+    assert terms[1] == pytest.approx(
+        (32 / 2 * (2 * attention + 2 * 2 * expert) + 32 * 4 * 16 * 100 * 128) / 989.5e6
+    )
 
 
 def test_blis_counts_prefill_requests_of_equal_length_one_by_one():
     one, two = (trained_roofline.prefill_pairs(step(prefill=[(10, 90)] * count))[0] for count in (1, 2))
     assert (one, two) == (10 * 105, 2 * 10 * 105)
     window = step(prefill=[(10, 90)]).assign(
-        num_prefill_reqs=0.2, prefill_tokens=2.0, prefill_kv_tokens_sum=18.0, decode_tokens=0.0, num_decode_reqs=0.0
+        num_prefill_reqs=0.2,
+        prefill_tokens=2.0,
+        prefill_kv_tokens_sum=18.0,
+        decode_tokens=0.0,
+        num_decode_reqs=0.0,
     )
     assert trained_roofline.prefill_pairs(window) == pytest.approx([0.2 * one])
 
@@ -300,7 +359,9 @@ def test_vidur_predicts_a_profiled_model_well_and_another_by_the_ratio_of_roofli
     def truth(rows):
         return 5000 + 1.4 * physics.roofline_us(rows)
 
-    fitted = registry.make("vidur", {"max_rows": 3000}).fit(served(truth, ["llama-2-7b"], rows=2500), Context())
+    fitted = registry.make("vidur", {"max_rows": 3000}).fit(
+        served(truth, ["llama-2-7b"], rows=2500), Context()
+    )
     assert error(fitted, served(truth, ["llama-2-7b"], rows=300, seed=9)) < 3
     seven = step("llama-2-7b", 1, decode=[700] * 30)
     other = habitat.as_if(seven, habitat.configurations(step("codellama-34b", 2))[0][0])
@@ -310,7 +371,9 @@ def test_vidur_predicts_a_profiled_model_well_and_another_by_the_ratio_of_roofli
 
 
 def test_vidur_keeps_a_forest_of_the_size_that_it_is_given():
-    fitted = vidur.Vidur(vidur.Params(n_estimators=3, max_depth=2, max_rows=50)).fit(served(physics.roofline_us, rows=200), Context())
+    fitted = vidur.Vidur(vidur.Params(n_estimators=3, max_depth=2, max_rows=50)).fit(
+        served(physics.roofline_us, rows=200), Context()
+    )
     for profile in fitted.describe()["profiles"]:
         assert (profile["trees"], profile["rows"]) == (3, 50) and profile["nodes"] <= 3 * 7
 
@@ -319,7 +382,9 @@ def test_splitwise_reproduces_a_piecewise_linear_truth():
     def truth(rows):
         decode, new = rows["decode_tokens"], rows["prefill_tokens"]
         mixed = 8000 + 10 * (decode + new)
-        return np.where(rows["num_prefill_reqs"] > 0, 1.1 * mixed, 8000 + 20 * decode + 50 * np.maximum(decode - 64, 0))
+        return np.where(
+            rows["num_prefill_reqs"] > 0, 1.1 * mixed, 8000 + 20 * decode + 50 * np.maximum(decode - 64, 0)
+        )
 
     table = served(truth, rows=800)
     fitted = splitwise.Splitwise(splitwise.Params(knots=16)).fit(table, Context())
@@ -335,7 +400,9 @@ def test_splitwise_segments_add_up_to_the_tokens_and_the_last_is_open():
 
 
 def test_splitwise_averages_both_curves_over_a_window_with_a_prefill_in_some_steps():
-    fitted = splitwise.Splitwise(splitwise.Params()).fit(served(lambda rows: 9000 + 9 * physics.requests(rows), rows=300), Context())
+    fitted = splitwise.Splitwise(splitwise.Params()).fit(
+        served(lambda rows: 9000 + 9 * physics.requests(rows), rows=300), Context()
+    )
     without, holding = step(decode=[500] * 40), step(decode=[500] * 40, prefill=[(100, 0)])
     window = holding.assign(num_prefill_reqs=0.25, prefill_tokens=25.0)
     expected = 0.75 * fitted.predict(without) + 0.25 * fitted.predict(holding)
@@ -354,7 +421,9 @@ def test_habitat_scales_operators_by_roofline_and_the_rest_by_layers():
     fitted = registry.make("habitat", {}).fit(source, Context())
     rest = 19_000 - habitat.operators_us(source).sum()
     assert fitted.predict(target) == pytest.approx([habitat.operators_us(target).sum() + rest * 48 / 80])
-    below = registry.make("habitat", {}).fit(source.assign(period_us=0.5 * habitat.operators_us(source).sum()), Context())
+    below = registry.make("habitat", {}).fit(
+        source.assign(period_us=0.5 * habitat.operators_us(source).sum()), Context()
+    )
     assert below.predict(target) == pytest.approx([0.5 * habitat.operators_us(target).sum()])
 
 

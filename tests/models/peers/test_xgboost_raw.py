@@ -1,6 +1,6 @@
 """The study's recipe: as it was, exported whole, and bound to fail beyond the scale of its training data.
 
-    pytest tests/test_xgboost_raw.py
+pytest tests/test_xgboost_raw.py
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ def fitted():
 
 def test_the_usual_parameters_are_the_studys():
     assert Params() == Params(
-        n_estimators=300, max_depth=6, learning_rate=0.05, min_child_weight=5, subsample=0.8, colsample_bytree=0.8
+        n_estimators=300,
+        max_depth=6,
+        learning_rate=0.05,
+        min_child_weight=5,
+        subsample=0.8,
+        colsample_bytree=0.8,
     )
 
 
@@ -58,7 +63,9 @@ def test_the_exported_json_walked_in_plain_python_is_the_prediction(fitted):
     base_score = float(learner["learner_model_param"]["base_score"].strip("[]"))
     names = [entry["name"] for entry in description["features"]]
     assert len(names) == 30
-    hidden = TRAIN.assign(kv_blocks_free=np.nan, kv_usage_ratio=np.nan)  # missing values take the default child
+    hidden = TRAIN.assign(
+        kv_blocks_free=np.nan, kv_usage_ratio=np.nan
+    )  # missing values take the default child
     for inputs in (TRAIN, hidden):
         matrix = features.build("raw30", inputs)
         assert list(matrix.columns) == names
@@ -77,7 +84,9 @@ def test_a_prediction_is_never_below_a_microsecond():
 def test_the_number_of_threads_changes_nothing(fitted):
     other = XGBoostRaw(SMALL).fit(TRAIN, Context(target="duration_us", features="raw30", threads=2))
     assert digest(other) == digest(fitted)
-    assert digest(XGBoostRaw(SMALL).fit(TRAIN.assign(duration_us=TRAIN["duration_us"] * 2), CONTEXT)) != digest(fitted)
+    assert digest(
+        XGBoostRaw(SMALL).fit(TRAIN.assign(duration_us=TRAIN["duration_us"] * 2), CONTEXT)
+    ) != digest(fitted)
 
 
 def test_shap_values_add_up_to_the_prediction_but_for_one_constant(fitted):

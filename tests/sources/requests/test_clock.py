@@ -1,6 +1,7 @@
-"""The step clock of a request log: recovered from servers whose every step is known, and held against measured traces.
+"""The step clock of a request log: recovered from servers whose every step is known, and held against
+measured traces.
 
-    pytest tests/test_clock.py
+pytest tests/test_clock.py
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def test_a_constant_server_is_recovered_within_one_percent_from_random_requests(
     assert recovered.used.all()
     assert np.abs(recovered.residual_ratio).max() < 1e-3
     assert periods_us(recovered.clock, range(0, 990, 7)) == pytest.approx(period_us, rel=0.01)
-    first, last = recovered.clock.steps_at(recovered.clock.busy.to_wall(np.array([0.0, recovered.clock.busy.total_us])))
+    first, last = recovered.clock.steps_at(
+        recovered.clock.busy.to_wall(np.array([0.0, recovered.clock.busy.total_us]))
+    )
     assert (last - first) * period_us == pytest.approx(recovered.clock.busy.total_us, rel=0.01)
 
 
@@ -55,7 +58,9 @@ def test_a_server_that_changes_its_rate_is_recovered_away_from_the_change(period
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 5e6), st.floats(1, 2e6), st.integers(1, 300)), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(st.floats(0, 5e6), st.floats(1, 2e6), st.integers(1, 300)), min_size=1, max_size=30)
+)
 def test_the_counter_never_goes_back_whatever_the_log_claims(entries):
     start, length, steps = (np.array(values, dtype=float) for values in zip(*entries, strict=True))
     recovered = clock.invert(clock.Intervals(start, start + length, steps))
@@ -81,9 +86,12 @@ def test_steps_and_times_are_each_others_inverse():
 def test_idle_gaps_are_left_out_of_the_clock():
     morning = Server([20_000] * 400).serve_at_random(80, seed=1)
     evening = Server([20_000] * 400, start_us=morning.times_us[-1] + 3_600e6).serve_at_random(80, seed=2)
-    both = clock.Intervals(*(
-        np.concatenate([getattr(part.intervals(), name) for part in (morning, evening)]) for name in ("start_us", "end_us", "steps")
-    ))
+    both = clock.Intervals(
+        *(
+            np.concatenate([getattr(part.intervals(), name) for part in (morning, evening)])
+            for name in ("start_us", "end_us", "steps")
+        )
+    )
     recovered = clock.invert(both).clock
     assert recovered.busy.total_us == pytest.approx(800 * 20_000, rel=0.01)
     assert periods_us(recovered, range(0, 790, 5)) == pytest.approx(20_000, rel=0.01)
@@ -111,7 +119,9 @@ def test_busy_time_is_the_union_of_the_intervals():
 def with_one_wrong_count(claimed, index=17):
     """A log in which one request claims so many times the steps that it took."""
     good = Server([20_000] * 1500).serve_at_random(300, seed=5, tokens=(60, 160)).intervals()
-    return replace(good, steps=np.where(np.arange(len(good.steps)) == index, np.rint(claimed * good.steps), good.steps))
+    return replace(
+        good, steps=np.where(np.arange(len(good.steps)) == index, np.rint(claimed * good.steps), good.steps)
+    )
 
 
 @pytest.mark.parametrize("claimed", [0.5, 1.5, 4.0])
@@ -143,11 +153,15 @@ SATURATED_LENGTH = 1400
 
 
 def saturated_server(seed=7, lanes=60, count=4, jitter_us=4_000):
-    """A full server as its log sees it: in each lane a request starts exactly when another ends; steps take 20 ms each."""
+    """A full server as its log sees it: in each lane a request starts exactly when another ends; steps take
+    20 ms each.
+    """
     rng = np.random.default_rng(seed)
     starts, ends = [], []
     for lane in range(lanes):
-        borders = (lane * 7 + SATURATED_LENGTH * np.arange(count + 1)) * 20_000.0 + rng.uniform(0, jitter_us, count + 1)
+        borders = (lane * 7 + SATURATED_LENGTH * np.arange(count + 1)) * 20_000.0 + rng.uniform(
+            0, jitter_us, count + 1
+        )
         starts.append(borders[:-1])
         ends.append(borders[1:])
     starts, ends = np.concatenate(starts), np.concatenate(ends)
@@ -205,7 +219,9 @@ def test_periods_from_a_request_log_are_within_one_and_a_half_percent_of_the_tra
     (folder,) = (SHARED / "traces").glob(f"*llama-2-70b*-{workload}")
     from_trace = median_by_batch(traces.load(folder, Assumptions()).table)
     log = SHARED / "requests" / folder.name
-    from_log = median_by_batch(requests.load(log, Assumptions(), requests.RequestOptions(sample_every=1)).table)
+    from_log = median_by_batch(
+        requests.load(log, Assumptions(), requests.RequestOptions(sample_every=1)).table
+    )
     error = (from_log / from_trace - 1).dropna()
     assert len(error) >= 4
     assert error.abs().max() <= 0.015, pd.Series(error).to_string()

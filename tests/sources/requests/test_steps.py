@@ -1,6 +1,7 @@
-"""Steps from request logs: the truth of a simulated server comes back, and bad input is refused, rejected or left out.
+"""Steps from request logs: the truth of a simulated server comes back, and bad input is refused, rejected or
+left out.
 
-    pytest tests/test_requests.py
+pytest tests/test_requests.py
 """
 
 from __future__ import annotations
@@ -71,13 +72,17 @@ def test_decode_requests_and_their_kv_tokens_are_exact_in_every_step(known):
 
 def test_every_token_but_the_first_of_a_request_is_decoded_in_exactly_one_step(known):
     server, ingested = known
-    assert ingested.table["decode_tokens"].sum() == sum(request.output_tokens - 1 for request in server.requests)
+    assert ingested.table["decode_tokens"].sum() == sum(
+        request.output_tokens - 1 for request in server.requests
+    )
 
 
 def test_steps_start_when_the_server_started_them(known):
     server, ingested = known
     table = ingested.table
-    assert table["start_us"].to_numpy() == pytest.approx(server.times_us[table["step_id"]], abs=0.05 * PERIOD_US)
+    assert table["start_us"].to_numpy() == pytest.approx(
+        server.times_us[table["step_id"]], abs=0.05 * PERIOD_US
+    )
 
 
 def test_what_a_request_log_does_not_hold_is_null(known):
@@ -109,7 +114,9 @@ def test_a_prefill_computes_what_the_assumption_leaves_uncached(tmp_path, assume
     table = prefilling(tmp_path, prefill_tokens=assumed)
     assert of_a_prefill(table, "prefill_tokens") == pytest.approx(new)
     assert of_a_prefill(table, "prefill_kv_tokens_sum") == pytest.approx(100 - new)
-    assert of_a_prefill(table, "prefill_attended_tokens") == pytest.approx(sum(100 - new + token for token in range(1, new + 1)))
+    assert of_a_prefill(table, "prefill_attended_tokens") == pytest.approx(
+        sum(100 - new + token for token in range(1, new + 1))
+    )
 
 
 def test_prefills_are_spread_over_the_window_of_the_period(tmp_path):
@@ -144,12 +151,16 @@ def test_recorded_prefix_groups_go_before_any_assumption(tmp_path):
     for first in range(1, 1900, 3):
         server.serve(first, 80, 100, {"prefix_group": "a", "prefix_length": 50})
     server.write_tracev2(tmp_path)
-    assert of_a_prefill(prefilling(tmp_path, prefill_tokens="uncached"), "prefill_tokens") == pytest.approx(150 - 48)
+    assert of_a_prefill(prefilling(tmp_path, prefill_tokens="uncached"), "prefill_tokens") == pytest.approx(
+        150 - 48
+    )
 
 
 def test_an_unknown_assumption_lists_the_known(tmp_path):
     busy_server(100).write_tracev2(tmp_path)
-    with pytest.raises(InputError, match=r"source\.assume\.prefill_tokens='some'; expected one of repeat, uncached, none"):
+    with pytest.raises(
+        InputError, match=r"source\.assume\.prefill_tokens='some'; expected one of repeat, uncached, none"
+    ):
         load(tmp_path, Assumptions(prefill_tokens="some"))
 
 
@@ -181,6 +192,7 @@ def test_progress_tells_each_experiment(tmp_path):
 
 
 # inference-perf
+
 
 def test_an_inference_perf_log_gives_the_same_steps_as_a_tracev2_log(tmp_path, known):
     busy_server().write_lifecycle(tmp_path, token_times=False)
@@ -230,8 +242,14 @@ def test_broken_entries_of_inference_perf_are_rejected_and_the_rest_read(tmp_pat
     usable = len(entries)
     good = entries[0]
     entries += [
-        "words", None, {}, {"start_time": 1.0, "end_time": 2.0}, good | {"start_time": "soon"}, good | {"start_time": None},
-        good | {"info": {"input_tokens": 5}}, good | {"info": good["info"] | {"output_token_times": ["x"]}},
+        "words",
+        None,
+        {},
+        {"start_time": 1.0, "end_time": 2.0},
+        good | {"start_time": "soon"},
+        good | {"start_time": None},
+        good | {"info": {"input_tokens": 5}},
+        good | {"info": good["info"] | {"output_token_times": ["x"]}},
     ]
     path.write_text(json.dumps(entries))
     ingested = load(tmp_path)
@@ -249,9 +267,15 @@ def test_an_entry_whose_info_is_no_object_is_rejected(tmp_path, info):
     assert reasons(load(tmp_path)) == ["broken_entry"]
 
 
-@pytest.mark.parametrize(("content", "says"), [
-    (b"[{", "not JSON"), (b"{}", "holds dict; expected inference-perf's array"), (b"\xff\xfe", "not JSON"), (b"", "not JSON"),
-])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[{", "not JSON"),
+        (b"{}", "holds dict; expected inference-perf's array"),
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+    ],
+)
 def test_a_file_that_is_no_array_of_requests_is_refused(tmp_path, content, says):
     folder = busy_server(100).write_lifecycle(tmp_path)
     (folder / "per_request_lifecycle_metrics.json").write_bytes(content)
@@ -261,6 +285,7 @@ def test_a_file_that_is_no_array_of_requests_is_refused(tmp_path, content, says)
 
 # Bad input, TraceV2
 
+
 def test_a_truncated_gzip_keeps_its_whole_lines_and_says_so(tmp_path):
     folder = busy_server().write_tracev2(tmp_path, packed=True)
     path = folder / "data.csv.gz"
@@ -269,7 +294,9 @@ def test_a_truncated_gzip_keeps_its_whole_lines_and_says_so(tmp_path):
     ingested = load(tmp_path)
     assert reasons(ingested) == ["truncated_gzip"]
     assert 20 < entry(ingested)["requests"] - 1 < len(whole) - 1
-    assert ingested.rejects["line"][0] == entry(ingested)["requests"]  # header and whole requests: the last line that was read
+    assert (
+        ingested.rejects["line"][0] == entry(ingested)["requests"]
+    )  # header and whole requests: the last line that was read
 
 
 def test_a_gzip_of_two_members_is_read_whole(tmp_path, known):
@@ -319,13 +346,22 @@ def test_columns_that_are_not_needed_may_be_absent(tmp_path, known):
     assert schema.digest(load(tmp_path).table) == schema.digest(known[1].table)
 
 
-@pytest.mark.parametrize(("changed", "reason"), [
-    ({"first_chunk_time_us": "nan"}, "not_finite"), ({"last_chunk_time_us": "inf"}, "not_finite"),
-    ({"arrival_time_us": "-inf"}, "not_finite"), ({"output_tokens": "many"}, "not_finite"), ({"input_tokens": ""}, "not_finite"),
-    ({"output_tokens": 0}, "no_output_tokens"), ({"input_tokens": 0}, "no_prompt_tokens"),
-    ({"output_tokens": 7.5}, "not_whole_tokens"), ({"output_tokens": -3}, "not_whole_tokens"),
-    ({"last_chunk_time_us": 1}, "ends_before_start"), ({"arrival_time_us": 1e12}, "ends_before_start"),
-])
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"first_chunk_time_us": "nan"}, "not_finite"),
+        ({"last_chunk_time_us": "inf"}, "not_finite"),
+        ({"arrival_time_us": "-inf"}, "not_finite"),
+        ({"output_tokens": "many"}, "not_finite"),
+        ({"input_tokens": ""}, "not_finite"),
+        ({"output_tokens": 0}, "no_output_tokens"),
+        ({"input_tokens": 0}, "no_prompt_tokens"),
+        ({"output_tokens": 7.5}, "not_whole_tokens"),
+        ({"output_tokens": -3}, "not_whole_tokens"),
+        ({"last_chunk_time_us": 1}, "ends_before_start"),
+        ({"arrival_time_us": 1e12}, "ends_before_start"),
+    ],
+)
 def test_an_impossible_request_is_rejected_with_its_line_and_the_rest_read(tmp_path, known, changed, reason):
     server = busy_server().serve(5, 20, 30, changed)
     server.write_tracev2(tmp_path)
@@ -395,7 +431,10 @@ def test_more_than_a_tenth_failed_leaves_the_experiment_out_unless_allowed(tmp_p
     ingested = load(tmp_path)
     (left_out,) = ingested.record["left_out"]
     assert left_out["experiment"] == NAME
-    assert left_out["reason"] == f"{count // 9 + 1} of {count + count // 9 + 1} requests failed, more than max_failed_ratio=0.1"
+    assert (
+        left_out["reason"]
+        == f"{count // 9 + 1} of {count + count // 9 + 1} requests failed, more than max_failed_ratio=0.1"
+    )
     assert set(ingested.table["workload"]) == {"codegen"}
     assert entry(ingested)["failed"] == count // 9 + 1
     allowed = load(tmp_path, options=RequestOptions(sample_every=1, max_failed_ratio=0.5))
@@ -437,8 +476,14 @@ def test_two_experiments_with_different_hardware_keep_their_own(tmp_path):
     busy_server().write_tracev2(tmp_path, hardware="A100")
     busy_server().write_tracev2(tmp_path, "20260102-000000-llama-2-70b-tp4-general")
     table = load(tmp_path).table
-    assert table.groupby("model")["hardware"].unique().map(list).to_dict() == {"llama-2-7b": ["A100"], "llama-2-70b": ["H100"]}
-    assert table.groupby("model")["tensor_parallelism"].unique().map(list).to_dict() == {"llama-2-7b": [1], "llama-2-70b": [4]}
+    assert table.groupby("model")["hardware"].unique().map(list).to_dict() == {
+        "llama-2-7b": ["A100"],
+        "llama-2-70b": ["H100"],
+    }
+    assert table.groupby("model")["tensor_parallelism"].unique().map(list).to_dict() == {
+        "llama-2-7b": [1],
+        "llama-2-70b": [4],
+    }
 
 
 def test_idle_time_between_two_bursts_is_in_no_period(tmp_path):

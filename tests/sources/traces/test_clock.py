@@ -1,4 +1,6 @@
-"""The clock of sampled steps: constant periods are found, time is conserved, restarts and idle gaps are kept apart."""
+"""The clock of sampled steps: constant periods are found, time is conserved, restarts and idle gaps are kept
+apart.
+"""
 
 import numpy as np
 import pytest
@@ -53,7 +55,15 @@ def test_a_time_that_goes_back_is_a_restart_even_if_step_ids_go_on():
 
 def test_duplicates_are_rejected_and_change_nothing_else():
     clock = trace_clock.read([1, 2, 2, 4, 1, 2, 5], [0.0, 10.0, 11.0, 30.0, 0.0, 10.0, 40.0])
-    assert list(clock.reason) == ["", "", "duplicate_step", "", "duplicate_step", "duplicate_step", "last_of_clock"]
+    assert list(clock.reason) == [
+        "",
+        "",
+        "duplicate_step",
+        "",
+        "duplicate_step",
+        "duplicate_step",
+        "last_of_clock",
+    ]
     assert list(clock.clock) == [0] * 7
     np.testing.assert_array_equal(clock.period_us[[0, 1, 3]], [10.0, 10.0, 10.0])
 
@@ -72,7 +82,9 @@ def test_a_long_pause_between_decode_steps_is_an_idle_gap():
 def test_a_long_prefill_is_no_idle_gap():
     period, tokens = np.full(300, 7_000.0), np.full(300, 8)
     period[100], tokens[100] = 45_000.0, 2048  # seven billion parameters and 2048 tokens at 0.6 PFLOP/s
-    clock = trace_clock.read(np.arange(301), np.concatenate([[0], np.cumsum(period)]), tokens=np.append(tokens, 8))
+    clock = trace_clock.read(
+        np.arange(301), np.concatenate([[0], np.cumsum(period)]), tokens=np.append(tokens, 8)
+    )
     assert not (clock.reason == "idle_gap").any()
 
 
@@ -92,7 +104,9 @@ def test_a_drained_server_is_idle_however_short_the_pause():
 
 def test_a_slow_phase_of_the_server_is_not_idle():
     period = np.concatenate([np.full(500, 10_000.0), np.full(500, 90_000.0)])
-    clock = trace_clock.read(np.arange(1001), np.concatenate([[0], np.cumsum(period)]), tokens=np.full(1001, 8))
+    clock = trace_clock.read(
+        np.arange(1001), np.concatenate([[0], np.cumsum(period)]), tokens=np.full(1001, 8)
+    )
     assert (clock.reason == "").mean() > 0.9
 
 

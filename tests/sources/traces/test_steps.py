@@ -40,14 +40,34 @@ def packed_line(builder, count, first, **changed):
 
 
 def test_a_step_event_becomes_a_row_in_the_tables_units(tmp_path):
-    builder = TraceBuilder().step(7, 0, prefill=1, prefill_tokens=16, decode=3, batch__num_finished=1, queue__waiting_depth=2)
+    builder = TraceBuilder().step(
+        7, 0, prefill=1, prefill_tokens=16, decode=3, batch__num_finished=1, queue__waiting_depth=2
+    )
     ingested = ingest(tmp_path, builder.step(9, 50, decode=4))
     row = ingested.table.iloc[0]
     expected = {
-        "experiment": NAME, "log": "traces", "model": "llama-2-7b", "workload": "general", "clock": 0, "step_id": 7, "start_us": 0.0,
-        "num_prefill_reqs": 1, "num_decode_reqs": 3, "prefill_tokens": 16.0, "decode_tokens": 3.0, "period_us": 25_000.0, "gap_steps": 2,
-        "duration_us": 70.0, "running_reqs": 4.0, "waiting_reqs": 2.0, "kv_blocks_total": 1000.0, "kv_blocks_free": 900.0,
-        "kv_usage_ratio": 0.1, "num_finished": 1.0, "num_preempted": 0.0, "max_num_batched_tokens": 2048.0,
+        "experiment": NAME,
+        "log": "traces",
+        "model": "llama-2-7b",
+        "workload": "general",
+        "clock": 0,
+        "step_id": 7,
+        "start_us": 0.0,
+        "num_prefill_reqs": 1,
+        "num_decode_reqs": 3,
+        "prefill_tokens": 16.0,
+        "decode_tokens": 3.0,
+        "period_us": 25_000.0,
+        "gap_steps": 2,
+        "duration_us": 70.0,
+        "running_reqs": 4.0,
+        "waiting_reqs": 2.0,
+        "kv_blocks_total": 1000.0,
+        "kv_blocks_free": 900.0,
+        "kv_usage_ratio": 0.1,
+        "num_finished": 1.0,
+        "num_preempted": 0.0,
+        "max_num_batched_tokens": 2048.0,
     }
     assert {name: row[name] for name in expected} == expected
     assert reasons(ingested) == {2: "last_of_clock"}
@@ -62,7 +82,9 @@ def test_the_fast_reader_and_the_json_decoder_give_the_same_columns(tmp_path):
             number = 40 * line + step
             ratio = float(rng.choice([rng.random(), rng.random() * 1e-6, 0.5, 1.0]))
             duration, decode = int(10 ** rng.uniform(0, 17)), int(rng.integers(0, 2000))
-            builder.step(number, 20.0 * number, decode=decode, step__duration_us=duration, kv__usage_gpu_ratio=ratio)
+            builder.step(
+                number, 20.0 * number, decode=decode, step__duration_us=duration, kv__usage_gpu_ratio=ratio
+            )
         builder.close_line()
     folder = builder.write(tmp_path / "compact")
     fast = list(otlp.read(folder / "traces.json"))
@@ -117,7 +139,7 @@ def test_a_broken_line_is_one_reject_and_the_rest_is_read(tmp_path):
 def test_no_damaged_byte_slips_past_the_fast_reader(tmp_path, place):
     builder = packed_line(TraceBuilder(), 3, 1)
     line = builder.lines[0]
-    builder.lines[0] = line[:place] + "\x01" + line[place + 1:]
+    builder.lines[0] = line[:place] + "\x01" + line[place + 1 :]
     packed_line(builder, 3, 4)
     ingested = ingest(tmp_path, builder)
     assert reasons(ingested)[1] in ("broken_json", "malformed_otlp")
@@ -141,9 +163,13 @@ def test_a_gz_file_that_is_no_gzip_is_refused(tmp_path):
         traces.load(tmp_path, ASSUME)
 
 
-@pytest.mark.parametrize("missing", ["step.id", "batch.num_decode_reqs", "kv.usage_gpu_ratio", "step.duration_us"])
+@pytest.mark.parametrize(
+    "missing", ["step.id", "batch.num_decode_reqs", "kv.usage_gpu_ratio", "step.duration_us"]
+)
 def test_an_event_that_lacks_an_attribute_is_rejected_by_its_name(tmp_path, missing):
-    builder = TraceBuilder().steps(3).step(4, 60, **{missing.replace(".", "__"): None}).steps(3, first=5, at_ms=80)
+    builder = (
+        TraceBuilder().steps(3).step(4, 60, **{missing.replace(".", "__"): None}).steps(3, first=5, at_ms=80)
+    )
     ingested = ingest(tmp_path, builder)
     rejects = ingested.rejects.set_index("line")
     assert rejects.loc[4, "reason"] == "missing_attribute"
@@ -181,14 +207,18 @@ def test_step_ids_that_go_back_start_a_new_clock(tmp_path):
 
 
 def test_a_drained_server_gives_an_idle_gap(tmp_path):
-    builder = TraceBuilder().steps(5).step(6, 100, decode=2, batch__num_finished=2).steps(3, first=7, at_ms=135)
+    builder = (
+        TraceBuilder().steps(5).step(6, 100, decode=2, batch__num_finished=2).steps(3, first=7, at_ms=135)
+    )
     ingested = ingest(tmp_path, builder)
     assert reasons(ingested) == {6: "idle_gap", 9: "last_of_clock"}
 
 
 def test_events_of_other_scopes_and_names_are_none_of_its_business(tmp_path):
     builder = TraceBuilder().steps(3)
-    builder.event("step.BATCH_SUMMARY", step_attributes(99, 900), scope="other.scheduler").event("step.OTHER", {"step.id": 98})
+    builder.event("step.BATCH_SUMMARY", step_attributes(99, 900), scope="other.scheduler").event(
+        "step.OTHER", {"step.id": 98}
+    )
     builder.text('{"resourceLogs":[]}').text("")
     ingested = ingest(tmp_path, builder)
     assert entry(ingested)["events"] == 3

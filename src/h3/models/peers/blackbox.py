@@ -1,11 +1,13 @@
-"""BLIS's black box: period = b0 + b1 * prefill tokens + b2 * decode tokens, and the least squares that its peers share.
+"""BLIS's black box: period = b0 + b1 * prefill tokens + b2 * decode tokens, and the least squares that its
+peers share.
 
     fitted = Blackbox(Params()).fit(train, Context())
     fitted.coefficients                                  # us, us/token, us/token
 
-Source: inference-sim/inference-sim (blis.md, "Blackbox Optimization"). BLIS searches its coefficients by simulating whole
-requests, once per model, GPU and TP degree; simplified here to least squares on the steps, and one set of coefficients
-for all training rows, since the point is a configuration without coefficients of its own.
+Source: inference-sim/inference-sim (blis.md, "Blackbox Optimization"). BLIS searches its coefficients by
+simulating whole requests, once per model, GPU and TP degree; simplified here to least squares on the steps,
+and one set of coefficients for all training rows, since the point is a configuration without coefficients of
+its own.
 """
 
 from __future__ import annotations
@@ -22,14 +24,18 @@ from h3.steps import physics
 
 TERMS = ("step", "prefill_tokens", "decode_tokens")
 SMALLEST_PREDICTION_US = 1.0  # BLIS's smallest step time
-COLLINEAR = 1e-12  # added to the squared length 1 of each column: splits what no row tells apart, moves nothing else
+COLLINEAR = (
+    1e-12  # added to the squared length 1 of each column: splits what no row tells apart, moves nothing else
+)
 
 
 def nonnegative_least_squares(design: np.ndarray, observed: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Coefficients >= 0 of shape (columns,) that minimise sum(weights * (design @ coefficients - observed)^2).
+    """Coefficients >= 0 of shape (columns,) that minimise sum(weights * (design @ coefficients -
+    observed)^2).
 
-    design: (rows, columns); observed, weights: (rows,). Sums without BLAS, so that the number of threads changes no bit.
-    A column of zeros gets 0. Source: Lawson and Hanson 1974, ch. 23, on the Cholesky factor of the scaled normal equations.
+    design: (rows, columns); observed, weights: (rows,). Sums without BLAS, so that the number of threads
+    changes no bit. A column of zeros gets 0. Source: Lawson and Hanson 1974, ch. 23, on the Cholesky factor
+    of the scaled normal equations.
     """
     root = np.sqrt(weights)
     columns, target = design * root[:, None], observed * root
@@ -38,7 +44,9 @@ def nonnegative_least_squares(design: np.ndarray, observed: np.ndarray, weights:
     columns = columns / length
     gram = np.einsum("ij,ik->jk", columns, columns) + COLLINEAR * np.eye(len(length))
     lower = np.linalg.cholesky(gram)
-    coefficients, _ = nnls(lower.T, solve_triangular(lower, np.einsum("ij,i->j", columns, target), lower=True))
+    coefficients, _ = nnls(
+        lower.T, solve_triangular(lower, np.einsum("ij,i->j", columns, target), lower=True)
+    )
     return coefficients / length
 
 

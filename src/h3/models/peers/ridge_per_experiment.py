@@ -1,13 +1,16 @@
-"""The study's baseline: Ridge on the thirty raw features, trained INSIDE each held-out experiment. It sees held-out truth.
+"""The study's baseline: Ridge on the thirty raw features, trained INSIDE each held-out experiment. It sees
+held-out truth.
 
     predictor = RidgePerExperiment(Params())
     fitted = predictor.fit_inside(inputs, truth, Context())      # inputs and truth of the held-out side
-    fitted.predict(inputs[predictor.scored(inputs)])             # the last 20 % of each experiment, all that may be scored
+    # the last 20 % of each experiment, all that may be scored
+    fitted.predict(inputs[predictor.scored(inputs)])
 
-No generaliser, but the measure of what generalising costs. Each experiment is cut in time order: 60 % train, 20 % choose
-alpha by MAPE, 20 % test. Source: inference-sim, branch stepml-experiments (temporal 60/20/20, Ridge). Simplified: features
-are standardised by the training part, unknown ones are 0 as in the study, and the chosen fit is not repeated on 80 %.
-`sees_held_out` marks it; `fit`, which every other predictor has, refuses.
+No generaliser, but the measure of what generalising costs. Each experiment is cut in time order: 60 % train,
+20 % choose alpha by MAPE, 20 % test. Source: inference-sim, branch stepml-experiments (temporal 60/20/20,
+Ridge). Simplified: features are standardised by the training part, unknown ones are 0 as in the study, and
+the chosen fit is not repeated on 80 %. `sees_held_out` marks it; `fit`, which every other predictor has,
+refuses.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ class Params:
 
 
 def parts(inputs: pd.DataFrame) -> np.ndarray:
-    """"train", "choose" or "test" of each row, shape (rows,): 60/20/20 of its experiment in the order of clock and step."""
+    """ "train", "choose" or "test" of each row, shape (rows,): 60/20/20 of its experiment in the order of
+    clock and step.
+    """
     order = inputs.reset_index(drop=True).sort_values(["experiment", "clock", "step_id"], kind="stable")
     groups = order.groupby("experiment")
     share = (groups.cumcount() / groups["step_id"].transform("size")).sort_index().to_numpy()
@@ -50,7 +55,9 @@ def parts(inputs: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ridge:
-    """Linear in standardised features: mean, scale, slopes of shape (features,), slopes in us a standard deviation."""
+    """Linear in standardised features: mean, scale, slopes of shape (features,), slopes in us a standard
+    deviation.
+    """
 
     alpha: float
     mean: np.ndarray
@@ -76,7 +83,10 @@ class Ridge:
     def describe(self) -> dict:
         """JSON: penalty, mean, scale and slope of each feature, intercept in us."""
         return {
-            "alpha": self.alpha, "mean": self.mean.tolist(), "scale": self.scale.tolist(), "slopes": self.slopes.tolist(),
+            "alpha": self.alpha,
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+            "slopes": self.slopes.tolist(),
             "intercept_us": self.intercept_us,
         }
 
@@ -93,10 +103,15 @@ class FittedRidgePerExperiment:
     n_train: int
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
-        """Predicted target in us, shape (rows,); raises InputError for an experiment that it was not trained inside."""
+        """Predicted target in us, shape (rows,); raises InputError for an experiment that it was not trained
+        inside.
+        """
         unknown = sorted(set(inputs["experiment"]) - set(self.ridges))
         if unknown:
-            raise InputError(f"ridge_per_experiment was not trained inside {unknown[0]!r}; expected {', '.join(sorted(self.ridges))}")
+            raise InputError(
+                f"ridge_per_experiment was not trained inside {unknown[0]!r}; expected"
+                f" {', '.join(sorted(self.ridges))}"
+            )
         matrix, predicted = _matrix(inputs), np.empty(len(inputs))
         for name, ridge in self.ridges.items():
             rows = (inputs["experiment"] == name).to_numpy()
@@ -106,7 +121,12 @@ class FittedRidgePerExperiment:
     def describe(self) -> dict:
         """JSON: model, that it sees held-out truth, training steps, and each experiment's ridge."""
         ridges = {name: ridge.describe() for name, ridge in sorted(self.ridges.items())}
-        return {"model": "ridge_per_experiment", "sees_held_out": True, "n_train": self.n_train, "ridges": ridges}
+        return {
+            "model": "ridge_per_experiment",
+            "sees_held_out": True,
+            "n_train": self.n_train,
+            "ridges": ridges,
+        }
 
 
 @dataclass(frozen=True)
@@ -119,13 +139,18 @@ class RidgePerExperiment:
 
     def fit(self, train: pd.DataFrame, context: Context) -> FittedRidgePerExperiment:
         """Refuses: it learns nothing from other experiments."""
-        raise InputError("ridge_per_experiment trains inside held-out experiments; expected fit_inside(inputs, truth, context)")
+        raise InputError(
+            "ridge_per_experiment trains inside held-out experiments; expected fit_inside(inputs, truth,"
+            " context)"
+        )
 
     def scored(self, inputs: pd.DataFrame) -> np.ndarray:
         """Which rows may be scored, bool of shape (rows,): those that fit_inside does not read."""
         return parts(inputs) == "test"
 
-    def fit_inside(self, inputs: pd.DataFrame, truth: pd.DataFrame, context: Context) -> FittedRidgePerExperiment:
+    def fit_inside(
+        self, inputs: pd.DataFrame, truth: pd.DataFrame, context: Context
+    ) -> FittedRidgePerExperiment:
         """Train on the first 60 % of each held-out experiment and choose alpha on the next 20 %.
 
         Raises InputError for an experiment of fewer than LEAST_STEPS steps.
@@ -135,8 +160,12 @@ class RidgePerExperiment:
         for name in sorted(inputs["experiment"].unique()):
             rows = (inputs["experiment"] == name).to_numpy()
             if rows.sum() < LEAST_STEPS:
-                raise InputError(f"ridge_per_experiment: {name} has {rows.sum()} steps; expected at least {LEAST_STEPS}")
+                raise InputError(
+                    f"ridge_per_experiment: {name} has {rows.sum()} steps; expected at least {LEAST_STEPS}"
+                )
             train, choose = rows & (part == "train"), rows & (part == "choose")
             tried = [Ridge.of(matrix[train], observed[train], alpha) for alpha in self.params.alphas()]
-            ridges[name] = min(tried, key=lambda ridge: metrics.mape(ridge.predict(matrix[choose]), observed[choose]))
+            ridges[name] = min(
+                tried, key=lambda ridge: metrics.mape(ridge.predict(matrix[choose]), observed[choose])
+            )
         return FittedRidgePerExperiment(ridges, int((part == "train").sum()))

@@ -3,8 +3,9 @@
     fitted = Roofline(Params()).fit(train, Context())     # looks at no row
     fitted.predict(inputs)                                # physics.roofline_us
 
-Source: Williams, Waterman, Patterson 2009, doi:10.1145/1498765.1498785. Simplified: one roof for the whole step instead of
-one per kernel, which hides work only where all of a step's FLOPs and bytes overlap; no host time.
+Source: Williams, Waterman, Patterson 2009, doi:10.1145/1498765.1498785. Simplified: one roof for the whole
+step instead of one per kernel, which hides work only where all of a step's FLOPs and bytes overlap; no host
+time.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     fitted = RooflineLayers(Params()).fit(train, Context())
     fitted.coefficients                                   # a (1 is the data sheet's peak), b in us a layer
 
-Source: the roofline of Williams 2009 (doi:10.1145/1498765.1498785) with one efficiency for the whole machine and the launch
-and floor time of a layer's kernels. Leaves out that GEMMs, attention and all-reduce reach different efficiencies.
+Source: the roofline of Williams 2009 (doi:10.1145/1498765.1498785) with one efficiency for the whole machine
+and the launch and floor time of a layer's kernels. Leaves out that GEMMs, attention and all-reduce reach
+different efficiencies.
 """
 
 from __future__ import annotations

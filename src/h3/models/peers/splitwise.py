@@ -1,14 +1,16 @@
-"""Splitwise: one piecewise-linear curve over batch tokens for steps that decode, one for steps that hold a prefill.
+"""Splitwise: one piecewise-linear curve over batch tokens for steps that decode, one for steps that hold a
+prefill.
 
     fitted = Splitwise(Params()).fit(train, Context())
     fitted.predict(inputs)
 
-Source: Patel et al. 2024, Splitwise, arXiv:2311.18677, and its simulator (splitwise-sim, performance_model.py): curves for
-each model, GPU and TP degree; a decode-only step takes token_time(batch tokens), a prefill-only step prompt_time(batch
-tokens), a mixed step 1.1 * prompt_time(all batch tokens); straight lines between knots and beyond the last. Simplified:
-knots at quantiles of the training steps with values by least squares, where the simulator joins medians of a profiled
-grid; curves do not fall, and both start from the same time of an empty step, since logs hold next to no prefill-only
-steps. KV lengths do not enter. A configuration without curves is outside its design and gets the nearest one's, unscaled.
+Source: Patel et al. 2024, Splitwise, arXiv:2311.18677, and its simulator (splitwise-sim,
+performance_model.py): curves for each model, GPU and TP degree; a decode-only step takes token_time(batch
+tokens), a prefill-only step prompt_time(batch tokens), a mixed step 1.1 * prompt_time(all batch tokens);
+straight lines between knots and beyond the last. Simplified: knots at quantiles of the training steps with
+values by least squares, where the simulator joins medians of a profiled grid; curves do not fall, and both
+start from the same time of an empty step, since logs hold next to no prefill-only steps. KV lengths do not
+enter. A configuration without curves is outside its design and gets the nearest one's, unscaled.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def prompt_tokens(table: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of one configuration: knots in tokens; coefficients: us of an empty step, then us a token in each segment."""
+    """Curves of one configuration: knots in tokens; coefficients: us of an empty step, then us a token in
+    each segment.
+    """
 
     configuration: pd.DataFrame
     token_knots: np.ndarray
@@ -71,10 +75,16 @@ class Curves:
     def of(cls, configuration: pd.DataFrame, steps: pd.DataFrame, target: str, knots: int) -> Curves:
         """Both curves at once by non-negative least squares on relative errors, a step weighing 1/gap_steps.
 
-        A row that averages steps with and without prefill is the mean of both curves by its share of prefills.
+        A row that averages steps with and without prefill is the mean of both curves by its share of
+        prefills.
         """
         holds = physics.prefill_share(steps) > 0
-        empty = cls(configuration, place_knots(decode_tokens(steps), knots), place_knots(prompt_tokens(steps)[holds], knots), np.empty(0))
+        empty = cls(
+            configuration,
+            place_knots(decode_tokens(steps), knots),
+            place_knots(prompt_tokens(steps)[holds], knots),
+            np.empty(0),
+        )
         observed = steps[target].to_numpy(float)
         weights = 1.0 / steps["gap_steps"].to_numpy(float) / observed**2
         coefficients = nonnegative_least_squares(empty.design(steps), observed, weights)
@@ -85,13 +95,19 @@ class Curves:
         share = physics.prefill_share(table)
         prompt = share * np.where(physics.decode_tokens(table) > 0, MIXED_FACTOR, 1.0)
         tokens = (1 - share)[:, None] * ramps(decode_tokens(table), self.token_knots)
-        return np.column_stack([1 - share + prompt, tokens, prompt[:, None] * ramps(prompt_tokens(table), self.prompt_knots)])
+        return np.column_stack(
+            [1 - share + prompt, tokens, prompt[:, None] * ramps(prompt_tokens(table), self.prompt_knots)]
+        )
 
     def describe(self) -> dict:
-        """JSON: the configuration, knots of both curves in tokens, and the coefficients, in the order of `design`'s columns."""
+        """JSON: the configuration, knots of both curves in tokens, and the coefficients, in the order of
+        `design`'s columns.
+        """
         return {
-            "configuration": record(self.configuration), "token_knots": self.token_knots.tolist(),
-            "prompt_knots": self.prompt_knots.tolist(), "coefficients": self.coefficients.tolist(),
+            "configuration": record(self.configuration),
+            "token_knots": self.token_knots.tolist(),
+            "prompt_knots": self.prompt_knots.tolist(),
+            "coefficients": self.coefficients.tolist(),
         }
 
 
@@ -124,4 +140,6 @@ class Splitwise:
     def fit(self, train: pd.DataFrame, context: Context) -> FittedSplitwise:
         """Two curves for each training configuration."""
         parts = configurations(train)
-        return FittedSplitwise([Curves.of(key, train.iloc[at], context.target, self.params.knots) for key, at in parts])
+        return FittedSplitwise(
+            [Curves.of(key, train.iloc[at], context.target, self.params.knots) for key, at in parts]
+        )

@@ -1,12 +1,14 @@
-"""BLIS's trained roofline: a non-negative combination of nine basis functions, formulas exactly as BLIS has them.
+"""BLIS's trained roofline: a non-negative combination of nine basis functions, formulas exactly as BLIS has
+them.
 
     fitted = TrainedRoofline(Params()).fit(train, Context())
     dict(zip(TERMS, fitted.coefficients))                 # BLIS's beta 1-7, 9 and 10
 
-Source: inference-sim/inference-sim, `trained_physics_coefficients`; so attention is counted as BLIS counts it (two to three
-times the causal FLOPs), all experts' weights are read in every step, and all-reduce runs at HBM bandwidth. Simplified: a
-step's prefill requests count as equally long (the table holds their sums), with the prompt as far as it is computed; beta 8
-(interleaved MoE) and 11 (DP > 1) are left out; fitted on steps, where BLIS fits on whole requests.
+Source: inference-sim/inference-sim, `trained_physics_coefficients`; so attention is counted as BLIS counts it
+(two to three times the causal FLOPs), all experts' weights are read in every step, and all-reduce runs at HBM
+bandwidth. Simplified: a step's prefill requests count as equally long (the table holds their sums), with the
+prompt as far as it is computed; beta 8 (interleaved MoE) and 11 (DP > 1) are left out; fitted on steps, where
+BLIS fits on whole requests.
 """
 
 from __future__ import annotations
@@ -22,8 +24,15 @@ from h3.models.protocol import Context
 from h3.steps import catalog, physics
 
 TERMS = (
-    "prefill_compute_us", "decode_compute_us", "weights_us", "all_reduce_us", "layers", "requests", "step",
-    "prefill_kv_write_us", "decode_kv_read_us",
+    "prefill_compute_us",
+    "decode_compute_us",
+    "weights_us",
+    "all_reduce_us",
+    "layers",
+    "requests",
+    "step",
+    "prefill_kv_write_us",
+    "decode_kv_read_us",
 )
 VALUE_BYTES = 2.0  # activations and KV cache
 
@@ -35,7 +44,9 @@ def _real(table: pd.DataFrame, name: str) -> np.ndarray:
 def _per_us(table: pd.DataFrame, figure: str) -> np.ndarray:
     """A figure of each row's hardware, per microsecond."""
     names = table["hardware"]
-    return names.map({name: getattr(catalog.hardware(name), figure) / 1e6 for name in names.unique()}).to_numpy(float)
+    return names.map(
+        {name: getattr(catalog.hardware(name), figure) / 1e6 for name in names.unique()}
+    ).to_numpy(float)
 
 
 def _peak_flops_per_us(table: pd.DataFrame) -> np.ndarray:
@@ -56,19 +67,25 @@ def _kv_width(table: pd.DataFrame) -> np.ndarray:
 def _ffn_width(table: pd.DataFrame, experts: str) -> np.ndarray:
     """d_ff of all layers together, with `experts` (column) of them in a layer that has experts."""
     layers, sparse = _real(table, "num_layers"), _real(table, "num_moe_layers")
-    return (layers - sparse) * _real(table, "dense_ffn_size") + sparse * _real(table, experts) * _real(table, "expert_ffn_size")
+    return (layers - sparse) * _real(table, "dense_ffn_size") + sparse * _real(table, experts) * _real(
+        table, "expert_ffn_size"
+    )
 
 
 def _compute_us(table: pd.DataFrame, tokens: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """[2 T d (2d + 2 d_kv) L + L 4 heads pairs head_dim + L T 6 d d_ff (k for MoE)] / tp / peak."""
     layers, hidden = _real(table, "num_layers"), _real(table, "hidden_size")
     attention = layers * 4 * _real(table, "num_heads") * pairs * _real(table, "head_dim")
-    gemms = 2 * tokens * _projections(table) * layers + tokens * 6 * hidden * _ffn_width(table, "experts_per_token")
+    gemms = 2 * tokens * _projections(table) * layers + tokens * 6 * hidden * _ffn_width(
+        table, "experts_per_token"
+    )
     return (gemms + attention) / _real(table, "tensor_parallelism") / _peak_flops_per_us(table)
 
 
 def prefill_pairs(table: pd.DataFrame) -> np.ndarray:
-    """BLIS's query-key pairs of prefill, sum over requests of t (s + t/2): t new tokens, s prompt so far (new included)."""
+    """BLIS's query-key pairs of prefill, sum over requests of t (s + t/2): t new tokens, s prompt so far (new
+    included).
+    """
     tokens, requests = physics.prefill_tokens(table), _real(table, "num_prefill_reqs")
     mean_new, mean_prompt = (
         np.divide(total, requests, out=np.zeros(len(table)), where=requests > 0)
@@ -78,7 +95,9 @@ def prefill_pairs(table: pd.DataFrame) -> np.ndarray:
 
 
 def _weights_us(table: pd.DataFrame) -> np.ndarray:
-    weights = _projections(table) * _real(table, "num_layers") + 3 * _real(table, "hidden_size") * _ffn_width(table, "num_experts")
+    weights = _projections(table) * _real(table, "num_layers") + 3 * _real(table, "hidden_size") * _ffn_width(
+        table, "num_experts"
+    )
     size = table["bytes_per_parameter"].fillna(VALUE_BYTES).to_numpy(float)
     return weights * size / _real(table, "tensor_parallelism") / _per_us(table, "memory_bandwidth_bytes_s")
 
@@ -91,16 +110,31 @@ def _all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
 
 
 def terms(table: pd.DataFrame) -> np.ndarray:
-    """BLIS's basis functions in the order of TERMS, shape (rows, 9): us at peak, then counts of layers, requests, 1, then us."""
-    prefill, decode, context = physics.prefill_tokens(table), physics.decode_tokens(table), _real(table, "decode_kv_tokens_sum")
-    kv_bytes = _real(table, "num_layers") * 2 * _kv_width(table) / _real(table, "tensor_parallelism") * VALUE_BYTES
+    """BLIS's basis functions in the order of TERMS, shape (rows, 9): us at peak, then counts of layers,
+    requests, 1, then us.
+    """
+    prefill, decode, context = (
+        physics.prefill_tokens(table),
+        physics.decode_tokens(table),
+        _real(table, "decode_kv_tokens_sum"),
+    )
+    kv_bytes = (
+        _real(table, "num_layers") * 2 * _kv_width(table) / _real(table, "tensor_parallelism") * VALUE_BYTES
+    )
     kv_us = kv_bytes / _per_us(table, "memory_bandwidth_bytes_s")
-    return np.column_stack([
-        _compute_us(table, prefill, prefill_pairs(table)), _compute_us(table, decode, context),
-        _weights_us(table), _all_reduce_us(table, prefill + decode),
-        _real(table, "num_layers"), physics.requests(table), np.ones(len(table)),
-        kv_us * prefill, kv_us * (context + decode),
-    ])
+    return np.column_stack(
+        [
+            _compute_us(table, prefill, prefill_pairs(table)),
+            _compute_us(table, decode, context),
+            _weights_us(table),
+            _all_reduce_us(table, prefill + decode),
+            _real(table, "num_layers"),
+            physics.requests(table),
+            np.ones(len(table)),
+            kv_us * prefill,
+            kv_us * (context + decode),
+        ]
+    )
 
 
 @dataclass(frozen=True)

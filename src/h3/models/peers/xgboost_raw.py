@@ -1,9 +1,10 @@
-"""The study's own recipe: XGBoost on thirty raw features and the raw target, so that its failure can be reproduced.
+"""The study's own recipe: XGBoost on thirty raw features and the raw target, so that its failure can be
+reproduced.
 
     fitted = XGBoostRaw(Params()).fit(train, Context(target="duration_us", features="raw30"))
 
-Source: inference-sim, branch stepml-experiments, idea 1 H3 (depth 6, 300 trees, rate 0.05, min child weight 5,
-subsample and colsample 0.8, all rows weighing the same).
+Source: inference-sim, branch stepml-experiments, idea 1 H3 (depth 6, 300 trees, rate 0.05, min child weight
+5, subsample and colsample 0.8, all rows weighing the same).
 """
 
 from __future__ import annotations
@@ -55,12 +56,15 @@ class FittedRaw:
     def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """Exact SHAP values in us, shape (rows, features)."""
         matrix = self.inputs_matrix(inputs)
-        return pd.DataFrame(self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)[:, :-1], columns=matrix.columns)
+        return pd.DataFrame(
+            self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)[:, :-1], columns=matrix.columns
+        )
 
     def describe(self) -> dict:
         """JSON: model, the booster as XGBoost writes it, and the manifest of its features."""
         return {
-            "model": "xgboost_raw", "booster": json.loads(self.booster.save_raw("json")),
+            "model": "xgboost_raw",
+            "booster": json.loads(self.booster.save_raw("json")),
             "features": features.manifest(self.features, self.drop_groups),
         }
 
@@ -76,6 +80,14 @@ class XGBoostRaw:
         """Fit on the training rows."""
         values = asdict(self.params)
         rounds = values.pop("n_estimators")
-        matrix = xgb.DMatrix(features.build(context.features, train, context.drop_groups), label=train[context.target].to_numpy(float))
-        params = values | {"objective": "reg:squarederror", "tree_method": "hist", "seed": context.seed, "nthread": context.threads}
+        matrix = xgb.DMatrix(
+            features.build(context.features, train, context.drop_groups),
+            label=train[context.target].to_numpy(float),
+        )
+        params = values | {
+            "objective": "reg:squarederror",
+            "tree_method": "hist",
+            "seed": context.seed,
+            "nthread": context.threads,
+        }
         return FittedRaw(xgb.train(params, matrix, rounds), context.features, context.drop_groups)

@@ -3,12 +3,13 @@
     clock = invert(Intervals(first_us, last_us, output_tokens - 1))
     clock.period_us_at(step_numbers)
 
-While a request decodes, every step gives it one token, and all running requests share one step counter N(t). So
-request i says N(last_i) - N(first_i) = output_tokens_i - 1, and thousands of overlapping requests determine N. N is
-piecewise linear between knots, found by least squares with a penalty on the change of its slope (a P-spline: Eilers
-and Marx 1996, doi:10.1214/ss/1038425655) and a weak pull of its slope to one common rate. The pull is for saturated
-servers: where a request starts exactly when another ends, the log cannot tell a rate that swings once per request
-length from a constant one, and without the pull noise decides (codellama-34b reasoning: swings of 18-36 ms).
+While a request decodes, every step gives it one token, and all running requests share one step counter N(t).
+So request i says N(last_i) - N(first_i) = output_tokens_i - 1, and thousands of overlapping requests
+determine N. N is piecewise linear between knots, found by least squares with a penalty on the change of its
+slope (a P-spline: Eilers and Marx 1996, doi:10.1214/ss/1038425655) and a weak pull of its slope to one common
+rate. The pull is for saturated servers: where a request starts exactly when another ends, the log cannot tell
+a rate that swings once per request length from a constant one, and without the pull noise decides
+(codellama-34b reasoning: swings of 18-36 ms).
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-# Chosen on the shared H100 logs by the residual of requests left out of the inversion: it is smallest (0.016-0.05 %)
-# at this pair on 11 of 12 logs; finer knots or a weaker penalty fit noise (EXPERIMENTS.md, clock).
+# Chosen on the shared H100 logs by the residual of requests left out of the inversion: it is smallest
+# (0.016-0.05 %) at this pair on 11 of 12 logs; finer knots or a weaker penalty fit noise (EXPERIMENTS.md,
+# clock).
 KNOT_US = 100_000.0
 SMOOTHNESS = 0.3
 # Small against one observed interval (weight 1 over some 50 knots), large against what no interval sees.
 RATE_PULL = 0.1
-# The counter is pinned where a request starts or ends; a period is the mean over a window that holds so many of them.
+# The counter is pinned where a request starts or ends; a period is the mean over a window that holds so many
+# of them.
 EVENTS_IN_WINDOW = 12
-# A request whose tokens miss the common clock by more than this was recorded wrongly (re-tokenised, merged chunks).
+# A request whose tokens miss the common clock by more than this was recorded wrongly (re-tokenised, merged
+# chunks).
 OFF_CLOCK_STEPS = 2.0
 OFF_CLOCK_RATIO = 0.02
 REWEIGHTINGS = 3
@@ -37,7 +41,9 @@ RIDGE = 1e-9
 
 @dataclass(frozen=True)
 class Intervals:
-    """Observed intervals of the step counter: start_us < end_us and the steps made between, arrays of shape (n,)."""
+    """Observed intervals of the step counter: start_us < end_us and the steps made between, arrays of shape
+    (n,).
+    """
 
     start_us: np.ndarray
     end_us: np.ndarray
@@ -78,7 +84,8 @@ class BusyTime:
 
 @dataclass(frozen=True)
 class StepClock:
-    """The step counter N over busy time: `steps` at knots every `knot_us`, non-decreasing, 0 at the first knot.
+    """The step counter N over busy time: `steps` at knots every `knot_us`, non-decreasing, 0 at the first
+    knot.
 
     resolution_us is the width of the window over which a period is meaningful.
     """
@@ -100,7 +107,8 @@ class StepClock:
         return self.busy.to_wall(self._busy_at(steps))
 
     def window_at(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The window of `resolution_us` busy time around each given step: first step, last step and mean period in us.
+        """The window of `resolution_us` busy time around each given step: first step, last step and mean
+        period in us.
 
         The period is NaN where the counter stands still in the window.
         """
@@ -115,7 +123,9 @@ class StepClock:
 
 @dataclass(frozen=True)
 class Inversion:
-    """A recovered clock; `residual_ratio` is (recovered - recorded) / recorded steps, `used` marks the intervals kept."""
+    """A recovered clock; `residual_ratio` is (recovered - recorded) / recorded steps, `used` marks the
+    intervals kept.
+    """
 
     clock: StepClock
     residual_ratio: np.ndarray
@@ -134,9 +144,9 @@ def covered(intervals: Intervals) -> BusyTime:
 def invert(intervals: Intervals, knot_us: float = KNOT_US, smoothness: float = SMOOTHNESS) -> Inversion:
     """Recover the step clock from at least one interval.
 
-    Requires finite intervals with start_us < end_us and steps > 0. Guarantees a non-decreasing counter. Intervals off
-    the common clock (OFF_CLOCK_*) lose their weight round by round, so that they bend the clock no more and take no good
-    ones with them; they are left out of the last fit and marked in `used`.
+    Requires finite intervals with start_us < end_us and steps > 0. Guarantees a non-decreasing counter.
+    Intervals off the common clock (OFF_CLOCK_*) lose their weight round by round, so that they bend the clock
+    no more and take no good ones with them; they are left out of the last fit and marked in `used`.
     """
     problem = _Problem(intervals, knot_us, smoothness)
     tolerance = np.maximum(OFF_CLOCK_STEPS, OFF_CLOCK_RATIO * intervals.steps)
@@ -162,20 +172,28 @@ class _Problem:
     def __init__(self, intervals: Intervals, knot_us: float, smoothness: float) -> None:
         self.busy, self.knot_us, self.steps = covered(intervals), knot_us, intervals.steps.astype(float)
         knots = max(3, int(np.ceil(self.busy.total_us / knot_us)) + 1)
-        ends, starts = (_hat(self.busy.from_wall(time), knots, knot_us) for time in (intervals.end_us, intervals.start_us))
+        ends, starts = (
+            _hat(self.busy.from_wall(time), knots, knot_us) for time in (intervals.end_us, intervals.start_us)
+        )
         self.design = ends - starts
         bend = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(knots - 2, knots), dtype=float)
         slope = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(knots - 1, knots), dtype=float)
         common_rate = knot_us * np.median(self.steps / (intervals.end_us - intervals.start_us))
-        self.penalty = smoothness * (bend.T @ bend) + RATE_PULL * (slope.T @ slope) + RIDGE * sparse.eye_array(knots)
+        self.penalty = (
+            smoothness * (bend.T @ bend) + RATE_PULL * (slope.T @ slope) + RIDGE * sparse.eye_array(knots)
+        )
         self.pull = RATE_PULL * (slope.T @ np.full(knots - 1, common_rate))
         self.resolution_us = max(knot_us, self.busy.total_us * EVENTS_IN_WINDOW / (2 * len(self.steps)))
 
     def solve(self, weights: np.ndarray) -> StepClock:
         """The clock under weights of shape (intervals,)."""
         weighted = self.design.T @ sparse.diags_array(weights)
-        counter = splu(sparse.csc_matrix(weighted @ self.design + self.penalty)).solve(weighted @ self.steps + self.pull)
-        return StepClock(self.busy, self.knot_us, np.maximum.accumulate(counter - counter[0]), self.resolution_us)
+        counter = splu(sparse.csc_matrix(weighted @ self.design + self.penalty)).solve(
+            weighted @ self.steps + self.pull
+        )
+        return StepClock(
+            self.busy, self.knot_us, np.maximum.accumulate(counter - counter[0]), self.resolution_us
+        )
 
 
 def _hat(busy_us: np.ndarray, knots: int, knot_us: float) -> sparse.csr_array:
@@ -185,4 +203,6 @@ def _hat(busy_us: np.ndarray, knots: int, knot_us: float) -> sparse.csr_array:
     share = position - left
     rows = np.arange(len(busy_us))
     data = np.concatenate([1 - share, share])
-    return sparse.csr_array((data, (np.concatenate([rows, rows]), np.concatenate([left, left + 1]))), shape=(len(rows), knots))
+    return sparse.csr_array(
+        (data, (np.concatenate([rows, rows]), np.concatenate([left, left + 1]))), shape=(len(rows), knots)
+    )

@@ -2,8 +2,8 @@
 
     log = read(experiment, Path("data.csv.gz"))     # RequestLog: requests, rejects, counts
 
-Requests: request (str), line, prompt_tokens, cached_tokens (NaN: not recorded), output_tokens, arrival_us, first_us,
-last_us, and token_times_us (array or None) where the log has a time for each token.
+Requests: request (str), line, prompt_tokens, cached_tokens (NaN: not recorded), output_tokens, arrival_us,
+first_us, last_us, and token_times_us (array or None) where the log has a time for each token.
 """
 
 from __future__ import annotations
@@ -22,12 +22,43 @@ from h3.common.errors import InputError
 from h3.steps import schema
 
 TRACEV2_COLUMNS = (
-    "request_id", "client_id", "tenant_id", "slo_class", "session_id", "round_index", "prefix_group", "prefix_length", "streaming",
-    "input_tokens", "output_tokens", "text_tokens", "image_tokens", "audio_tokens", "video_tokens", "reason_ratio", "model",
-    "deadline_us", "server_input_tokens", "arrival_time_us", "send_time_us", "first_chunk_time_us", "last_chunk_time_us",
-    "num_chunks", "status", "error_message", "finish_reason",
+    "request_id",
+    "client_id",
+    "tenant_id",
+    "slo_class",
+    "session_id",
+    "round_index",
+    "prefix_group",
+    "prefix_length",
+    "streaming",
+    "input_tokens",
+    "output_tokens",
+    "text_tokens",
+    "image_tokens",
+    "audio_tokens",
+    "video_tokens",
+    "reason_ratio",
+    "model",
+    "deadline_us",
+    "server_input_tokens",
+    "arrival_time_us",
+    "send_time_us",
+    "first_chunk_time_us",
+    "last_chunk_time_us",
+    "num_chunks",
+    "status",
+    "error_message",
+    "finish_reason",
 )
-REQUIRED = ("request_id", "input_tokens", "output_tokens", "arrival_time_us", "first_chunk_time_us", "last_chunk_time_us", "status")
+REQUIRED = (
+    "request_id",
+    "input_tokens",
+    "output_tokens",
+    "arrival_time_us",
+    "first_chunk_time_us",
+    "last_chunk_time_us",
+    "status",
+)
 NUMBERS = ("prompt_tokens", "output_tokens", "arrival_us", "first_us", "last_us")
 
 
@@ -44,8 +75,8 @@ class RequestLog:
 def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:
     """Read a request log of either format.
 
-    Requests that failed (status other than ok, or an error) are counted in `failed`; malformed ones are rejected with
-    file and line. Raises InputError for a file that is no request log.
+    Requests that failed (status other than ok, or an error) are counted in `failed`; malformed ones are
+    rejected with file and line. Raises InputError for a file that is no request log.
     """
     reader = _lifecycle if path.name.endswith(".json") else _tracev2
     raw, rejects, failed = reader(name, path, block_size_tokens)
@@ -61,15 +92,26 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
         "not_whole_tokens": ~(whole[0] & whole[1]).to_numpy(),
         "no_prompt_tokens": (raw["prompt_tokens"] < 1).to_numpy(),
         "no_output_tokens": (raw["output_tokens"] < 1).to_numpy(),
-        "ends_before_start": ((raw["last_us"] < raw["first_us"]) | (raw["first_us"] < raw["arrival_us"])).to_numpy(),
-        "no_time_between_tokens": ((raw["output_tokens"] > 1) & (raw["last_us"] <= raw["first_us"])).to_numpy(),
+        "ends_before_start": (
+            ((raw["last_us"] < raw["first_us"]) | (raw["first_us"] < raw["arrival_us"])).to_numpy()
+        ),
+        "no_time_between_tokens": (
+            ((raw["output_tokens"] > 1) & (raw["last_us"] <= raw["first_us"])).to_numpy()
+        ),
     }
     reason = np.full(len(raw), "", dtype=object)
     for code, broken in rules.items():
         reason[(reason == "") & broken] = code
     rejects = [
-        (name, str(path), int(row.line), reason[index], f"request {row.request}: " + ", ".join(f"{c}={getattr(row, c)}" for c in NUMBERS))
-        for index, row in enumerate(raw.itertuples()) if reason[index]
+        (
+            name,
+            str(path),
+            int(row.line),
+            reason[index],
+            f"request {row.request}: " + ", ".join(f"{c}={getattr(row, c)}" for c in NUMBERS),
+        )
+        for index, row in enumerate(raw.itertuples())
+        if reason[index]
     ]
     return raw[reason == ""].reset_index(drop=True), rejects
 
@@ -99,14 +141,30 @@ def _tracev2(name: str, path: Path, block_size_tokens: float) -> tuple[pd.DataFr
     rejects = []
     if not whole:
         text = text[: text.rfind("\n") + 1]
-        rejects.append((name, str(path), text.count("\n"), "truncated_gzip", "the file ends early; the lines before are kept"))
+        rejects.append(
+            (
+                name,
+                str(path),
+                text.count("\n"),
+                "truncated_gzip",
+                "the file ends early; the lines before are kept",
+            )
+        )
     lines = csv.reader(io.StringIO(text))
     header = next(lines, [])
     _check_header(header, path)
     rows = []
     for cells in lines:
         if len(cells) != len(header):
-            rejects.append((name, str(path), lines.line_num, "broken_line", f"{len(cells)} fields; expected {len(header)}"))
+            rejects.append(
+                (
+                    name,
+                    str(path),
+                    lines.line_num,
+                    "broken_line",
+                    f"{len(cells)} fields; expected {len(header)}",
+                )
+            )
         else:
             rows.append((lines.line_num, *cells))
     frame = pd.DataFrame(rows, columns=["line", *header])
@@ -120,7 +178,9 @@ def _check_header(header: list[str], path: Path) -> None:
         raise InputError(f"{path}: unknown column {unknown[0]!r}; TraceV2 has {', '.join(TRACEV2_COLUMNS)}")
     missing = [column for column in REQUIRED if column not in header]
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing; expected a TraceV2 header with {', '.join(REQUIRED)}")
+        raise InputError(
+            f"{path}: column {missing[0]!r} is missing; expected a TraceV2 header with {', '.join(REQUIRED)}"
+        )
 
 
 def _from_tracev2(ok: pd.DataFrame, block_size_tokens: float) -> pd.DataFrame:
@@ -130,16 +190,27 @@ def _from_tracev2(ok: pd.DataFrame, block_size_tokens: float) -> pd.DataFrame:
         return pd.to_numeric(ok[column], errors="coerce")
 
     shared = number("prefix_length").fillna(0.0)
-    grouped = (ok["prefix_group"] != "") & (shared > 0) if "prefix_group" in ok else pd.Series(False, index=ok.index)
+    grouped = (
+        (ok["prefix_group"] != "") & (shared > 0)
+        if "prefix_group" in ok
+        else pd.Series(False, index=ok.index)
+    )
     server_count = number("server_input_tokens")
     prompt = np.where(server_count > 0, server_count, number("input_tokens") + np.where(grouped, shared, 0.0))
     send = number("send_time_us")
-    return pd.DataFrame({
-        "request": ok["request_id"], "line": ok["line"].astype("int64"), "prompt_tokens": prompt,
-        "cached_tokens": np.where(grouped, shared // block_size_tokens * block_size_tokens, np.nan),
-        "output_tokens": number("output_tokens"), "arrival_us": np.where(send > 0, send, number("arrival_time_us")),
-        "first_us": number("first_chunk_time_us"), "last_us": number("last_chunk_time_us"), "token_times_us": None,
-    })
+    return pd.DataFrame(
+        {
+            "request": ok["request_id"],
+            "line": ok["line"].astype("int64"),
+            "prompt_tokens": prompt,
+            "cached_tokens": np.where(grouped, shared // block_size_tokens * block_size_tokens, np.nan),
+            "output_tokens": number("output_tokens"),
+            "arrival_us": np.where(send > 0, send, number("arrival_time_us")),
+            "first_us": number("first_chunk_time_us"),
+            "last_us": number("last_chunk_time_us"),
+            "token_times_us": None,
+        }
+    )
 
 
 def _lifecycle(name: str, path: Path, block_size_tokens: float) -> tuple[pd.DataFrame, list[tuple], int]:
@@ -148,7 +219,9 @@ def _lifecycle(name: str, path: Path, block_size_tokens: float) -> tuple[pd.Data
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); expected inference-perf's array of requests") from None
     if not isinstance(entries, list):
-        raise InputError(f"{path}: holds {type(entries).__name__}; expected inference-perf's array of requests")
+        raise InputError(
+            f"{path}: holds {type(entries).__name__}; expected inference-perf's array of requests"
+        )
     rows, rejects, failed = [], [], 0
     for index, entry in enumerate(entries, start=1):
         if isinstance(entry, dict) and entry.get("error"):
@@ -157,8 +230,20 @@ def _lifecycle(name: str, path: Path, block_size_tokens: float) -> tuple[pd.Data
         try:
             rows.append((str(index), index, *_lifecycle_row(entry)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            rejects.append((name, str(path), index, "broken_entry", f"entry {index}: {type(error).__name__} {error}"))
-    columns = ["request", "line", "prompt_tokens", "cached_tokens", "output_tokens", "arrival_us", "first_us", "last_us", "token_times_us"]
+            rejects.append(
+                (name, str(path), index, "broken_entry", f"entry {index}: {type(error).__name__} {error}")
+            )
+    columns = [
+        "request",
+        "line",
+        "prompt_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "arrival_us",
+        "first_us",
+        "last_us",
+        "token_times_us",
+    ]
     return pd.DataFrame(rows, columns=columns), rejects, failed
 
 

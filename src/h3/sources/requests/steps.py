@@ -2,8 +2,9 @@
 
     ingested = load(["requests/"], Assumptions(), RequestOptions())
 
-A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a request log
-does not tell (new prompt tokens after prefix caching) is filled by the assumption `prefill_tokens`, or null.
+A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a
+request log does not tell (new prompt tokens after prefix caching) is filled by the assumption
+`prefill_tokens`, or null.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.sources.experiment import REQUEST_FILES, Assumptions, Experiment, Ingested, assumptions_record, combine, describe, find, log_file
+from h3.sources.experiment import (
+    REQUEST_FILES,
+    Assumptions,
+    Experiment,
+    Ingested,
+    assumptions_record,
+    combine,
+    describe,
+    find,
+    log_file,
+)
 from h3.sources.requests import clock as step_clock
 from h3.sources.requests import files as request_logs
 from h3.steps import schema
@@ -36,12 +47,15 @@ class RequestOptions:
 
 
 def load(
-    paths: str | Path | list[str | Path], assume: Assumptions, options: RequestOptions, progress: Callable[[str], None] | None = None
+    paths: str | Path | list[str | Path],
+    assume: Assumptions,
+    options: RequestOptions,
+    progress: Callable[[str], None] | None = None,
 ) -> Ingested:
     """All request-log experiments below the given folders.
 
-    Experiments with more failed requests than `max_failed_ratio` are left out and listed in record["left_out"].
-    Raises InputError if nothing usable is left.
+    Experiments with more failed requests than `max_failed_ratio` are left out and listed in
+    record["left_out"]. Raises InputError if nothing usable is left.
     """
     parts = []
     for folder in find(paths, REQUEST_FILES):
@@ -50,17 +64,33 @@ def load(
         parts.append(load_experiment(describe(folder, assume), assume, options))
     ingested = combine(parts)
     if ingested.table.empty:
-        reasons = "; ".join(f"{entry['experiment']}: {entry['reason']}" for entry in ingested.record.get("left_out", []))
-        raise InputError(f"{paths}: no step in any experiment ({reasons or 'no request with two output tokens'})")
+        reasons = "; ".join(
+            f"{entry['experiment']}: {entry['reason']}" for entry in ingested.record.get("left_out", [])
+        )
+        raise InputError(
+            f"{paths}: no step in any experiment ({reasons or 'no request with two output tokens'})"
+        )
     return ingested
 
 
 def load_experiment(experiment: Experiment, assume: Assumptions, options: RequestOptions) -> Ingested:
-    """The steps of one experiment; an empty table, with the reason in record["left_out"], where it has none to give."""
+    """The steps of one experiment; an empty table, with the reason in record["left_out"], where it has none
+    to give.
+    """
     path = log_file(experiment.path, REQUEST_FILES)
     log = request_logs.read(experiment.name, path, experiment.block_size_tokens)
-    record = {**assumptions_record(assume), "left_out": [], "experiments": {experiment.name: {
-        "log": "requests", "requests": log.total, "failed": log.failed, "rejected": len(log.rejects)}}}
+    record = {
+        **assumptions_record(assume),
+        "left_out": [],
+        "experiments": {
+            experiment.name: {
+                "log": "requests",
+                "requests": log.total,
+                "failed": log.failed,
+                "rejected": len(log.rejects),
+            }
+        },
+    }
     decoding = log.requests[log.requests["output_tokens"] > 1]
     reason = _unusable(log, decoding, options)
     if reason:
@@ -69,7 +99,9 @@ def load_experiment(experiment: Experiment, assume: Assumptions, options: Reques
     inversion = step_clock.invert(_intervals(decoding))
     table, unresolved = _steps(experiment, log.requests, inversion.clock, assume, options)
     record["experiments"][experiment.name] |= {
-        "steps": len(table), "unresolved_steps": unresolved, "off_clock_intervals": int((~inversion.used).sum()),
+        "steps": len(table),
+        "unresolved_steps": unresolved,
+        "off_clock_intervals": int((~inversion.used).sum()),
         "clock_residual_ratio": float(np.sqrt(np.mean(inversion.residual_ratio[inversion.used] ** 2))),
     }
     return Ingested(table, log.rejects, record)
@@ -79,7 +111,10 @@ def _unusable(log: request_logs.RequestLog, decoding: pd.DataFrame, options: Req
     if log.total == 0:
         return "the log holds no request"
     if log.failed / log.total > options.max_failed_ratio:
-        return f"{log.failed} of {log.total} requests failed, more than max_failed_ratio={options.max_failed_ratio:g}"
+        return (
+            f"{log.failed} of {log.total} requests failed, more than"
+            f" max_failed_ratio={options.max_failed_ratio:g}"
+        )
     return "" if len(decoding) else "no usable request with two or more output tokens"
 
 
@@ -88,8 +123,14 @@ def _empty() -> pd.DataFrame:
 
 
 def _intervals(decoding: pd.DataFrame) -> step_clock.Intervals:
-    """Per request the interval from its first token to its last, and to every eighth where tokens have times."""
-    start, end, steps = [decoding["first_us"].to_numpy()], [decoding["last_us"].to_numpy()], [decoding["output_tokens"].to_numpy() - 1]
+    """Per request the interval from its first token to its last, and to every eighth where tokens have
+    times.
+    """
+    start, end, steps = (
+        [decoding["first_us"].to_numpy()],
+        [decoding["last_us"].to_numpy()],
+        [decoding["output_tokens"].to_numpy() - 1],
+    )
     for times in decoding["token_times_us"].dropna():
         index = np.arange(TOKENS_PER_INTERVAL, len(times) - 1, TOKENS_PER_INTERVAL)
         index = index[times[index] > times[0]]
@@ -100,28 +141,50 @@ def _intervals(decoding: pd.DataFrame) -> step_clock.Intervals:
 
 
 def _steps(
-    experiment: Experiment, requests: pd.DataFrame, clock: step_clock.StepClock, assume: Assumptions, options: RequestOptions
+    experiment: Experiment,
+    requests: pd.DataFrame,
+    clock: step_clock.StepClock,
+    assume: Assumptions,
+    options: RequestOptions,
 ) -> tuple[pd.DataFrame, int]:
-    """Sampled steps with their composition, and how many were dropped because the clock stands still there."""
+    """Sampled steps with their composition, and how many were dropped because the clock stands still
+    there.
+    """
     every = options.sample_every
     numbers = np.arange(zlib.crc32(experiment.name.encode()) % every, int(clock.steps[-1]), every)
     low, high, period = clock.window_at(numbers.astype(float))
     resolved = ~np.isnan(period)
     numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
-    composition = _composition(requests, clock, numbers, (low, high), new_prompt_tokens(requests, assume, experiment))
+    composition = _composition(
+        requests, clock, numbers, (low, high), new_prompt_tokens(requests, assume, experiment)
+    )
     frame = composition.assign(
-        **experiment.columns(), log="requests", clock=0, step_id=numbers, start_us=clock.time_us_at(numbers.astype(float)),
-        period_us=period, gap_steps=np.maximum(1, np.rint(high - low)).astype("int64"),
+        **experiment.columns(),
+        log="requests",
+        clock=0,
+        step_id=numbers,
+        start_us=clock.time_us_at(numbers.astype(float)),
+        period_us=period,
+        gap_steps=np.maximum(1, np.rint(high - low)).astype("int64"),
     )
     decoding = composition["num_decode_reqs"].to_numpy() > 0
     return schema.check(frame[decoding].reset_index(drop=True), experiment.name), int((~resolved).sum())
 
 
 def _composition(
-    requests: pd.DataFrame, clock: step_clock.StepClock, numbers: np.ndarray, window: tuple[np.ndarray, np.ndarray], new: np.ndarray
+    requests: pd.DataFrame,
+    clock: step_clock.StepClock,
+    numbers: np.ndarray,
+    window: tuple[np.ndarray, np.ndarray],
+    new: np.ndarray,
 ) -> pd.DataFrame:
-    """Requests of each step: decode requests at the step, prefills as the mean over the window of its period."""
-    first, last = clock.steps_at(requests["first_us"].to_numpy()), clock.steps_at(requests["last_us"].to_numpy())
+    """Requests of each step: decode requests at the step, prefills as the mean over the window of its
+    period.
+    """
+    first, last = (
+        clock.steps_at(requests["first_us"].to_numpy()),
+        clock.steps_at(requests["last_us"].to_numpy()),
+    )
     prompt = requests["prompt_tokens"].to_numpy()
     order = np.argsort(first, kind="stable")
     decode = _decode(first[order], last[order], prompt[order], numbers)
@@ -129,7 +192,9 @@ def _composition(
 
 
 def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np.ndarray) -> pd.DataFrame:
-    """Decode requests of each step and the KV tokens they attend to (prompt, output so far and the new token)."""
+    """Decode requests of each step and the KV tokens they attend to (prompt, output so far and the new
+    token).
+    """
     longest = float((last - first).max())
     out = np.zeros((len(numbers), 3))
     for begin in range(0, len(numbers), CHUNK_STEPS):
@@ -137,14 +202,21 @@ def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np
         low, high = np.searchsorted(first, [centre[0] - longest - 1, centre[-1]])
         running = (first[low:high] < centre[:, None]) & (centre[:, None] < last[low:high])
         context = (prompt[low:high] + np.ceil(centre[:, None] - first[low:high])) * running
-        out[begin : begin + CHUNK_STEPS] = np.stack([running.sum(1), context.sum(1), context.max(1, initial=0)], axis=1)
+        out[begin : begin + CHUNK_STEPS] = np.stack(
+            [running.sum(1), context.sum(1), context.max(1, initial=0)], axis=1
+        )
     count, total, longest_context = out.T
     with np.errstate(invalid="ignore"):
         mean = np.where(count > 0, total / count, 0.0)
-    return pd.DataFrame({
-        "num_decode_reqs": count, "decode_tokens": count, "decode_kv_tokens_sum": total,
-        "decode_kv_tokens_mean": mean, "decode_kv_tokens_max": longest_context,
-    })
+    return pd.DataFrame(
+        {
+            "num_decode_reqs": count,
+            "decode_tokens": count,
+            "decode_kv_tokens_sum": total,
+            "decode_kv_tokens_mean": mean,
+            "decode_kv_tokens_max": longest_context,
+        }
+    )
 
 
 def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: Experiment) -> np.ndarray:
@@ -154,9 +226,15 @@ def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: E
     """
     block = experiment.block_size_tokens
     prompt, cached = requests["prompt_tokens"].to_numpy(), requests["cached_tokens"].to_numpy(float)
-    assumed = {"repeat": (prompt - 1) // block * block, "uncached": np.zeros(len(prompt)), "none": np.full(len(prompt), np.nan)}
+    assumed = {
+        "repeat": (prompt - 1) // block * block,
+        "uncached": np.zeros(len(prompt)),
+        "none": np.full(len(prompt), np.nan),
+    }
     if assume.prefill_tokens not in assumed:
-        raise InputError(f"source.assume.prefill_tokens={assume.prefill_tokens!r}; expected one of {', '.join(assumed)}")
+        raise InputError(
+            f"source.assume.prefill_tokens={assume.prefill_tokens!r}; expected one of {', '.join(assumed)}"
+        )
     guess = assumed[assume.prefill_tokens]
     if experiment.workload in assume.shared_prefix_tokens:
         guess = np.full(len(prompt), assume.shared_prefix_tokens[experiment.workload] // block * block)
@@ -164,14 +242,21 @@ def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: E
     return prompt - np.minimum(cached, prompt - 1)
 
 
-def _prefill(first: np.ndarray, prompt: np.ndarray, new: np.ndarray, window: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    """Prefill in a mean step of each window: of the requests (by first token, ascending) whose first token lies in it."""
+def _prefill(
+    first: np.ndarray, prompt: np.ndarray, new: np.ndarray, window: tuple[np.ndarray, np.ndarray]
+) -> pd.DataFrame:
+    """Prefill in a mean step of each window: of the requests (by first token, ascending) whose first token
+    lies in it.
+    """
     done = prompt - new
-    # A request belongs to whole steps, so the window's borders are laid between steps before its requests are counted.
+    # A request belongs to whole steps, so the window's borders are laid between steps before its requests are
+    # counted.
     borders = [np.rint(bound) + 0.5 for bound in window]
     low, high = (np.searchsorted(first, border, side="right") for border in borders)
     columns = {
-        "num_prefill_reqs": np.ones(len(first)), "prefill_tokens": new, "prefill_kv_tokens_sum": done,
+        "num_prefill_reqs": np.ones(len(first)),
+        "prefill_tokens": new,
+        "prefill_kv_tokens_sum": done,
         "prefill_attended_tokens": new * done + new * (new + 1) / 2,
     }
     steps = np.maximum(borders[1] - borders[0], 1.0)

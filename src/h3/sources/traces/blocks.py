@@ -1,9 +1,12 @@
-"""Lines of a trace file in blocks of about two megabytes, compressed or not. This file owns files, gzip and line numbers.
+"""Lines of a trace file in blocks of about two megabytes, compressed or not. This file owns files, gzip and
+line numbers.
 
     for block in otlp_files.blocks(Path("traces.json.gz")):
-        block.first_line, block.text          # whole lines; a file that is one JSON document counts as one line
+        block.first_line, block.text          # whole lines; a file that is one JSON document counts as one
+        line
 
-Memory is a few blocks whatever the size of the file; the longest line, or document, may have LONGEST_LINE bytes.
+Memory is a few blocks whatever the size of the file; the longest line, or document, may have LONGEST_LINE
+bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ LONGEST_LINE = 32 << 20
 
 @dataclass(frozen=True)
 class Block:
-    """A sequence of lines, the last without its line end; `damage` is (reason, detail) where the file breaks off after them."""
+    """A sequence of lines, the last without its line end; `damage` is (reason, detail) where the file breaks
+    off after them.
+    """
 
     first_line: int
     text: bytes
@@ -44,7 +49,7 @@ class Block:
         return len(self.bounds) - 1
 
     def __getitem__(self, index: int) -> bytes:
-        return self.text[self.bounds[index]:self.bounds[index + 1] - 1]
+        return self.text[self.bounds[index] : self.bounds[index + 1] - 1]
 
 
 def blocks(path: Path) -> Iterator[Block]:
@@ -66,11 +71,11 @@ def blocks(path: Path) -> Iterator[Block]:
             block = Block(line, b"".join(pending))
             yield block
             line += len(block)
-            pending, size = [chunk[cut + 1:]], len(chunk) - cut - 1
+            pending, size = [chunk[cut + 1 :]], len(chunk) - cut - 1
         elif size > LONGEST_LINE:
             raise InputError(
-                f"{path}: line {line} has over {LONGEST_LINE >> 20} MB; expected one resourceSpans object a line"
-                " (jq -c '.resourceSpans[] | {resourceSpans: [.]}' splits a document)"
+                f"{path}: line {line} has over {LONGEST_LINE >> 20} MB; expected one resourceSpans object a"
+                " line (jq -c '.resourceSpans[] | {resourceSpans: [.]}' splits a document)"
             )
     yield _last(b"".join(pending), line, bool(document))
 
@@ -102,7 +107,9 @@ def _chunks(path: Path) -> Iterator[bytes | tuple[str, str]]:
         yield "truncated_gzip", f"the gzip stream ends early, after {total} bytes of text"
     except (gzip.BadGzipFile, isal_zlib.error) as error:
         if not total:
-            raise InputError(f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON") from None
+            raise InputError(
+                f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON"
+            ) from None
         yield "damaged_gzip", f"the gzip stream is damaged after {total} bytes of text: {error}"
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; expected a trace file") from None

@@ -1,11 +1,12 @@
 """Journeys of requests → the steps in which they decode and prefill. This file owns what journey events mean.
 
-    spans = decodes(events)                       # events: (line, request, kind, step, prefill done, prefill total, decode done)
-    count, _ = active(spans.first, spans.last, spans.offset, np.array([17]))    # requests that decode in step 17
+    spans = decodes(events)  # events: (line, request, kind, step, prefill done, prefill total, decode done)
+    # requests that decode in step 17
+    count, _ = active(spans.first, spans.last, spans.offset, np.array([17]))
 
-A request is SCHEDULED in a step, has its FIRST_TOKEN in the step that ends its prefill, and gets one token a step from
-then on until it is FINISHED or PREEMPTED; `decode done` counts its output tokens so far. Preempted, it loses its KV
-cache and computes it anew when SCHEDULED again.
+A request is SCHEDULED in a step, has its FIRST_TOKEN in the step that ends its prefill, and gets one token a
+step from then on until it is FINISHED or PREEMPTED; `decode done` counts its output tokens so far. Preempted,
+it loses its KV cache and computes it anew when SCHEDULED again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ ENDLESS = 1 << 60
 
 @dataclass(frozen=True)
 class Decodes:
-    """Runs of decode steps: first and last step id, and offset; in step s the request attends to s + offset tokens."""
+    """Runs of decode steps: first and last step id, and offset; in step s the request attends to s + offset
+    tokens.
+    """
 
     first: np.ndarray
     last: np.ndarray
@@ -30,20 +33,26 @@ class Decodes:
 
 
 def decodes(events: list[tuple]) -> Decodes:
-    """The decode runs of all requests of one clock; a request that is still running when the log ends runs on."""
+    """The decode runs of all requests of one clock; a request that is still running when the log ends runs
+    on.
+    """
     runs = [run for journey in _by_request(events).values() for run in _decode_runs(journey)]
     first, last, offset = np.array(runs, dtype=np.int64).reshape(-1, 3).T
     return Decodes(first, last, offset)
 
 
 def prefills(events: list[tuple]) -> pd.DataFrame:
-    """Prefills up to the first token: first and last step, prompt tokens cached or computed before, and new ones."""
+    """Prefills up to the first token: first and last step, prompt tokens cached or computed before, and new
+    ones.
+    """
     rows = []
     for journey in _by_request(events).values():
         for (kind, step, done, total, _), (after, end, *_rest) in pairwise(journey):
             if kind == "SCHEDULED" and after == "FIRST_TOKEN":
                 rows.append((step, end, done, total - done))
-    return pd.DataFrame(np.array(rows, dtype=np.int64).reshape(-1, 4), columns=["first", "last", "before", "new"])
+    return pd.DataFrame(
+        np.array(rows, dtype=np.int64).reshape(-1, 4), columns=["first", "last", "before", "new"]
+    )
 
 
 def _by_request(events: list[tuple]) -> dict[str, list[tuple]]:
@@ -58,20 +67,25 @@ def _decode_runs(journey: list[tuple]) -> list[tuple[int, int, int]]:
     runs = []
     resumed = 0  # output tokens at the preemption, while the KV cache is computed anew
     for index, (kind, step, _, total, tokens) in enumerate(journey):
-        end, end_tokens = next(((e[1], e[4]) for e in journey[index + 1:] if e[0] in ("PREEMPTED", "FINISHED")), (ENDLESS, ENDLESS))
+        end, end_tokens = next(
+            ((e[1], e[4]) for e in journey[index + 1 :] if e[0] in ("PREEMPTED", "FINISHED")),
+            (ENDLESS, ENDLESS),
+        )
         if kind == "FIRST_TOKEN" and end_tokens > tokens:
             last = ENDLESS if end == ENDLESS else step + end_tokens - tokens
             runs.append((step + 1, last, total + tokens - 1 - step))
         elif kind == "PREEMPTED":
             resumed = tokens
         elif kind == "SCHEDULED" and resumed and end != ENDLESS:
-            ended_by = next(e[0] for e in journey[index + 1:] if e[1] == end)
+            ended_by = next(e[0] for e in journey[index + 1 :] if e[1] == end)
             last = end - (ended_by == "PREEMPTED")  # a preempted request is not in the batch of that step
             runs.append((last - (end_tokens - resumed - 1) + 1, last, total + end_tokens - 1 - last))
     return [run for run in runs if run[1] >= run[0]]
 
 
-def active(first: np.ndarray, last: np.ndarray, weight: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def active(
+    first: np.ndarray, last: np.ndarray, weight: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """For each step the number of intervals first..last that hold it, and the sum of their weights."""
     begun, ended = np.sort(first), np.sort(last)
     begun_sum = np.concatenate([[0], np.cumsum(weight[np.argsort(first)])])
@@ -83,7 +97,9 @@ def active(first: np.ndarray, last: np.ndarray, weight: np.ndarray, steps: np.nd
 def longest(spans: Decodes, steps: np.ndarray) -> np.ndarray:
     """For each step the most tokens that a decode request attends to; 0 without one."""
     out = np.zeros(len(steps))
-    queue = sorted(zip(spans.first.tolist(), spans.last.tolist(), spans.offset.tolist(), strict=True), reverse=True)
+    queue = sorted(
+        zip(spans.first.tolist(), spans.last.tolist(), spans.offset.tolist(), strict=True), reverse=True
+    )
     running: list[tuple[int, int]] = []
     for index in np.argsort(steps, kind="stable").tolist():
         step = int(steps[index])

@@ -1,12 +1,13 @@
-"""Fast reading of events that an exporter writes again and again in one layout. This file owns the byte layout.
+"""Fast reading of events that an exporter writes again and again in one layout. This file owns the byte
+layout.
 
     layout = Layout.learn(raw_event)              # from the bytes of one event, as JSON
     found = layout.match(block)                   # every event of a block of text that has this layout
     found.values["step.id"], found.starts         # columns, one entry an event
 
-Trace events differ in their values only: between them every byte is the same. So events are read column by column:
-the digits of one field in all events at once, then the text up to the next field compared with the layout's. Every
-byte of an event that is found was compared; whatever differs is left to a JSON decoder.
+Trace events differ in their values only: between them every byte is the same. So events are read column by
+column: the digits of one field in all events at once, then the text up to the next field compared with the
+layout's. Every byte of an event that is found was compared; whatever differs is left to a JSON decoder.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ Reader = Callable[[bytes, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Layout:
-    """The text of an event up to its first value, and for each value (attribute or "", its reader, the text after it).
+    """The text of an event up to its first value, and for each value (attribute or "", its reader, the text
+    after it).
 
     `bracket` is where the first bracket stands, that of the attributes.
     """
@@ -52,17 +54,25 @@ class Layout:
 
     @classmethod
     def learn(cls, event: bytes) -> Layout | None:
-        """The layout of one event given as JSON, or None if it holds none or attributes other than numbers and texts."""
+        """The layout of one event given as JSON, or None if it holds none or attributes other than numbers
+        and texts.
+        """
         values = list(VALUE.finditer(event))
         ends = [(value.end("value"), after.start("value")) for value, after in pairwise(values)]
         ends += [(value.end("value"), len(event)) for value in values[-1:]]
         fields = []
         for value, (begin, end) in zip(values, ends, strict=True):
             key = KEY.search(event, 0, value.start("value"))
-            fields.append((key.group(1).decode() if key else "", next(READERS[kind] for kind in READERS if value[kind]), event[begin:end]))
+            fields.append(
+                (
+                    key.group(1).decode() if key else "",
+                    next(READERS[kind] for kind in READERS if value[kind]),
+                    event[begin:end],
+                )
+            )
         if not values or event.count(b'"key":') != sum(name != "" for name, _, _ in fields):
             return None
-        return cls(event[:values[0].start("value")], tuple(fields), event.find(b"["))
+        return cls(event[: values[0].start("value")], tuple(fields), event.find(b"["))
 
     @property
     def names(self) -> set[str]:
@@ -70,7 +80,9 @@ class Layout:
         return {name for name, _, _ in self.fields}
 
     def match(self, block: bytes) -> Found:
-        """All events of the block that have this layout: values are int64, float64, or the first eight bytes of a text."""
+        """All events of the block that have this layout: values are int64, float64, or the first eight bytes
+        of a text.
+        """
         starts = self._starts(block)
         if not len(starts):
             return Found(starts, starts, {})
@@ -87,7 +99,9 @@ class Layout:
         return Found(starts[good], at[good], {name: value[good] for name, value in values.items()})
 
     def _starts(self, block: bytes) -> np.ndarray:
-        """Where events begin: they open alike, and their first bracket, a rare byte, lies as far in as in the layout."""
+        """Where events begin: they open alike, and their first bracket, a rare byte, lies as far in as in the
+        layout.
+        """
         starts = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("[")) - self.bracket
         starts = starts[starts >= 0]
         return starts[_gather(block, starts, len(self.opening)) == self.opening] if len(starts) else starts
@@ -118,7 +132,9 @@ def _integers(block: bytes, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _reals(block: bytes, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for decimal fractions without exponent, of up to 24 digits after the point, to one unit in the last place."""
+    """The same for decimal fractions without exponent, of up to 24 digits after the point, to one unit in the
+    last place.
+    """
     whole, point, valid = _integers(block, at)
     has_point = _gather(block, point, 1) == b"."
     part, length = _digits(_gather(block, point + 1, 8))
@@ -132,8 +148,12 @@ def _reals(block: bytes, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return value, point + has_point + digits, valid & (has_point == (digits > 0))
 
 
-def _further_digits(block: bytes, at: np.ndarray, length: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Value and length of up to two more groups of digits, both 0 where the group before had fewer than eight."""
+def _further_digits(
+    block: bytes, at: np.ndarray, length: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Value and length of up to two more groups of digits, both 0 where the group before had fewer than
+    eight.
+    """
     for _ in range(2):
         full = length == 8
         if not full.any():
@@ -147,7 +167,8 @@ def _further_digits(block: bytes, at: np.ndarray, length: np.ndarray) -> Iterato
 def _digits(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leading decimal digits of eight bytes: their value, and how many (0 to 8).
 
-    After D. Lemire, "Quickly parsing eight digits", by arithmetic on 64-bit words; the first byte is the lowest.
+    After D. Lemire, "Quickly parsing eight digits", by arithmetic on 64-bit words; the first byte is the
+    lowest.
     """
     u = np.uint64
     digit = words.view("<u8") ^ u(0x3030303030303030)
@@ -156,7 +177,9 @@ def _digits(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     digit <<= u(64) - (bits & u(0x78))  # a shift by 64 gives 0
     pairs = digit * u(10) + (digit >> u(8))
     low = u(0x000000FF000000FF)
-    value = ((pairs & low) * u(0x000F424000000064) + ((pairs >> u(16)) & low) * u(0x0000271000000001)) >> u(32)
+    value = ((pairs & low) * u(0x000F424000000064) + ((pairs >> u(16)) & low) * u(0x0000271000000001)) >> u(
+        32
+    )
     return value.view(np.int64), (bits >> u(3)).view(np.int64)
 
 

@@ -1,10 +1,12 @@
-"""Lines that hold nothing but events of known byte layouts. This file owns which lines are read without a JSON decoder.
+"""Lines that hold nothing but events of known byte layouts. This file owns which lines are read without a
+JSON decoder.
 
-    taken, columns, layouts = otlp_lines.read(block, "vllm.scheduler", {"step.BATCH_SUMMARY": {"step.id"}}, {})
-    columns["step.BATCH_SUMMARY"]["step.id"]      # and "line", the index of the line in the block
+    taken, columns, layouts = otlp_lines.read(block, "vllm.scheduler", {"step.BATCH_SUMMARY": {"step.id"}},
+    {}) columns["step.BATCH_SUMMARY"]["step.id"]      # and "line", the index of the line in the block
 
-A line is taken if each of its events has a layout, byte for byte, and what is left of the line without its events is
-JSON with empty lists of events. So a damaged or a foreign line is never taken; it is left to the JSON decoder.
+A line is taken if each of its events has a layout, byte for byte, and what is left of the line without its
+events is JSON with empty lists of events. So a damaged or a foreign line is never taken; it is left to the
+JSON decoder.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ Columns = dict[str, np.ndarray]
 def read(
     block: Block, scope: str, needs: dict[str, set[str]], layouts: dict[str, Layout]
 ) -> tuple[np.ndarray, dict[str, Columns], dict[str, Layout]]:
-    """Which lines of the block are taken, columns of their events by event name, and the layouts that are known now.
+    """Which lines of the block are taken, columns of their events by event name, and the layouts that are
+    known now.
 
-    scope: the scope of the events; needs: names of events, and the attributes without which a layout is of no use.
-    Layouts are learned from the first lines that cannot be taken.
+    scope: the scope of the events; needs: names of events, and the attributes without which a layout is of no
+    use. Layouts are learned from the first lines that cannot be taken.
     """
     taken, columns = _by_layouts(block, scope, layouts)
     for _ in needs:
@@ -57,10 +60,15 @@ def _learn(line: bytes, scope: str, needs: dict[str, set[str]]) -> dict[str, Lay
     return layouts
 
 
-def _by_layouts(block: Block, scope: str, layouts: dict[str, Layout]) -> tuple[np.ndarray, dict[str, Columns]]:
+def _by_layouts(
+    block: Block, scope: str, layouts: dict[str, Layout]
+) -> tuple[np.ndarray, dict[str, Columns]]:
     taken = np.diff(block.bounds) == 1  # empty lines
     found = {name: layout.match(block.text) for name, layout in layouts.items()}
-    starts, ends = (np.concatenate([[], *(getattr(f, side) for f in found.values())]).astype(np.int64) for side in ("starts", "ends"))
+    starts, ends = (
+        np.concatenate([[], *(getattr(f, side) for f in found.values())]).astype(np.int64)
+        for side in ("starts", "ends")
+    )
     if not len(starts):
         return taken, {}
     if len(found) > 1:
@@ -71,7 +79,10 @@ def _by_layouts(block: Block, scope: str, layouts: dict[str, Layout]) -> tuple[n
     for name, events in found.items():
         line = np.searchsorted(block.bounds, events.starts, side="right") - 1
         inside = taken[line]
-        columns[name] = {"line": line[inside], **{key: values[inside] for key, values in events.values.items()}}
+        columns[name] = {
+            "line": line[inside],
+            **{key: values[inside] for key, values in events.values.items()},
+        }
     return taken, columns
 
 
@@ -82,17 +93,19 @@ def _take_lines(taken: np.ndarray, block: Block, scope: str, starts: np.ndarray,
     glued = (starts[1:] - ends[:-1] == 1) & (code[np.minimum(ends[:-1], len(code) - 1)] == ord(","))
     for index in np.flatnonzero(np.diff(edges)).tolist():
         first, last = edges[index], edges[index + 1]
-        heads = [first, *(np.flatnonzero(~glued[first:last - 1]) + first + 1).tolist(), last]
+        heads = [first, *(np.flatnonzero(~glued[first : last - 1]) + first + 1).tolist(), last]
         runs = [(starts[i], ends[j - 1]) for i, j in pairwise(heads)]
         taken[index] = _is_plain(block.text, block.bounds[index], block.bounds[index + 1] - 1, runs, scope)
 
 
 def _is_plain(text: bytes, begin: int, end: int, runs: list[tuple[int, int]], scope: str) -> bool:
-    """True if the line without its runs of events is JSON, of spans of the scope only, with no other event."""
+    """True if the line without its runs of events is JSON, of spans of the scope only, with no other
+    event.
+    """
     pieces = []
     for first, last in runs:
         pieces.append(text[begin:first])
-        if not pieces[-1].endswith(b'"events":[') or text[last:last + 1] != b"]":
+        if not pieces[-1].endswith(b'"events":[') or text[last : last + 1] != b"]":
             return False
         begin = last
     try:

@@ -5,8 +5,8 @@
         batch.snapshots, batch.journeys                 # optional events: exact KV lengths
         batch.rejects                                   # (line, reason, detail)
 
-Lines whose events all have a known byte layout are read by `otlp_lines`, every other line by a typed JSON decoder.
-Both give the same columns.
+Lines whose events all have a known byte layout are read by `otlp_lines`, every other line by a typed JSON
+decoder. Both give the same columns.
 """
 
 from __future__ import annotations
@@ -30,8 +30,16 @@ STEP, SNAPSHOT, JOURNEY = "step.BATCH_SUMMARY", "step.REQUEST_SNAPSHOT", "journe
 WHOLE = ("step.id", "step.ts_start_ns")
 NEEDED = (*WHOLE, "batch.num_prefill_reqs", "batch.num_decode_reqs")
 OPTIONAL = (
-    "step.duration_us", "queue.running_depth", "queue.waiting_depth", "batch.scheduled_tokens", "batch.prefill_tokens",
-    "batch.decode_tokens", "batch.num_finished", "batch.num_preempted", "kv.blocks_total_gpu", "kv.blocks_free_gpu",
+    "step.duration_us",
+    "queue.running_depth",
+    "queue.waiting_depth",
+    "batch.scheduled_tokens",
+    "batch.prefill_tokens",
+    "batch.decode_tokens",
+    "batch.num_finished",
+    "batch.num_preempted",
+    "kv.blocks_total_gpu",
+    "kv.blocks_free_gpu",
     "kv.usage_gpu_ratio",
 )
 STEP_COLUMNS = ("line", *NEEDED, *OPTIONAL)
@@ -44,12 +52,14 @@ JOURNEY_NUMBERS = ("scheduler.step", "prefill.done_tokens", "prefill.total_token
 
 @dataclass
 class Batch:
-    """Events of a block of lines: columns of steps (with `line`), rows of the rest, rejects (line, reason, detail).
+    """Events of a block of lines: columns of steps (with `line`), rows of the rest, rejects (line, reason,
+    detail).
 
-    Step columns are int64 for step.id, step.ts_start_ns and line, else float64, NaN where the event lacks the attribute.
-    snapshots: float64[n, 5], (line, step id, 1 if decoding, computed tokens before, scheduled tokens); a list while it is read.
-    journeys: (line, request id, kind, step, prefill done, prefill total, decode done).
-    rejected_steps: how many of the rejects are step events; the others are lines, or events of other names.
+    Step columns are int64 for step.id, step.ts_start_ns and line, else float64, NaN where the event lacks the
+    attribute. snapshots: float64[n, 5], (line, step id, 1 if decoding, computed tokens before, scheduled
+    tokens); a list while it is read. journeys: (line, request id, kind, step, prefill done, prefill total,
+    decode done). rejected_steps: how many of the rejects are step events; the others are lines, or events of
+    other names.
     """
 
     steps: dict[str, np.ndarray] = field(default_factory=dict)
@@ -61,12 +71,18 @@ class Batch:
     def moved(self, lines: int) -> Batch:
         """The same with line numbers raised by `lines`."""
         steps = {**self.steps, "line": self.steps["line"] + lines}
-        journeys, rejects = ([(row[0] + lines, *row[1:]) for row in rows] for rows in (self.journeys, self.rejects))
-        return Batch(steps, self.snapshots + np.array([lines, 0, 0, 0, 0]), journeys, rejects, self.rejected_steps)
+        journeys, rejects = (
+            [(row[0] + lines, *row[1:]) for row in rows] for rows in (self.journeys, self.rejects)
+        )
+        return Batch(
+            steps, self.snapshots + np.array([lines, 0, 0, 0, 0]), journeys, rejects, self.rejected_steps
+        )
 
 
 def read(path: Path) -> Iterator[Batch]:
-    """Events of a trace file, block by block, in order of the file; raises InputError as `otlp_files.blocks` does."""
+    """Events of a trace file, block by block, in order of the file; raises InputError as `otlp_files.blocks`
+    does.
+    """
     layouts: dict[str, Layout] = {}
     for block in blocks(path):
         taken, fast, layouts = otlp_lines.read(block, SCHEDULER_SCOPE, LAYOUT_NEEDS, layouts)
@@ -93,7 +109,9 @@ def _joined_snapshots(fast: dict[str, np.ndarray], slow: list[tuple]) -> np.ndar
 
 def _columns(rows: list[dict]) -> dict[str, np.ndarray]:
     """Columns of the steps that the JSON decoder found."""
-    return {name: np.array([row.get(name, math.nan) for row in rows], dtype=_dtype(name)) for name in STEP_COLUMNS}
+    return {
+        name: np.array([row.get(name, math.nan) for row in rows], dtype=_dtype(name)) for name in STEP_COLUMNS
+    }
 
 
 def _joined(fast: dict[str, np.ndarray], slow: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -101,7 +119,10 @@ def _joined(fast: dict[str, np.ndarray], slow: dict[str, np.ndarray]) -> dict[st
     if not fast:
         return slow
     size = len(fast["line"])
-    fast = {name: fast[name].astype(_dtype(name)) if name in fast else np.full(size, math.nan) for name in STEP_COLUMNS}
+    fast = {
+        name: fast[name].astype(_dtype(name)) if name in fast else np.full(size, math.nan)
+        for name in STEP_COLUMNS
+    }
     if not len(slow["line"]):
         return fast
     order = np.argsort(np.concatenate([fast["line"], slow["line"]]), kind="stable")
@@ -120,7 +141,9 @@ def _decode(line: bytes, number: int, batch: Batch, rows: list[dict]) -> None:
         decoded = DECODER.decode(line)
     except msgspec.DecodeError as error:
         try:
-            decoded = msgspec.convert(json.loads(line), LINE)  # also takes the bare NaN and Infinity that Python writes
+            decoded = msgspec.convert(
+                json.loads(line), LINE
+            )  # also takes the bare NaN and Infinity that Python writes
         except msgspec.ValidationError as other:
             batch.rejects.append((number, "malformed_otlp", str(other)))
             return
@@ -139,10 +162,19 @@ def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, rows:
             rows.append({"line": number, **_numbers(event, NEEDED, OPTIONAL)})
         elif event.name == SNAPSHOT and scope == SCHEDULER_SCOPE:
             step, computed, scheduled = _numbers(event, SNAPSHOT_NUMBERS).values()
-            batch.snapshots.append((number, step, _text(event.attributes, "request.phase") == "DECODE", computed, scheduled))
+            batch.snapshots.append(
+                (number, step, _text(event.attributes, "request.phase") == "DECODE", computed, scheduled)
+            )
         elif event.name.startswith(JOURNEY) and event.name.removeprefix(JOURNEY) in JOURNEY_KINDS:
             request = _text(span.attributes, "gen_ai.request.id")
-            batch.journeys.append((number, request, event.name.removeprefix(JOURNEY), *_numbers(event, JOURNEY_NUMBERS).values()))
+            batch.journeys.append(
+                (
+                    number,
+                    request,
+                    event.name.removeprefix(JOURNEY),
+                    *_numbers(event, JOURNEY_NUMBERS).values(),
+                )
+            )
     except _Unusable as problem:
         batch.rejects.append((number, *problem.args))
         batch.rejected_steps += event.name == STEP

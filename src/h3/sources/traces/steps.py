@@ -4,8 +4,8 @@
     ingested.table, ingested.rejects                        # every step event is in one of the two
     ingested.record["experiments"][name]["kv_tokens"]       # snapshots, journeys, assumed blocks or null
 
-The period of a step comes from the ids and start times of the sampled steps (`trace_clock`); KV tokens from request
-snapshots, else journeys, else the assumption (`trace_kv`).
+The period of a step comes from the ids and start times of the sampled steps (`trace_clock`); KV tokens from
+request snapshots, else journeys, else the assumption (`trace_kv`).
 """
 
 from __future__ import annotations
@@ -19,25 +19,49 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.sources.experiment import TRACE_FILES, Assumptions, Experiment, Ingested, assumptions_record, combine, describe, find, log_file
+from h3.sources.experiment import (
+    TRACE_FILES,
+    Assumptions,
+    Experiment,
+    Ingested,
+    assumptions_record,
+    combine,
+    describe,
+    find,
+    log_file,
+)
 from h3.sources.traces import clock as trace_clock
 from h3.sources.traces import kv as trace_kv
 from h3.sources.traces import otlp
 from h3.steps import schema
 
 RENAMED = {
-    "line": "line", "step.id": "step_id", "step.ts_start_ns": "start_ns", "step.duration_us": "duration_us",
-    "queue.running_depth": "running_reqs", "queue.waiting_depth": "waiting_reqs",
-    "batch.num_prefill_reqs": "num_prefill_reqs", "batch.num_decode_reqs": "num_decode_reqs",
-    "batch.scheduled_tokens": "scheduled_tokens", "batch.prefill_tokens": "prefill_tokens", "batch.decode_tokens": "decode_tokens",
-    "batch.num_finished": "num_finished", "batch.num_preempted": "num_preempted",
-    "kv.blocks_total_gpu": "kv_blocks_total", "kv.blocks_free_gpu": "kv_blocks_free", "kv.usage_gpu_ratio": "kv_usage_ratio",
+    "line": "line",
+    "step.id": "step_id",
+    "step.ts_start_ns": "start_ns",
+    "step.duration_us": "duration_us",
+    "queue.running_depth": "running_reqs",
+    "queue.waiting_depth": "waiting_reqs",
+    "batch.num_prefill_reqs": "num_prefill_reqs",
+    "batch.num_decode_reqs": "num_decode_reqs",
+    "batch.scheduled_tokens": "scheduled_tokens",
+    "batch.prefill_tokens": "prefill_tokens",
+    "batch.decode_tokens": "decode_tokens",
+    "batch.num_finished": "num_finished",
+    "batch.num_preempted": "num_preempted",
+    "kv.blocks_total_gpu": "kv_blocks_total",
+    "kv.blocks_free_gpu": "kv_blocks_free",
+    "kv.usage_gpu_ratio": "kv_usage_ratio",
 }
 COUNTS = ("num_prefill_reqs", "num_decode_reqs")
 KV_ASSUMPTIONS = ("blocks", "none")
 
 
-def load(paths: str | Path | Iterable[str | Path], assume: Assumptions, progress: Callable[[str], None] | None = None) -> Ingested:
+def load(
+    paths: str | Path | Iterable[str | Path],
+    assume: Assumptions,
+    progress: Callable[[str], None] | None = None,
+) -> Ingested:
     """All trace experiments below the given folders; `progress` is told each experiment's name.
 
     Raises InputError where a folder, a configuration or a file cannot be used, or where no step is left.
@@ -47,26 +71,36 @@ def load(paths: str | Path | Iterable[str | Path], assume: Assumptions, progress
         if progress:
             progress(folder.name)
         parts.append(load_experiment(describe(folder, assume), assume))
-    ingested = parts[0] if len(parts) == 1 else combine(parts)  # one table is exact as it is: a copy would double the memory
+    ingested = (
+        parts[0] if len(parts) == 1 else combine(parts)
+    )  # one table is exact as it is: a copy would double the memory
     if ingested.table.empty:
         reasons = Counter(ingested.rejects["reason"])
-        raise InputError(f"{paths}: no usable step in any trace (rejected: {_listed(reasons)}); expected sampled steps of one server")
+        raise InputError(
+            f"{paths}: no usable step in any trace (rejected: {_listed(reasons)}); expected sampled steps of"
+            " one server"
+        )
     return ingested
 
 
 def load_experiment(experiment: Experiment, assume: Assumptions) -> Ingested:
     """The steps of one experiment's trace.
 
-    Guarantees: every step event of the file is a row of the table or of the rejects; an attribute that no step has
-    is null, one that only some lack rejects those. Raises InputError for a file without step events.
+    Guarantees: every step event of the file is a row of the table or of the rejects; an attribute that no
+    step has is null, one that only some lack rejects those. Raises InputError for a file without step events.
     """
     if assume.kv_tokens not in KV_ASSUMPTIONS:
-        raise InputError(f"source.assume.kv_tokens={assume.kv_tokens!r}; expected one of {', '.join(KV_ASSUMPTIONS)}")
+        raise InputError(
+            f"source.assume.kv_tokens={assume.kv_tokens!r}; expected one of {', '.join(KV_ASSUMPTIONS)}"
+        )
     path = log_file(experiment.path, TRACE_FILES)
     log = _read(path)
     if not len(log.steps["line"]):
         found = _listed(Counter(reason for _, reason, _ in log.rejects))
-        raise InputError(f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found}); expected some")
+        raise InputError(
+            f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
+            " expected some"
+        )
     counts = {"log": "traces", "events": len(log.steps["line"]) + log.rejected_steps}
     clock = _clock(log.steps, experiment)
     kind, kv = _kv_tokens(log, clock, experiment, assume)
@@ -74,12 +108,18 @@ def load_experiment(experiment: Experiment, assume: Assumptions) -> Ingested:
     rejects = sorted(log.rejects + rejects, key=lambda entry: entry[0])
     table = _table(log.steps, kv, clock, experiment, keep)
     counts |= {
-        "rows": len(table), "clocks": int(clock.clock[-1]) + 1,
-        "kv_tokens": kind, "rows_without_kv_tokens": int(table["decode_kv_tokens_sum"].isna().sum()),
+        "rows": len(table),
+        "clocks": int(clock.clock[-1]) + 1,
+        "kv_tokens": kind,
+        "rows_without_kv_tokens": int(table["decode_kv_tokens_sum"].isna().sum()),
         "rejected": dict(sorted(Counter(reason for _, reason, _ in rejects).items())),
     }
     rows = [(experiment.name, str(path), *entry) for entry in rejects]
-    return Ingested(table, schema.rejects_frame(rows), {**assumptions_record(assume), "experiments": {experiment.name: counts}})
+    return Ingested(
+        table,
+        schema.rejects_frame(rows),
+        {**assumptions_record(assume), "experiments": {experiment.name: counts}},
+    )
 
 
 def _listed(reasons: Counter) -> str:
@@ -88,7 +128,9 @@ def _listed(reasons: Counter) -> str:
 
 @dataclass
 class _Log:
-    """A trace file read: columns of step events in file order, named as in the step table, and what else it holds."""
+    """A trace file read: columns of step events in file order, named as in the step table, and what else it
+    holds.
+    """
 
     steps: dict[str, np.ndarray]
     snapshot_sums: list[pd.DataFrame]
@@ -127,12 +169,18 @@ def _kv_tokens(
     """What the KV tokens come from, and the columns that it gives; snapshots give the composition, too."""
     steps = {**log.steps, "clock": clock.clock}
     if log.snapshot_sums:
-        kind, kv = "snapshots", trace_kv.from_snapshots(pd.concat(log.snapshot_sums, ignore_index=True), pd.DataFrame(steps))
+        kind, kv = (
+            "snapshots",
+            trace_kv.from_snapshots(pd.concat(log.snapshot_sums, ignore_index=True), pd.DataFrame(steps)),
+        )
     elif log.journeys:
         kind, kv = "journeys", trace_kv.from_journeys(log.journeys, pd.DataFrame(steps))
     elif assume.kv_tokens == "blocks" and not np.isnan(steps["kv_blocks_free"]).all():
         used_blocks = steps["kv_blocks_total"] - steps["kv_blocks_free"]
-        kind, kv = "assumed blocks", trace_kv.from_blocks(used_blocks, steps["num_decode_reqs"], experiment.block_size_tokens)
+        kind, kv = (
+            "assumed blocks",
+            trace_kv.from_blocks(used_blocks, steps["num_decode_reqs"], experiment.block_size_tokens),
+        )
     else:
         kind, kv = "null", trace_kv.unknown(len(clock.clock))
     for name in trace_kv.COMPOSITION:
@@ -141,7 +189,11 @@ def _kv_tokens(
 
 
 def _table(
-    steps: dict[str, np.ndarray], kv: dict[str, np.ndarray], clock: trace_clock.TraceClock, experiment: Experiment, keep: np.ndarray
+    steps: dict[str, np.ndarray],
+    kv: dict[str, np.ndarray],
+    clock: trace_clock.TraceClock,
+    experiment: Experiment,
+    keep: np.ndarray,
 ) -> pd.DataFrame:
     """The kept rows; columns move from `steps` and `kv` to the table, so that memory holds them once."""
     own = {"clock": clock.clock, "period_us": clock.period_us, "gap_steps": clock.gap_steps}
@@ -160,11 +212,18 @@ def _table(
     return pd.DataFrame(rows, copy=False)
 
 
-def _step_rejects(steps: dict[str, np.ndarray], clock: trace_clock.TraceClock) -> tuple[list[tuple[int, str, str]], np.ndarray]:
-    """Rejects (line, reason, detail) of steps, and which steps are kept; the last rule that a step breaks is its reason."""
+def _step_rejects(
+    steps: dict[str, np.ndarray], clock: trace_clock.TraceClock
+) -> tuple[list[tuple[int, str, str]], np.ndarray]:
+    """Rejects (line, reason, detail) of steps, and which steps are kept; the last rule that a step breaks is
+    its reason.
+    """
     ids, found = steps["step_id"], {}
     for row in np.flatnonzero(clock.reason != "").tolist():
-        found[row] = clock.reason[row], f"step {ids[row]}: period {clock.period_us[row]:.0f} us over {clock.gap_steps[row]} steps"
+        found[row] = (
+            clock.reason[row],
+            f"step {ids[row]}: period {clock.period_us[row]:.0f} us over {clock.gap_steps[row]} steps",
+        )
     for old, new in RENAMED.items():
         values = steps[new]
         missing = np.isnan(values)
@@ -172,7 +231,10 @@ def _step_rejects(steps: dict[str, np.ndarray], clock: trace_clock.TraceClock) -
             found[row] = "missing_attribute", f"step {ids[row]}: {otlp.STEP} has no attribute {old}"
         wrong = (values < 0) | (values != np.floor(values)) & ~missing if new in COUNTS else values < 0
         for row in np.flatnonzero(wrong).tolist():
-            found[row] = "bad_value", f"step {ids[row]}: attribute {old} is {values[row]:g}; expected at least 0, counts whole"
+            found[row] = (
+                "bad_value",
+                f"step {ids[row]}: attribute {old} is {values[row]:g}; expected at least 0, counts whole",
+            )
     keep = np.ones(len(ids), dtype=bool)
     keep[list(found)] = False
     return [(int(steps["line"][row]), *what) for row, what in found.items()], keep

@@ -3,8 +3,8 @@
     for scope, span in spans_of(DECODER.decode(line)):
         span.events[0].attributes[0].value.intValue
 
-Whatever else a line holds is skipped; whatever it lacks has a default. RAW_DECODER leaves events as bytes, NAME_DECODER reads the
-name of one.
+Whatever else a line holds is skipped; whatever it lacks has a default. RAW_DECODER leaves events as bytes,
+NAME_DECODER reads the name of one.
 """
 
 from __future__ import annotations
@@ -63,14 +63,20 @@ class Scope(msgspec.Struct, gc=False):
 
 def _line_type(span: type) -> type:
     """The type of a line with spans of the given type: an object, or a JSON array of such objects."""
-    scope_spans = msgspec.defstruct("ScopeSpans", [("scope", Scope | None, None), ("spans", list[span], [])], gc=False)
+    scope_spans = msgspec.defstruct(
+        "ScopeSpans", [("scope", Scope | None, None), ("spans", list[span], [])], gc=False
+    )
     resource = msgspec.defstruct("ResourceSpans", [("scopeSpans", list[scope_spans], [])], gc=False)
     line = msgspec.defstruct("Line", [("resourceSpans", list[resource], [])], gc=False)
     return line | list[line]
 
 
 LINE = _line_type(Span)
-DECODER, RAW_DECODER, NAME_DECODER = msgspec.json.Decoder(LINE), msgspec.json.Decoder(_line_type(RawSpan)), msgspec.json.Decoder(Named)
+DECODER, RAW_DECODER, NAME_DECODER = (
+    msgspec.json.Decoder(LINE),
+    msgspec.json.Decoder(_line_type(RawSpan)),
+    msgspec.json.Decoder(Named),
+)
 
 
 def spans_of(line) -> Iterator[tuple[str, Span]]:

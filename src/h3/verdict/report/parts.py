@@ -1,6 +1,6 @@
 """What a report is made of, and how it becomes Markdown or one HTML file that opens offline.
 
-    html(content, [Section("Folds", ["text"], [Table(["fold"], [["lomo"]])])])        # content: verdict.json
+html(content, [Section("Folds", ["text"], [Table(["fold"], [["lomo"]])])])        # content: verdict.json
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ DARKEST = 65  # a shade of 1 takes so many percent off white
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text, ready to print; a folded table opens on a click; shades: how dark each cell is, 0 to 1 (None: plain).
+    """Cells are text, ready to print; a folded table opens on a click; shades: how dark each cell is, 0 to 1
+    (None: plain).
 
     wordy: cells are words or names, not numbers, and are set from the left.
     """
@@ -68,7 +69,10 @@ class Section:
 
 def shades(values: list[list[float | None]], log: bool = False) -> list[list[float | None]]:
     """Numbers as shades: the least is 0, the largest 1, on a log scale if asked for; None stays None."""
-    scaled = [[None if each is None else math.log(max(each, 1e-3)) if log else float(each) for each in line] for line in values]
+    scaled = [
+        [None if each is None else math.log(max(each, 1e-3)) if log else float(each) for each in line]
+        for line in values
+    ]
     known = [each for line in scaled for each in line if each is not None]
     low, reach = min(known, default=0.0), max(max(known, default=0.0) - min(known, default=0.0), 1e-9)
     return [[None if each is None else (each - low) / reach for each in line] for line in scaled]
@@ -86,7 +90,10 @@ def span(pair: list[float | None] | None, digits: int = 1, sign: bool = False) -
 
 def as_markdown(table: Table) -> str:
     """A table as Markdown."""
-    head, *lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in (table.columns, *table.rows)]
+    head, *lines = [
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+        for row in (table.columns, *table.rows)
+    ]
     return "\n".join([head, "|" + "---|" * len(table.columns), *lines]) + "\n"
 
 
