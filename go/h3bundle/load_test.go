@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,82 +109,6 @@ func TestBadManifestsAreRefused(t *testing.T) {
 		if _, err := load(files); err == nil || !strings.Contains(err.Error(), edit.expected) {
 			t.Errorf("%s: %v; expected an error with %q", edit.new[:min(60, len(edit.new))], err, edit.expected)
 		}
-	}
-}
-
-func smallTree() map[string]any {
-	return map[string]any{
-		"left_children": []int{1, 3, -1, -1, -1}, "right_children": []int{2, 4, -1, -1, -1}, "split_indices": []int{0, 1, 0, 0, 0},
-		"split_conditions": []any{0.5, 0.25, 0.1, 0.2, 0.3}, "default_left": []int{1, 0, 0, 0, 0},
-	}
-}
-
-func TestTreesThatAreNoneAreRefused(t *testing.T) {
-	features := []string{"kv_to_weights", "prefill_share"}
-	for name, edit := range map[string]struct {
-		change   map[string]any
-		expected string
-	}{
-		"cycle":               {map[string]any{"left_children": []int{1, 0, -1, -1, -1}}, "reached twice"},
-		"child out of range":  {map[string]any{"right_children": []int{2, 5, -1, -1, -1}}, "has child 5"},
-		"negative child":      {map[string]any{"right_children": []int{2, -7, -1, -1, -1}}, "has child -7"},
-		"one child":           {map[string]any{"right_children": []int{2, -1, -1, -1, -1}}, "has child -1"},
-		"huge number":         {map[string]any{"split_conditions": []any{0.5, 0.25, json.Number("1e39"), 0.2, 0.3}}, "JSON"},
-		"huge leaf":           {map[string]any{"split_conditions": []any{0.5, 0.25, 1e6, 0.2, 0.3}}, "add up"},
-		"unknown feature":     {map[string]any{"split_indices": []int{0, 9, 0, 0, 0}}, "feature 9"},
-		"short list":          {map[string]any{"split_indices": []int{0, 1}}, "lists of"},
-		"categorical":         {map[string]any{"split_type": []int{1, 0, 0, 0, 0}}, "categorical"},
-		"default of no sense": {map[string]any{"default_left": []any{"x", 0, 0, 0, 0}}, "default_left"},
-	} {
-		tree := smallTree()
-		maps.Copy(tree, edit.change)
-		if _, err := parseBooster(boosterJSON(t, features, []map[string]any{tree}), features); err == nil || !strings.Contains(err.Error(), edit.expected) {
-			t.Errorf("%s: %v; expected an error with %q", name, err, edit.expected)
-		}
-	}
-	if _, err := parseBooster(boosterJSON(t, []string{"a", "b"}, nil), features); err == nil || !strings.Contains(err.Error(), `unknown feature "a"`) {
-		t.Errorf("features: %v", err)
-	}
-}
-
-func TestRowsGoLeftBelowTheThresholdAndMissingOnesToTheDefault(t *testing.T) {
-	b, err := parseBooster(boosterJSON(t, []string{"a", "b"}, []map[string]any{smallTree()}), []string{"a", "b"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, c := range []struct{ a, b, leaf float32 }{
-		{0.5, 0, 0.1}, {0.49999997, 0.25, 0.3}, {0, 0.2499999, 0.2}, {nan, 0, 0.2}, {nan, nan, 0.3}, {0, nan, 0.3}, {inf, 0, 0.1}, {-inf, -inf, 0.2},
-	} {
-		x := row{c.a, c.b}
-		if got := b.margin(&x); got != c.leaf {
-			t.Errorf("margin(%v, %v) = %v; expected %v", c.a, c.b, got, c.leaf)
-		}
-	}
-}
-
-func TestShallowTreesInBlocksGiveTheSameSum(t *testing.T) {
-	for depth := range 4 {
-		b, err := parseBooster(randomBooster(t, 50, depth), fuzzFeatures)
-		if err != nil || len(b.blocks) != 50 {
-			t.Fatalf("depth %d: %d blocks, %v", depth, len(b.blocks), err)
-		}
-		walked := *b
-		walked.blocks = nil
-		for _, v := range readGolden(t).Vectors {
-			var x row
-			copy(x[:], v.Features)
-			if one, other, missing := b.margin(&x), walked.margin(&x), b.marginMissing(&x); one != other || one != missing {
-				t.Fatalf("depth %d: %v, %v and %v", depth, one, other, missing)
-			}
-		}
-	}
-}
-
-func TestBoosterWithoutTreesIsTheBaseAlone(t *testing.T) {
-	b, err := parseBooster(boosterJSON(t, []string{"a"}, []map[string]any{}), []string{"a"})
-	if err != nil || b.margin(&row{1}) != 0 {
-		t.Errorf("%v", err)
 	}
 }
 
