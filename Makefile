@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test test-measure lint ui bench lock clean
+.PHONY: setup train test test-measure lint format ui study lock clean
 
 setup: $(READY)
 
@@ -21,8 +21,16 @@ train: setup ## all eight folds on the built-in data
 test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: setup
+lint: setup ## style, types, the rule of imports, declared packages
 	$(BIN)/ruff check src tests scripts
+	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
+
+format: setup ## what lint can put right by itself
+	$(BIN)/ruff check --fix src tests scripts
+	$(BIN)/ruff format src tests scripts
 
 # The collector's tests need PyTorch (5 GB with what its wheel asks for): an environment of its own, made by this target alone.
 MEASURE := .venv-measure
@@ -46,7 +54,6 @@ lock: ## resolve pyproject.toml anew into the lock files (needs uv)
 clean:
 	rm -rf $(VENV) $(MEASURE) outputs multirun .h3_cache
 
-.PHONY: study
 STUDY := $(BIN)/python -m h3.train -m hydra/launcher=joblib hydra.launcher.n_jobs=2 replay.enabled=false
 
 study: setup ## the whole comparison on the built-in data: sweep, within-Mixtral check, ablation, report

@@ -3,10 +3,10 @@
     python scripts/bench_bundle.py                                   # 100,000 batches on tests/golden/bundle
     python scripts/bench_bundle.py --bundle dist/blis --batches 2000
 
-Random deployments (bundle_golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to 128
-requests go through h3eval and through h3. Reported: largest relative differences, rows whose float32 margin
-differs, rows a second of Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/. Ends with
-1 if they do not agree.
+Random deployments (h3/bundle/golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to
+128 requests go through h3eval and through h3. Reported: largest relative differences, rows whose float32
+margin differs, rows a second of Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/.
+Ends with 1 if they do not agree.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from h3 import bundle
-from h3.bundle import golden as bundle_golden
+from h3.bundle import golden
 
 ROOT = Path(__file__).parents[1]
 CHUNK = 10_000
@@ -34,7 +34,7 @@ def ask_go(program: Path, folder: Path, chosen: list, scratch: Path) -> list[dic
     with open(scratch / "cases.jsonl", "w") as file:
         for name, degree, hardware, requests in chosen:
             case = {
-                "config": bundle_golden.CONFIGS[name],
+                "config": golden.CONFIGS[name],
                 "tensor_parallelism": degree,
                 "hardware": hardware,
                 "requests": requests,
@@ -55,8 +55,8 @@ def compare(answers: list[dict], expected: pd.DataFrame, names: list[str]) -> di
     us = np.array([answer["us"] for answer in answers])
     margin = np.array([answer["margin"] for answer in answers], np.float32)
     return {
-        "features": float(bundle_golden.relative(features, expected[names].to_numpy(float)).max()),
-        "us": float(bundle_golden.relative(us, expected["us"].to_numpy()).max()),
+        "features": float(golden.relative(features, expected[names].to_numpy(float)).max()),
+        "us": float(golden.relative(us, expected["us"].to_numpy()).max()),
         "margins_off": int((margin != expected["margin"].to_numpy()).sum()),
     }
 
@@ -77,10 +77,10 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=100_000)
     options = parser.parse_args()
     read = bundle.read(options.bundle)
-    names = [entry["name"] for entry in read.manifest["features"]]
+    names = [feature.name for feature in read.manifest.features]
     generator = np.random.default_rng(1)
     places, worst, tables = (
-        bundle_golden.deployments(generator),
+        golden.deployments(generator),
         {"features": 0.0, "us": 0.0, "margins_off": 0},
         [],
     )
@@ -89,8 +89,8 @@ def main() -> int:
         subprocess.run(["go", "build", "-o", program, "./cmd/h3eval"], cwd=ROOT / "go", check=True)
         for start in range(0, options.batches, CHUNK):
             size = min(CHUNK, options.batches - start)
-            chosen = [(*next(places), bundle_golden.random_batch(generator)) for _ in range(size)]
-            tables.append(bundle_golden.table_of(chosen, bundle_golden.CONFIGS))
+            chosen = [(*next(places), golden.random_batch(generator)) for _ in range(size)]
+            tables.append(golden.table_of(chosen, golden.CONFIGS))
             expected = bundle.predict(read.fitted_by_route(), tables[-1])
             found = compare(ask_go(program, options.bundle.resolve(), chosen, Path(folder)), expected, names)
             worst = {

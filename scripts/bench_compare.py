@@ -1,7 +1,7 @@
 """How long does `python -m h3.compare` take on a large sweep?
 
-    python scripts/bench_compare.py                                  # 200 runs: 25 predictors on the eight
-    folds python scripts/bench_compare.py --runs 80 --steps 30688 --keep DIR
+    python scripts/bench_compare.py                     # 200 runs: 25 predictors on the eight folds
+    python scripts/bench_compare.py --runs 80 --steps 30688 --keep DIR
 
 Writes a tracking store of finished runs (predictions of the size of the built-in data, SHAP rankings,
 replays, random errors), then compares it in a process of its own. Printed: seconds, seconds a run, CPU
@@ -11,7 +11,6 @@ seconds (on a busy machine the first two tell little) and the target of 20 s for
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -23,33 +22,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from h3.common.config import Fold, fold, study
 from h3.evaluation import explain
-from h3.evaluation import one_fold as evaluate
-from h3.models import zoo as registry
-from h3.tracking import store as track
-from h3.verdict import hypothesis as verdict
+from h3.evaluation import result as fold_result
+from h3.evaluation.one_fold import summarise
+from h3.evaluation.replay_result import ReplayedRun, ReplayResult
+from h3.evaluation.result import FoldResult
+from h3.models import zoo
+from h3.tracking import log
+from h3.tracking.store import Store, open_store
 
 TARGET_S, TARGET_RUNS = 20.0, 200
 PER_FOLD = 4  # experiments that a fold of the built-in data holds out
 FEATURES = 20
 PHASES = np.array(["decode", "mixed", "prefill"])
+FOLDS = [fold(name) for name in study().folds]
 
 
-def steps(fold: verdict.Expected, rows: int) -> pd.DataFrame:
-    """The held-out steps of a fold as evaluate.predict leaves them, without a prediction: random, the same
-    for every predictor.
-    """
-    rng = np.random.default_rng([0, verdict.NAMES.index(fold.fold)])
+def steps(of: Fold, rows: int) -> pd.DataFrame:
+    """The held-out steps of a fold, without a prediction: random, the same for every predictor."""
+    rng = np.random.default_rng([0, FOLDS.index(of)])
     experiment = np.sort(np.arange(rows) % PER_FOLD)
-    names = np.array(
-        [f"2026010{number}-000000-{fold.holdout}-tp1-part{number}" for number in range(PER_FOLD)]
-    )
+    names = np.array([f"2026010{number}-000000-{of.holdout}-tp1-part{number}" for number in range(PER_FOLD)])
     decode = rng.integers(0, 129, rows).astype(float)
     observed_us = rng.uniform(8e3, 4e4, rows)
     return pd.DataFrame(
         {
             "experiment": names[experiment],
-            "model": fold.holdout,
+            "model": of.holdout,
             "workload": "general",
             "log": "simulated",
             "clock": 0,
@@ -80,64 +80,52 @@ def ranking(seed: int) -> pd.DataFrame:
     return explain.ranking(pd.DataFrame(values, columns=[f"feature_{number}" for number in range(FEATURES)]))
 
 
-def replayed(table: pd.DataFrame, seed: int) -> dict:
-    """A replay of each experiment, as result.json holds it."""
+def replayed(table: pd.DataFrame, seed: int) -> ReplayResult:
+    """A replay of each experiment."""
     rng = np.random.default_rng([3, seed])
-    names = [f"{time_of}_mean_error" for time_of in ("e2e", "ttft", "itl")]
-    entries = [
-        {
-            "experiment": name,
-            **dict(zip(names, rng.normal(0, 5, 3).tolist(), strict=True)),
-            "saturated": bool(rng.random() < 0.2),
-        }
-        for name in table["experiment"].unique()
-    ]
-    return {"experiments": entries, "failed": []}
+    runs = []
+    for name in table["experiment"].unique():
+        e2e, ttft, itl = rng.normal(0, 5, 3).tolist()
+        errors = {"e2e_mean_error": e2e, "ttft_mean_error": ttft, "itl_mean_error": itl}
+        runs.append(ReplayedRun(experiment=name, saturated=bool(rng.random() < 0.2), **errors))
+    return ReplayResult(experiments=tuple(runs))
 
 
-def fill(store: track.Store, runs: int, rows: int) -> str:
-    """A sweep of so many finished runs, predictor after predictor on the eight folds; the id of its parent
-    run.
-    """
-    parent = store.start_parent(
-        "sweep", {"overrides": "fold=glob([lomo_*,lowo_*]) model=glob(*)", "source": "simulated"}
+def result(frame: pd.DataFrame, of: Fold, model: str, seed: int) -> FoldResult:
+    """What a run on those predictions says about itself."""
+    return FoldResult(
+        **dict(summarise(frame, 0)),
+        fold=of.name,
+        kind=of.kind,
+        holdout=of.held_out(()),
+        source="simulated",
+        model=model,
+        data_digest="bench",
+        n_train=3 * len(frame),
+        mape_train=4.0,
+        tuning="off",
+        replay=replayed(frame, seed),
     )
-    tables = {fold.fold: steps(fold, rows) for fold in verdict.EXPECTED}
-    known = list(registry.PREDICTORS)
+
+
+def fill(store: Store, runs: int, rows: int) -> str:
+    """A sweep of so many finished runs, predictor after predictor on the study's folds; its run id."""
+    overrides = "fold=glob([lomo_*,lowo_*]) model=glob(*)"
+    parent = store.start_parent("sweep", {"overrides": overrides, "source": "simulated"})
+    tables = [steps(of, rows) for of in FOLDS]
+    known = list(zoo.PREDICTORS)
     for number in range(runs):
-        fold, order = verdict.EXPECTED[number % len(verdict.EXPECTED)], number // len(verdict.EXPECTED)
+        order, place = divmod(number, len(FOLDS))
         model = known[order] if order < len(known) else f"rival_{order}"
-        name = f"{fold.fold}-{model}"
-        tags = {track.PARENT_TAG: parent, "h3.role": "fold", "git_commit": "bench"}
-        info = store.client.create_run(store.experiment_id, run_name=name, tags=tags).info
-        folder = Path(info.artifact_uri.removeprefix("file://"))
-        folder.mkdir(parents=True)
-        frame = predicted(tables[fold.fold], 5 + order, number)
-        frame.to_parquet(folder / "predictions.parquet")
-        if order < 5:
-            ranking(number).to_parquet(folder / "shap_ranking.parquet")
-        result = {
-            "fold": fold.fold,
-            "kind": fold.kind,
-            "holdout": fold.holdout,
-            "source": "simulated",
-            "model": model,
-            "seed": 0,
-            "ablation": "none",
-            "target": "period_us",
-            "data_digest": "bench",
-            "n_train": 3 * rows,
-            "mape_train": 4.0,
-            "tuning": "off",
-            "left_out": [],
-            "assumptions": {},
-            "sees_held_out": False,
-            **evaluate.summarise(frame, 0),
-            "replay": replayed(frame, number),
-        }
-        (folder / "result.json").write_text(json.dumps(result))
-        (folder / "versions.json").write_text('{"h3": "bench"}')
-        store.client.set_terminated(info.run_id, "FINISHED")
+        frame = predicted(tables[place], 5 + order, number)
+        with store.fold_run(parent, f"{FOLDS[place].name}-{model}"):
+            log.frame(frame, "predictions.parquet")
+            if order < 5:
+                log.frame(ranking(number), "shap_ranking.parquet")
+            found = result(frame, FOLDS[place], model, number)
+            log.result(found)
+            log.text("result.json", fold_result.dumps(found))
+            log.json("versions.json", {"h3": "bench"})
     store.client.set_terminated(parent, "FINISHED")
     return parent
 
@@ -159,23 +147,22 @@ def main() -> None:
         os.chdir(folder)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
         start = time.perf_counter()
-        parent = fill(track.open_store(uri, "h3"), options.runs, options.steps)
-        print(
-            f"store of {options.runs} runs, {options.steps:,} steps each:"
-            f" {time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
-        start = time.perf_counter()
-        command = [sys.executable, "-m", "h3.compare", f"sweep={parent}", "out=compare"]
-        subprocess.run(
-            command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "MLFLOW_TRACKING_URI": uri}
-        )
+        parent = fill(open_store(uri, "h3"), options.runs, options.steps)
         seconds = time.perf_counter() - start
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print(
-            f"compare: {seconds:.1f} s, {1e3 * seconds / options.runs:.0f} ms a run,"
-            f" {used.ru_utime + used.ru_stime:.1f} s of CPU (target: {TARGET_S:g} s for {TARGET_RUNS} runs)"
-        )
+        print(f"store of {options.runs} runs, {options.steps:,} steps each: {seconds:.0f} s", flush=True)
+        measure(parent, uri, options.runs)
+
+
+def measure(parent: str, uri: str, runs: int) -> None:
+    """Compare the sweep in a process of its own; print what it took."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "h3.compare", f"sweep={parent}", "out=compare"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    seconds = time.perf_counter() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = f"{1e3 * seconds / runs:.0f} ms a run, {used.ru_utime + used.ru_stime:.1f} s of CPU"
+    print(f"compare: {seconds:.1f} s, {spent} (target: {TARGET_S:g} s for {TARGET_RUNS} runs)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How fast, and in how much memory, traces are read.
 
-    python scripts/bench_traces.py                              # speed on a 100 MB synthetic trace, memory on
-    a 1 GB one python scripts/bench_traces.py --file runs/x/traces.json.gz # speed on a trace at hand python
-    scripts/bench_traces.py --speed-mb 20 --memory-mb 200
+    python scripts/bench_traces.py          # speed on a synthetic trace of 100 MB, memory on one of 1 GB
+    python scripts/bench_traces.py --file runs/x/traces.json.gz      # speed on a trace at hand
+    python scripts/bench_traces.py --speed-mb 20 --memory-mb 200
 
 Speed: `json.loads` over every line of the file against h3, in turns in one process on one core, decompression
 counted in both; CPU seconds, the least of the repeats. "events" is the reading of all step events into
@@ -26,9 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from h3.sources.experiment import Assumptions
-from h3.sources.traces import otlp
-from h3.sources.traces import steps as traces
+from h3.common.config import SourceConfig
+from h3.sources.traces import otlp, steps
 
 KEYS = (
     "step.id",
@@ -121,7 +120,7 @@ def speed(path: Path, repeats: int) -> None:
     """Print the ratios of one file."""
     for what, action in {
         "events": lambda: [len(batch.rejects) for batch in otlp.read(path)],
-        "ingest": lambda: traces.load(path.parent, Assumptions()),
+        "ingest": lambda: steps.load(SourceConfig(name="traces", path=str(path.parent))),
     }.items():
         rival, own = fastest(lambda: json_loads(path), action, repeats)
         size = path.stat().st_size / 1e6
@@ -149,7 +148,8 @@ def _in_fresh_process(path: Path | None) -> list[str]:
 
 def measure(folder: str) -> None:
     """In the fresh process: ingest, then print the table's bytes and the process's peak in bytes."""
-    table = traces.load(Path(folder).parent, Assumptions()).table.memory_usage().sum() if folder else 0
+    source = SourceConfig(name="traces", path=str(Path(folder).parent))
+    table = steps.load(source).table.memory_usage().sum() if folder else 0
     unit = 1 if sys.platform == "darwin" else 1024
     print(table, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 

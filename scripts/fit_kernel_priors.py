@@ -1,10 +1,10 @@
 """Where the base's priors come from: least squares on measured single-kernel latencies.
 
-    python scripts/fit_kernel_priors.py DIR      # DIR holds gemm.parquet, decode_attention.parquet, ...
-    (aiconfigurator)
+    python scripts/fit_kernel_priors.py DIR
 
-Prints each constant of h3/physics.py and each prior of h3/models/base.py that a kernel table supports. No
-serving log is read.
+DIR holds aiconfigurator's tables (gemm.parquet, decode_attention.parquet, ...). Prints each constant of
+h3/steps/physics.py and each prior of h3/models/physical_base.py that a kernel table supports. No serving log
+is read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Write the small bundle under tests/golden that both languages are tested against.
 
-    python scripts/make_golden_bundle.py            # tests/golden/bundle, from the built-in source with few
-    trees
+    python scripts/make_golden_bundle.py        # tests/golden/bundle: the built-in source, few trees
 
 Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on
 all, for any. Run it again when physics.py, features.py or the format changes, and commit the result.
@@ -12,8 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from h3 import bundle
+from h3.common.config import SourceConfig
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
+from h3.server.overheads import STUDY_CONSTANTS
 from h3.sources import simulated
 from h3.steps import schema
 
@@ -22,7 +23,7 @@ ROWS = 20_000
 
 
 def main() -> None:
-    table = simulated.load(simulated.SimulatedConfig(cache_dir=".h3_cache"), print).table
+    table = simulated.load(SourceConfig(name="simulated"), print).table
     rows = table.sample(ROWS, random_state=0).sort_index().reset_index(drop=True)
     context = Context(group="workload")
     dense = XGBoostResidual(Params(n_estimators=40, known_only=True)).fit(
@@ -35,8 +36,8 @@ def main() -> None:
         "folds": [],
         "note": "few trees on few rows: for tests only",
     }
-    bundle.write({"dense": dense, "moe": every}, OUT, provenance, bundle.Overheads())
-    print(bundle.verify(OUT))
+    bundle.write({"dense": dense, "moe": every}, OUT, provenance, STUDY_CONSTANTS)
+    print(bundle.describe(OUT, bundle.verify(OUT)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Time whole steps of a decoder on the GPU at hand, and turn them into the table of source=measured.
 
-    python scripts/measure_steps.py plan --out plan.jsonl.gz                        # what to measure; needs
-    h3 python scripts/measure_steps.py run --plan plan.jsonl.gz --part compositions --out steps.jsonl
-    --budget-s 540 python scripts/measure_steps.py check --plan plan.jsonl.gz steps.jsonl          # spread,
-    repeats, batch 1 against the weights python scripts/measure_steps.py pack --plan plan.jsonl.gz --out
-    measured.parquet steps.jsonl
+    python scripts/measure_steps.py plan --out plan.jsonl.gz                     # what to measure; needs h3
+    python scripts/measure_steps.py run --plan plan.jsonl.gz --out steps.jsonl --budget-s 540
+    python scripts/measure_steps.py check --plan plan.jsonl.gz steps.jsonl       # spread, repeats, coverage
+    python scripts/measure_steps.py pack --plan plan.jsonl.gz --out measured.parquet steps.jsonl
 
 `run` needs PyTorch and NumPy only, and continues a file that was cut off; docs/measure.md goes through it
 step by step.

@@ -14,10 +14,10 @@ import sys
 import matplotlib
 import pandas as pd
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources import simulated
-from h3.sources.experiment import Assumptions
-from h3.sources.requests import steps as requests
+from h3.sources.requests import steps
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -93,8 +93,8 @@ def main() -> int:
         )
         return 2
     try:
-        measured = requests.load(sys.argv[1], Assumptions(), requests.RequestOptions()).table
-        bins = compare(measured, simulated.load(simulated.SimulatedConfig()).table)
+        measured = steps.load(SourceConfig(name="requests", path=sys.argv[1])).table
+        bins = compare(measured, simulated.load(SourceConfig(name="simulated", cache_dir=None)).table)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from h3.common.config import Assumptions, SourceConfig
+from h3.evaluation.result import FoldResult
 from h3.sources.requests import clock
 from h3.sources.requests.files import TRACEV2_COLUMNS
 from h3.steps import catalog, schema
@@ -38,6 +40,35 @@ HUGGINGFACE = {
     "codellama-34b": "codellama/CodeLlama-34b-Instruct-hf",
     "mixtral-8x7b-v0-1": "mistralai/Mixtral-8x7B-v0.1",
 }
+
+
+def source(name: str = "requests", path: Path | str | list[Path] | None = None, **settings) -> SourceConfig:
+    """A source's configuration; keywords are its settings, or assumptions."""
+    assumed = {key: settings.pop(key) for key in list(settings) if key in Assumptions.model_fields}
+    paths = [str(each) for each in path] if isinstance(path, list) else None if path is None else str(path)
+    return SourceConfig(name=name, path=paths, assume=Assumptions(**assumed), **settings)
+
+
+def simulated_source(
+    scale: float = 1.0, workers: int | None = None, cache_dir: Path | None = None
+) -> SourceConfig:
+    """The simulated source, kept nowhere unless a folder is given."""
+    kept = None if cache_dir is None else str(cache_dir)
+    return SourceConfig(name="simulated", scale=scale, workers=workers, cache_dir=kept)
+
+
+def fold_result(fold: str = "lomo_mixtral", **changes) -> FoldResult:
+    """The result of a fold that held Mixtral out; keywords replace its fields."""
+    usual = {
+        "kind": fold.split("_")[0],
+        "holdout": "mixtral-8x7b-v0-1",
+        "model": "xgboost_residual",
+        "n_test": 10,
+        "mape": 5.0,
+        "mape_interval": (4.0, 6.0),
+        "data_digest": "d" * 32,
+    }
+    return FoldResult.model_validate({"fold": fold, **usual, **changes})
 
 
 def setup_columns(model: str, tp: int | None, workload: str) -> dict:

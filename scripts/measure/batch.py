@@ -3,8 +3,8 @@ addresses never change.
 
     limits = Limits(max_tokens=2304, max_requests=256, max_context=32768, kv_pages=30_000)
     buffers = Buffers(limits, device, vocab=32000)
-    batch = buffers.load(step, padded_tokens=64)  # the step's pages are drawn at random from the cache
-    buffers.refresh(batch)                                # new random tokens, everything else as it is
+    batch = buffers.load(step, padded_tokens=64)      # the step's pages are drawn at random from the cache
+    buffers.refresh(batch)                            # new random tokens, everything else as it is
 
 Decoding requests come first, one token each, then the chunks of prefilling requests, then padding (slot -1).
 """
@@ -35,10 +35,11 @@ class Limits:
 class Batch:
     """Views of the buffers for one step; all integers on the host are those that a launch needs.
 
-    tokens int64, positions int32, slots int32: (padded_tokens,). lens int32 (padded_decodes,): tokens that a
-    decoding request attends to, 0 for padding. tables int32 (requests, pages): pages of each request,
-    decoding ones first. chunk_new, chunk_before, chunk_first int32 (chunks,): new tokens, tokens before, and
-    row of the first new token. sampled int64 (requests,): rows whose logits are wanted.
+    tokens int64, positions int32, slots int32: (padded_tokens,).
+    lens int32 (padded_decodes,): tokens that a decoding request attends to, 0 for padding.
+    tables int32 (requests, pages): pages of each request, decoding ones first.
+    chunk_new, chunk_before, chunk_first int32 (chunks,): new tokens, tokens before, row of the first.
+    sampled int64 (requests,): rows whose logits are wanted.
     """
 
     tokens: torch.Tensor

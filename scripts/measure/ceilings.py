@@ -1,7 +1,9 @@
 """What the card can do at most: copy bandwidth and matrix rate, measured as the steps are.
 
-ceilings = measure(torch.device("cuda"), torch.bfloat16)      # {"copy_bytes_s": 3.0e12, "read_bytes_s": ...,
-"matmul_flops": 8.0e14}
+    ceilings = measure(torch.device("cuda"), torch.bfloat16)
+    ceilings["copy_bytes_s"], ceilings["read_bytes_s"], ceilings["matmul_flops"]       # 3.0e12, ..., 8.0e14
+
+Bytes and FLOPs a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The numbers that a measurement is judged by: spread, agreement of repeats, batch 1 against reading the
 weights, coverage.
 
-for finding in findings(plan, ["steps.jsonl"]): print(finding)
+    for finding in findings(plan, ["steps.jsonl"]):
+        print(finding)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The steps of the simulated experiments, request by request: a stratified sample of each, every tenth of it
 twice.
 
-plan = planned(steps=300)                 # Plan of part "compositions": 16 experiments
+    plan = planned(steps=300)                 # Plan of part "compositions": 16 experiments
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.server import scheduler
-from h3.server.requests import Limits, StepBatch
+from h3.server.requests import StepBatch
 from h3.sources import simulated
-from h3.sources.simulated import SimulatedConfig
+from h3.sources.simulated import Cell
 from h3.steps import catalog, schema
 from measure.plan import Plan, Step
 
@@ -35,12 +36,12 @@ def planned(steps: int = 300, scale: float = 1.0, seed: int = 0) -> Plan:
     """
     if steps < 1:
         raise InputError(f"--steps {steps}; expected at least 1")
-    config = SimulatedConfig(seed=seed, scale=scale)
-    table = simulated.load(config).table
+    source = SourceConfig(name="simulated", seed=seed, scale=scale, cache_dir=None)
+    table = simulated.load(source).table
     chosen = {name: stratified(rows, steps, seed) for name, rows in table.groupby("experiment", sort=True)}
-    cells = dict(enumerate(sorted(chosen)))
+    cells = simulated.cells()
     sampled = Parallel(n_jobs=os.cpu_count() or 1)(
-        delayed(_steps)(config, cell, chosen[name]) for cell, name in cells.items()
+        delayed(_steps)(source, cells[name], chosen[name]) for name in sorted(chosen)
     )
     ordered = []
     for model in simulated.MODELS:
@@ -68,57 +69,32 @@ def stratified(rows: pd.DataFrame, steps: int, seed: int) -> pd.DataFrame:
     return pd.concat([kept.drop(spare), absent]).drop(columns="stratum").sample(frac=1, random_state=seed)
 
 
-def _steps(config: SimulatedConfig, cell: int, rows: pd.DataFrame) -> list[Step]:
+def _steps(source: SourceConfig, cell: Cell, rows: pd.DataFrame) -> list[Step]:
     """The chosen rows of one experiment as steps, repeats last."""
-    model, workload = (
-        list(simulated.MODELS)[cell // len(config.workloads)],
-        config.workloads[cell % len(config.workloads)],
-    )
-    experiment = simulated._experiment(cell, model, workload)
-    contents = _contents(config, cell, set(rows["step_id"]))
+    contents = _contents(source, cell, set(rows["step_id"]))
+    ranks = cell.experiment.tensor_parallelism
     steps = []
     for row in rows[list(ROW_COLUMNS)].to_dict("records"):
-        steps.append(
-            Step("compositions", model, experiment.tensor_parallelism, *contents[row["step_id"]], row=row)
-        )
+        steps.append(Step("compositions", cell.model, ranks, *contents[row["step_id"]], row=row))
     return steps + [replace(step, repeat=1) for step in steps[::REPEAT_EVERY]]
 
 
-def _contents(config: SimulatedConfig, cell: int, wanted: set[int]) -> dict[int, tuple]:
+def _contents(source: SourceConfig, cell: Cell, wanted: set[int]) -> dict[int, tuple]:
     """Contexts, prefill chunks and shared prefixes of the wanted steps: the simulation of one experiment, run
     once more.
     """
-    model, workload = (
-        list(simulated.MODELS)[cell // len(config.workloads)],
-        config.workloads[cell % len(config.workloads)],
-    )
-    experiment = simulated._experiment(cell, model, workload)
-    arrivals, noise = (np.random.default_rng([config.seed, cell, stream]) for stream in range(2))
-    limits = Limits(
-        simulated.kv_blocks(experiment),
-        simulated.MAX_NUM_SEQS,
-        simulated.MAX_NUM_BATCHED_TOKENS,
-        simulated.BLOCK_SIZE_TOKENS,
-    )
-    server = scheduler._Server(simulated.draw_requests(workload, config, arrivals), limits)
-    period_us, found = simulated._step_time(experiment, noise), {}
+    server = scheduler._Server(cell.requests(source), cell.limits)
+    period_us, found = cell.step_time(source), {}
 
     def step_time(batch: StepBatch) -> float:
         if server.step in wanted:
             decodes = tuple(server.step + offset for offset in server.decoding.values())
             chunks = tuple((new, before) for _, new, before in batch.chunks)
-            found[server.step] = (
-                decodes,
-                chunks,
-                _prefixes(server, [*server.decoding, *(request for request, _, _ in batch.chunks)]),
-            )
+            prefilling = (request for request, _, _ in batch.chunks)
+            found[server.step] = (decodes, chunks, _prefixes(server, [*server.decoding, *prefilling]))
         return period_us(batch)
 
-    server.run(
-        step_time,
-        iter(()),
-        1e6 * config.scale * (sum(seconds for _, seconds in workload.stages) + simulated.DRAIN_S),
-    )
+    server.run(step_time, iter(()), cell.horizon_us(source))
     return found
 
 

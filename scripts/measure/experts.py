@@ -1,8 +1,8 @@
 """Top-k experts: routing, and each expert's matrices times the tokens that visit it as grouped matrix
 products.
 
-experts = Experts.random(shard, setup)
-experts(hidden, out, ops)                # (T, H) → out (T, H)
+    experts = Experts.random(shard, setup)
+    experts(hidden, out, ops)                # (T, H) → out (T, H)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Steps for the physics rather than for a workload: batch sizes, contexts and prefill chunks on a grid, over
 models and ranks.
 
-plan = with_grids(compositions.planned())          # adds the parts grid, shards and zeroshot
+    plan = with_grids(compositions.planned())          # adds the parts grid, shards and zeroshot
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 eagerly.
 
     launcher = Launcher(decoder, buffers)
-    plan = launcher.prepare(step)  # Launch: how, padded sizes, and a function that runs the step once
-    plan.run()
+    launch = launcher.prepare(step)         # Launch: mode, batch, and a function that runs the step once
+    launch.run()
 
 These are vLLM's rules: a decode batch runs as the next larger captured size; a batch with prefill of at most
 the largest captured size runs the pieces between attentions as graphs, padded, and attention eagerly at its

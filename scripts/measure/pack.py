@@ -1,6 +1,8 @@
 """Results of measuring become the table of source=measured.
 
-pack(plan, ["steps.jsonl"], "src/h3/data/measured_steps.parquet")
+    pack(plan, ["steps.jsonl"], "src/h3/sources/measured_steps.parquet")
+
+There h3 finds it without source.path.
 """
 
 from __future__ import annotations

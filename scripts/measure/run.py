@@ -1,6 +1,8 @@
 """Measures the steps of a plan on the device, within a budget of time, and writes each result as it is known.
 
-left = run(plan, Log("steps.jsonl"), RunOptions(parts=("compositions",), budget_s=540))
+    left = run(plan, Log("steps.jsonl"), RunOptions(parts=("compositions",), budget_s=540))
+
+What the log holds is not measured again; `left` is how many steps the budget did not reach.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What one tensor-parallel rank holds of a decoder: its heads, widths and bytes. Refuses what the collector
 cannot build.
 
-shard = of(catalog.architecture("llama-2-70b"), 4, "llama-2-70b")
-shard.heads, shard.weight_bytes, shard.kv_token_bytes
+    shard = of(catalog.architecture("llama-2-70b"), 4, "llama-2-70b")
+    shard.heads, shard.weight_bytes, shard.kv_token_bytes
 """
 
 from __future__ import annotations

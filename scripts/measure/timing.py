@@ -1,8 +1,8 @@
 """How long a launch takes on the device: warm-up, then repeated runs with fresh inputs, each between two
 device events.
 
-timing = measure(launch, refresh, torch.device("cuda"), Repeats(warmups=1, replays=6))
-timing.median_us, timing.p10_us, timing.p90_us
+    timing = measure(launch, refresh, torch.device("cuda"), Repeats(warmups=1, replays=6))
+    timing.median_us, timing.p10_us, timing.p90_us
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The decoder against the float32 reference on small shapes, on the device and in the ways that the steps
 will run.
 
-errors = verify(Setup(torch.device("cuda"), torch.bfloat16, "triton"))       # {"dense full": 0.004, ...}
+    errors = verify(Setup(torch.device("cuda"), torch.bfloat16, "triton"))       # {"dense full": 0.004, ...}
 """
 
 from __future__ import annotations

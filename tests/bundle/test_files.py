@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,21 +16,20 @@ from pathlib import Path
 import pytest
 
 from h3 import bundle
-from h3.bundle import files as bundle_files
-from h3.bundle import untrusted_json as bundle_json
+from h3.bundle import files
+from h3.bundle.json_file import sha256
 from h3.common.errors import InputError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
-# Copies a bundle in a process that is killed in place of its n-th call of a function of os or of
-# bundle_files.
+# Copies a bundle in a process that is killed in place of its n-th call of a function.
 KILLED = """
 import os, shutil, signal, sys
 from h3 import bundle
-from h3.bundle import files as bundle_files
+from h3.bundle import files
 source, target, swaps, place, number = sys.argv[1:]
 if swaps == "no":
-    bundle_files.exchange = lambda *_: False
-owner = {"replace": os, "fsync": os, "rmtree": shutil}[place]
+    files.exchange = lambda *_: False
+owner = {"replace": os, "fsync": os, "rmtree": shutil, "exchange": files}[place]
 real, calls = getattr(owner, place), []
 def killing(*arguments, **keywords):
     calls.append(arguments)
@@ -39,11 +39,18 @@ def killing(*arguments, **keywords):
 setattr(owner, place, killing)
 bundle.copy(source, target)
 """
+WRITER = """
+import sys
+from h3 import bundle
+one, other, target = sys.argv[1:]
+for source in [one, other] * 20:
+    bundle.copy(source, target)
+"""
 
 
 def sign(folder: Path) -> None:
     (folder / "manifest.sha256").write_text(
-        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+        sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
     )
 
 
@@ -73,12 +80,17 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("swaps", "place", "number", "found"),
     [
-        ("yes", "fsync", 2, "old"),
+        ("yes", "rmtree", 1, "old"),
+        ("yes", "fsync", 1, "old"),
+        ("yes", "fsync", 5, "old"),
+        ("yes", "exchange", 1, "old"),
         ("yes", "rmtree", 3, "new"),
+        ("yes", "rmtree", 4, "new"),
         ("no", "fsync", 2, "old"),
         ("no", "replace", 1, "old"),
         ("no", "replace", 2, "new"),
         ("no", "rmtree", 3, "new"),
+        ("no", "rmtree", 4, "new"),
     ],
 )
 def test_killed_anywhere_a_whole_bundle_is_found_and_the_next_call_cleans_up(
@@ -110,7 +122,7 @@ def test_a_successor_that_was_not_finished_is_no_bundle(two):
 
 def test_a_folder_that_cannot_be_exchanged_is_replaced_all_the_same(two, monkeypatch):
     path, new = two
-    monkeypatch.setattr(bundle_files, "exchange", lambda *_: False)
+    monkeypatch.setattr(files, "exchange", lambda *_: False)
     bundle.copy(new, path)
     assert content(path) == content(new)
     assert [left.name for left in path.parent.iterdir()] == ["blis"]
@@ -141,6 +153,34 @@ def test_a_link_to_a_bundle_stays_a_link(two, tmp_path):
     assert content(path) == content(new)
 
 
+def test_a_reader_of_a_folder_that_is_replaced_meanwhile_reads_the_new_one(two, monkeypatch):
+    path, new = two
+    real, replaced = files.read_bytes, []
+
+    def replacing(place: Path) -> bytes:
+        if place.name == "manifest.sha256" and not replaced:
+            replaced.append(place)
+            bundle.copy(new, path)
+        return real(place)
+
+    monkeypatch.setattr(files, "read_bytes", replacing)
+    assert bundle.inspect(path).data == content(new)
+    assert replaced
+
+
+def test_readers_and_writers_at_once_meet_whole_bundles_only(two):
+    path, new = two
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(GOLDEN), str(new), str(path)]) for _ in range(2)
+    ]
+    expected, met = (content(GOLDEN), content(new)), []
+    while any(writer.poll() is None for writer in writers):
+        met.append(expected.index(bundle.inspect(path).data))
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert set(met) == {0, 1}
+    assert [left.name for left in path.parent.iterdir()] == ["blis"]
+
+
 OTHER_PHYSICS = {
     "constants": json.loads((GOLDEN / "manifest.json").read_text())["constants"] | {"gemm_efficiency": 0.7},
     "terms": ["something", "else"],
@@ -161,8 +201,11 @@ OTHER_PHYSICS = {
 def test_a_bundle_of_other_physics_is_copied_but_not_evaluated(key, said, tmp_path):
     provenance = {"commit": "abcdef0123456789", "data_digest": "", "folds": []}
     made = changed(tmp_path / "made", **{key: OTHER_PHYSICS[key]}, provenance=provenance)
-    copy = bundle.copy(made, tmp_path / "copy")
+    copy = tmp_path / "copy"
+    report = bundle.copy_verified(made, copy)
     assert content(copy) == content(made)
+    assert (report.digest, report.vectors) == (bundle.inspect(made).digest, None)
+    assert re.search(f"digests agree, .*; not evaluated: .*{said}", bundle.describe(copy, report))
     with pytest.raises(
         bundle.OtherPhysics, match=f"{said}.*the version that made it .commit abcdef012345.; export"
     ) as error:
@@ -179,7 +222,7 @@ def test_what_is_damaged_is_not_copied(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("told", "said"),
     [
         (
             {"../booster.json": {"sha256": "0" * 64, "bytes": 1}},
@@ -187,10 +230,16 @@ def test_what_is_damaged_is_not_copied(tmp_path):
         ),
         ({"/etc/passwd": {"sha256": "0" * 64, "bytes": 1}}, "files: '/etc/passwd'"),
         ({"manifest.json": {"sha256": "0" * 64, "bytes": 1}}, "files: 'manifest.json'"),
-        ({"booster.json": {"sha256": "0", "bytes": 1}}, "expected a match of"),
+        (
+            {"booster.json": {"sha256": "0", "bytes": 1}},
+            r"manifest\.json\.files\.booster\.json\.sha256: '0'; expected a match of",
+        ),
+        ({"booster.json": {"sha256": "0" * 64, "bytes": -1}}, "bytes: -1; expected at least 0"),
+        ({"booster.json": {"sha256": "0" * 64}}, r"files\.booster\.json: key 'bytes' is missing"),
+        ([], r"manifest\.json\.files: holds list; expected object"),
         ({}, "files: is empty"),
     ],
 )
-def test_files_that_cannot_be_a_bundles_are_refused(files, said, tmp_path):
+def test_files_that_cannot_be_a_bundles_are_refused(told, said, tmp_path):
     with pytest.raises(InputError, match=said):
-        bundle_files.inspect(changed(tmp_path / "made", files=files))
+        bundle.inspect(changed(tmp_path / "made", files=told))

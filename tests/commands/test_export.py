@@ -20,21 +20,22 @@ import pytest
 import yaml
 
 from h3 import bundle, export
-from h3.bundle import blis_terms as distil_terms
-from h3.bundle import distil
-from h3.bundle import manifest as bundle_manifest
-from h3.bundle import untrusted_json as bundle_json
+from h3.bundle import distil, json_file
+from h3.bundle.blis_terms import blis_terms
+from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
+from h3.evaluation import result
 from h3.export import ExportConfig
 from h3.latency.shipped_overheads import OverheadsConfig
 from h3.models.peers.xgboost_raw import Params as RawParams
 from h3.models.peers.xgboost_raw import XGBoostRaw
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
+from h3.server.overheads import STUDY_CONSTANTS, Overheads
 from h3.steps import batch, catalog, physics
 from h3.steps.batch import Deployment
-from h3.tracking import find as bundle_find
-from h3.tracking import store as track
+from h3.tracking import find, log
+from h3.tracking.store import open_store
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 LLAMA = Deployment(catalog.MODELS["llama-2-7b"], 1, "H100")
@@ -57,17 +58,18 @@ def steps() -> pd.DataFrame:
 
 
 def tracked(fitted: object, uri: str, source: dict | None = None, held_out: tuple[str, ...] = ()) -> str:
-    store = track.open_store(uri, "h3")
+    store = open_store(uri, "h3")
     with store.fold_run(store.start_parent("sweep", {}), "lomo_mixtral") as run_id:
-        track.log_fit(fitted)
+        log.fit(fitted)
         mlflow.log_params({"fold": "lomo_mixtral", "holdout": "mixtral", "data_digest": "d" * 32})
         mlflow.log_dict({"source": source or {"name": "simulated"}}, "config.yaml")
-        mlflow.log_dict({"experiments": [{"experiment": name} for name in held_out]}, "result.json")
+        experiments = [{"experiment": name} for name in held_out]
+        mlflow.log_text(result.dumps(builders.fold_result(experiments=experiments)), "result.json")
     return run_id
 
 
 def config(run_id: str, uri: str, out: Path) -> ExportConfig:
-    return ExportConfig.model_validate({"model": {"name": run_id}, "out": str(out), "tracking": {"uri": uri}})
+    return ExportConfig.model_validate({"bundle": run_id, "out": str(out), "tracking": {"uri": uri}})
 
 
 def test_a_tracked_run_becomes_a_bundle_that_predicts_the_same(steps, tmp_path, monkeypatch):
@@ -75,26 +77,26 @@ def test_a_tracked_run_becomes_a_bundle_that_predicts_the_same(steps, tmp_path, 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     fitted = XGBoostResidual(Params(n_estimators=4)).fit(steps, Context(group="workload"))
     run_id = tracked(fitted, uri)
-    assert export.export(config(run_id, uri, tmp_path / "dist" / "blis"))["vectors"] >= 500
+    assert export.export(config(run_id, uri, tmp_path / "dist" / "blis")).vectors >= 500
     read = bundle.read(tmp_path / "dist" / "blis")
     np.testing.assert_array_equal(read.predict(steps), fitted.predict(steps))
-    assert read.manifest["provenance"]["data_digest"] == "d" * 32
-    assert read.manifest["provenance"]["folds"][0]["run_id"] == run_id
+    assert read.manifest.provenance["data_digest"] == "d" * 32
+    assert read.manifest.provenance["folds"][0]["run_id"] == run_id
 
 
 def test_a_run_of_another_predictor_is_refused(steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    run_id = tracked(XGBoostRaw(RawParams()).fit(steps, Context(features="raw30")), uri)
+    run_id = tracked(XGBoostRaw(RawParams()).fit(steps, Context(features=FeaturesConfig(name="raw30"))), uri)
     with pytest.raises(InputError, match="expected 'xgboost_residual'"):
         export.export(config(run_id, uri, tmp_path / "blis"))
-    with pytest.raises(InputError, match="run 0000"):
+    with pytest.raises(InputError, match=r"run .?0000"):
         export.export(config("0" * 32, uri, tmp_path / "blis"))
     assert not (tmp_path / "blis").exists()
 
 
 def test_the_command_line_copies_and_verifies_a_bundle(tmp_path):
-    done = run([f"model={GOLDEN}", "out=dist/blis"], tmp_path)
+    done = run([f"bundle={GOLDEN}", "out=dist/blis"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "golden vectors agree" in done.stdout
     verified = run(["verify=dist/blis"], tmp_path)
@@ -112,7 +114,7 @@ def other_physics(folder: Path) -> Path:
     manifest["constants"]["gemm_efficiency"] = 0.7
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "manifest.sha256").write_text(
-        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
     )
     return folder
 
@@ -120,12 +122,10 @@ def other_physics(folder: Path) -> Path:
 def test_a_bundle_of_other_physics_is_exported_as_it_is_and_evaluated_by_none_of_the_commands(tmp_path):
     made = other_physics(tmp_path / "made")
     said = r"constants: gemm_efficiency: 0\.7; expected 0\.8.*: evaluate it with the version that made it"
-    report = export.export(
-        ExportConfig.model_validate({"model": {"name": str(made)}, "out": str(tmp_path / "blis")})
-    )
-    assert re.search(said, export.describe("blis", report))
-    assert "digests agree" in export.describe("blis", report)
-    for use in (bundle.verify, bundle_find.find):
+    report = export.export(ExportConfig.model_validate({"bundle": str(made), "out": str(tmp_path / "blis")}))
+    assert re.search(said, bundle.describe("blis", report))
+    assert "digests agree" in bundle.describe("blis", report)
+    for use in (bundle.verify, find.find):
         with pytest.raises(InputError, match=said):
             use(str(tmp_path / "blis"))
 
@@ -153,8 +153,8 @@ def test_a_bundle_of_a_run_on_request_logs_has_overheads_measured_on_its_trainin
     read = bundle.read(tmp_path / "blis")
     assert read.overheads.queueing_us == pytest.approx(30_000 - 1.5 * 10_000, rel=0.02)
     assert read.overheads.post_decode_us == 0
-    assert read.manifest["provenance"]["overheads"].startswith("measured on ")
-    assert "requests of 1 request logs" in read.manifest["provenance"]["overheads"]
+    assert read.manifest.provenance["overheads"].startswith("measured on ")
+    assert "requests of 1 request logs" in read.manifest.provenance["overheads"]
 
 
 def test_given_and_default_overheads_are_recorded_as_such(steps, tmp_path, monkeypatch):
@@ -162,21 +162,21 @@ def test_given_and_default_overheads_are_recorded_as_such(steps, tmp_path, monke
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     run_id = tracked(XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload")), uri)
     export.export(config(run_id, uri, tmp_path / "blis"))
-    assert bundle.read(tmp_path / "blis").overheads == bundle_manifest.Overheads(9300.0, 1850.0, 0.0)
+    assert bundle.read(tmp_path / "blis").overheads == STUDY_CONSTANTS
     assert (
-        bundle.read(tmp_path / "blis").manifest["provenance"]["overheads"]
+        bundle.read(tmp_path / "blis").manifest.provenance["overheads"]
         == "default: means over the study's runs"
     )
     given = config(run_id, uri, tmp_path / "blis").model_copy(
         update={"overheads": OverheadsConfig(queueing_us=1.0, post_decode_us=2.0)}
     )
     export.export(given)
-    assert bundle.read(tmp_path / "blis").overheads == bundle_manifest.Overheads(1.0, 2.0, 0.0)
-    assert bundle.read(tmp_path / "blis").manifest["provenance"]["overheads"] == "given"
+    assert bundle.read(tmp_path / "blis").overheads == Overheads(queueing_us=1.0, post_decode_us=2.0)
+    assert bundle.read(tmp_path / "blis").manifest.provenance["overheads"] == "given"
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path):
-    done = run(["model=no/such/bundle"], tmp_path)
+    done = run(["bundle=no/such/bundle"], tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
@@ -193,9 +193,9 @@ def test_distilling_finds_known_coefficients_again():
     beta = np.array([0.5, 0.4, 1.3, 0.8, 30.0, 4.0, 120.0, 0, 0, 1.9, 0])
     known = distil.known_deployments()
     found = distil.distil(
-        lambda table: distil_terms.blis_terms(table).to_numpy() @ beta,
+        lambda table: blis_terms(table).to_numpy() @ beta,
         {name: known[name] for name in known if "mixtral" not in name},
-        bundle_manifest.Overheads(),
+        STUDY_CONSTANTS,
     )
     assert found.loss < 0.05
 
@@ -234,7 +234,7 @@ def test_no_coefficients_do_better_than_those_found_where_experts_bend_the_curve
     grid = distil.Grid(
         batch=tuple(range(1, 129)), context=(512,), prefill=(0,), before=(0,), decode_share=1.0
     )
-    found = distil.distil(expert_us, {"mixtral": mixtral}, bundle_manifest.Overheads(), grid)
+    found = distil.distil(expert_us, {"mixtral": mixtral}, STUDY_CONSTANTS, grid)
     table = distil.grid_table(mixtral, grid)
     share = np.diff(
         np.interp(
@@ -286,7 +286,7 @@ def test_blis_terms_count_as_the_coefficients_are_documented():
             "H100",  # a head of 5, which BLIS takes for 8 / 4
         ),
     ).assign(prefill_before=5.0)
-    terms = distil_terms.blis_terms(table).iloc[0]
+    terms = blis_terms(table).iloc[0]
     d, d_kv, layers, tp, flops, bandwidth = 8, 4, 3, 2, 989.5e6, 3.35e6
     matrices = 2 * d * (2 * d + 2 * d_kv) * layers / tp + layers * 6 * d * 16 / tp
     attended = layers * 4 * (4 / tp) * 10 * (15 + 10 / 2) * 2
@@ -329,7 +329,7 @@ def test_the_command_line_prints_what_defaults_yaml_holds(tmp_path):
     )
     options = [
         "format=trained_physics",
-        f"model={GOLDEN}",
+        f"bundle={GOLDEN}",
         "model_config=config.json",
         "tp=2",
         "hardware=H100",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from h3 import bundle
-from h3.bundle import golden as bundle_golden
+from h3.bundle import golden
 from h3.common.errors import InputError
 from h3.steps import catalog
 from h3.steps.batch import Deployment, step_table
@@ -22,22 +22,20 @@ GO = Path(__file__).parents[2] / "go"
 
 def test_go_gives_the_same_features_and_us_on_random_batches(h3eval, tmp_path):
     generator = np.random.default_rng(5)
-    places = bundle_golden.deployments(generator)
-    chosen = [(*next(places), bundle_golden.random_batch(generator)) for _ in range(2000)]
+    places = golden.deployments(generator)
+    chosen = [(*next(places), golden.random_batch(generator)) for _ in range(2000)]
     answers = evaluate(h3eval, GOLDEN, chosen, tmp_path)
     read = bundle.read(GOLDEN)
-    expected = bundle.predict(read.fitted_by_route(), bundle_golden.table_of(chosen, bundle_golden.CONFIGS))
-    names = [entry["name"] for entry in read.manifest["features"]]
+    expected = bundle.predict(read.fitted_by_route(), golden.table_of(chosen, golden.CONFIGS))
+    names = [feature.name for feature in read.manifest.features]
     assert (
-        bundle_golden.relative(
+        golden.relative(
             np.array([answer["features"] for answer in answers]), expected[names].to_numpy(float)
         ).max()
         < 1e-6
     )
     assert (
-        bundle_golden.relative(
-            np.array([answer["us"] for answer in answers]), expected["us"].to_numpy()
-        ).max()
+        golden.relative(np.array([answer["us"] for answer in answers]), expected["us"].to_numpy()).max()
         < 1e-5
     )
     np.testing.assert_array_equal(
@@ -115,8 +113,7 @@ def evaluate(h3eval: Path, folder: Path, chosen: list, tmp_path: Path) -> list[d
     """What Go answers to (config or its name, tensor parallelism, hardware, requests)."""
     keys = ("config", "tensor_parallelism", "hardware", "requests")
     cases = [
-        (bundle_golden.CONFIGS[config] if isinstance(config, str) else config, *rest)
-        for config, *rest in chosen
+        (golden.CONFIGS[config] if isinstance(config, str) else config, *rest) for config, *rest in chosen
     ]
     (tmp_path / "cases.jsonl").write_text(
         "\n".join(json.dumps(dict(zip(keys, case, strict=True))) for case in cases)
@@ -131,7 +128,7 @@ def evaluate(h3eval: Path, folder: Path, chosen: list, tmp_path: Path) -> list[d
 
 
 def test_h3eval_prints_the_period_and_its_parts(h3eval, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(bundle_golden.CONFIGS["mixtral-8x7b"]))
+    (tmp_path / "config.json").write_text(json.dumps(golden.CONFIGS["mixtral-8x7b"]))
     (tmp_path / "batch.json").write_text(
         '{"requests": [{"progress_index": 600, "new_tokens": 1, "prompt_tokens": 512}]}'
     )
@@ -146,7 +143,7 @@ def test_h3eval_prints_the_period_and_its_parts(h3eval, tmp_path):
         tmp_path / "batch.json",
     ]
     printed = subprocess.run([h3eval, *options], check=True, capture_output=True, text=True).stdout
-    deployment = Deployment(catalog.from_hf_config(bundle_golden.CONFIGS["mixtral-8x7b"], ""), 2, "H100")
+    deployment = Deployment(catalog.from_hf_config(golden.CONFIGS["mixtral-8x7b"], ""), 2, "H100")
     expected = bundle.read(GOLDEN).predict(step_table(deployment, [[(600, 1, 512)]]))[0]
     assert printed.splitlines()[0].split() == ["period", f"{expected:.2f}", "us"]
     assert "weights_us" in printed

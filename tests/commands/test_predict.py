@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from h3 import bundle, predict
-from h3.bundle import golden as bundle_golden
+from h3.bundle import golden, zero_shot
+from h3.common import cli
 from h3.common.errors import InputError
 from h3.predict import PredictConfig
 from h3.steps import catalog
@@ -109,22 +110,22 @@ def test_a_question_far_outside_names_the_features_and_rests_on_the_base(config,
     assert answer["trust"][0] == 0
     assert answer["correction"][0] == 1
     assert "kv_to_weights" in answer["outside"][0]
-    said = predict.report(answer, read)
+    said = zero_shot.report(answer, read)
     assert "1 of 1 rows lie outside the range" in said
     assert "kv_to_weights: " in said
 
 
 def test_a_question_inside_says_so(tmp_path, read):
-    (tmp_path / "known.json").write_text(json.dumps(bundle_golden.CONFIGS["llama-2-7b"]))
+    (tmp_path / "known.json").write_text(json.dumps(golden.CONFIGS["llama-2-7b"]))
     answer = predict.predict(PredictConfig(config=str(tmp_path / "known.json"), batch=32, context=700), read)
     assert answer["trust"][0] == 1
-    assert "every row lies inside" in predict.report(answer, read)
+    assert "every row lies inside" in zero_shot.report(answer, read)
 
 
 def test_a_deployment_that_the_trees_do_not_serve_gets_the_base_and_is_told(config, read):
     answer = predict.predict(PredictConfig(config=config, batch=32, context=700), read)
     assert (answer["trust"][0], answer["correction"][0], answer["outside"][0]) == (0, 1, "deployment")
-    said = predict.report(answer, read)
+    said = zero_shot.report(answer, read)
     assert "1 of 1 rows lie outside the range" in said
     assert "the physical base answers alone" in said
 
@@ -151,7 +152,8 @@ def test_a_config_that_is_none_is_refused_in_one_line(text, said, tmp_path, read
 
 
 def test_lists_are_quoted_for_hydra_and_others_left_alone():
-    assert predict.quote_lists(["tp=1,2", "batch=1:256", "config=a,b.json", "context='1,2'"]) == [
+    given = ["tp=1,2", "batch=1:256", "config=a,b.json", "context='1,2'"]
+    assert cli.prepared(given, predict.NUMBERS, {}) == [
         "tp='1,2'",
         "batch='1:256'",
         "config=a,b.json",
@@ -166,7 +168,7 @@ def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
             "tp=1,2",
             "batch=1:256",
             "context=512,4096",
-            f"model={GOLDEN}",
+            f"bundle={GOLDEN}",
             "out=grid.parquet",
         ],
         tmp_path,
@@ -179,7 +181,7 @@ def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
 
 
 def test_the_command_line_fails_in_one_line(config, tmp_path):
-    done = run([f"config={config}", "tp=3", f"model={GOLDEN}"], tmp_path)
+    done = run([f"config={config}", "tp=3", f"bundle={GOLDEN}"], tmp_path)
     assert (done.returncode, done.stderr) == (
         2,
         "error: deployment: tensor parallelism 3 does not divide 28 heads\n",

@@ -22,7 +22,7 @@ from h3 import bundle, promote
 from h3.common.config import (
     AblationConfig,
     FeaturesConfig,
-    FoldConfig,
+    Fold,
     ModelConfig,
     SourceConfig,
     TrackingConfig,
@@ -30,12 +30,15 @@ from h3.common.config import (
 )
 from h3.common.errors import InputError
 from h3.common.progress import Progress
-from h3.promote import PromoteConfig
-from h3.promotion import gate
+from h3.promotion import candidates, gate, shipped
+from h3.promotion.config import PromoteConfig
+from h3.promotion.recipe import Recipe, fold_rows
+from h3.server.overheads import STUDY_CONSTANTS
 from h3.sources.experiment import Ingested
 from h3.steps import schema
-from h3.tracking import registry
-from h3.tracking import store as track
+from h3.tracking import artifacts, journal, registry
+from h3.tracking.runs import Sweep, ended_sweeps
+from h3.tracking.store import PARENT_TAG
 
 ROOT = Path(__file__).parents[2]
 FOLDS = "fold=glob([lomo_*,lowo_*])"
@@ -43,7 +46,7 @@ FOLDS = "fold=glob([lomo_*,lowo_*])"
 KILLED = (
     "import os, signal, sys; from h3 import promote; from h3.common import cli; "
     "promote.check = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
-    "cli.run(promote.main, 'promote')"
+    "cli.run(promote.main, 'promote', sys.argv[1:])"
 )
 OVERFITTED = {
     "n_estimators": 100,
@@ -76,15 +79,13 @@ def h3(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProces
 
 
 def configured(folder: Path, **changes: object) -> PromoteConfig:
-    """conf/promote.yaml for the store in a folder, with few random architectures."""
-    content = yaml.safe_load((ROOT / "conf" / "promote.yaml").read_text())
-    for key in ("defaults", "hydra"):
-        content.pop(key)
-    content["gate"]["architectures"] = 5
-    tracking = {"uri": f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"}
-    return PromoteConfig.model_validate(
-        content | {"tracking": tracking, "out": str(folder / "dist" / "blis")} | changes
-    )
+    """A promotion as usual in the store of a folder, with few random architectures."""
+    usual = {
+        "gate": {"architectures": 5},
+        "tracking": {"uri": f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"},
+        "out": str(folder / "dist" / "blis"),
+    }
+    return PromoteConfig.model_validate(usual | changes)
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +112,14 @@ def test_the_newest_complete_sweep_is_promoted_and_exported(world, opened):
     assert status == 0, err
     assert "xgboost_residual: worst" in out
     assert "version 1 of blis-step-time is champion" in out
-    assert bundle.verify(world[0] / "dist" / "blis")["vectors"] >= 500
+    assert bundle.verify(world[0] / "dist" / "blis").vectors >= 500
     found = opened.version("1")
     assert (found.tags["state"], found.tags["gate"]) == ("promoted", "passed")
     assert len(json.loads(found.tags["fold_runs"])) == 8
     kept = bundle.read(world[0] / "dist" / "blis")
-    assert kept.manifest["provenance"]["data_digest"] == found.tags["data_digest"]
-    assert (kept.overheads.queueing_us, kept.overheads.post_decode_us, kept.overheads.output_token_us) == (
-        9300,
-        1850,
-        0,
-    )
+    assert kept.manifest.provenance["data_digest"] == found.tags["data_digest"]
+    assert kept.overheads == STUDY_CONSTANTS
+    assert (kept.overheads.queueing_us, kept.overheads.post_decode_us) == (9300, 1850)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(world):
@@ -135,10 +133,8 @@ def test_the_entry_of_a_promotion_holds_rule_gate_and_recipe(opened):
     run_id = opened.version("1").run_id
     assert json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/winner.json"))["rule"] == ["worst", "mean"]
     manifest = registry.read_version(opened, "1").manifest
-    assert (manifest["overheads"]["queueing_us"], manifest["provenance"]["overheads"]) == (
-        9300,
-        "default: means over the study's runs",
-    )
+    assert manifest.overheads.queueing_us == 9300
+    assert manifest.provenance["overheads"] == "default: means over the study's runs"
     checks = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/gate.json"))
     assert {check["name"] for check in checks} == {
         "bundle_verified",
@@ -156,7 +152,7 @@ def test_an_overfitted_model_is_refused_by_name_and_number_and_stays_challenger(
 ):
     champion = opened.aliases()["champion"]
     before = bundle.read(world[0] / "dist" / "blis").digest
-    monkeypatch.setattr(promote, "consensus", lambda params: OVERFITTED)
+    monkeypatch.setattr(shipped, "consensus", lambda results: OVERFITTED)
     assert promote.promote(configured(world[0])) == 3
     said = capsys.readouterr().out
     assert "FAILED against_champion" in said
@@ -214,7 +210,7 @@ def test_killed_before_the_alias_the_next_call_finishes_without_a_new_version(wo
     assert promote.promote(configured(world[0])) == 0
     assert opened.aliases()["champion"] == str(made.version)
     assert opened.versions()[0].version == made.version
-    registry.roll_back(opened)
+    journal.roll_back(opened)
 
 
 def test_a_sweep_that_is_unknown_or_not_complete_is_one_line(world, opened):
@@ -227,14 +223,14 @@ def test_a_sweep_that_is_unknown_or_not_complete_is_one_line(world, opened):
 
 
 def test_other_data_than_the_folds_had_is_refused(world, opened, monkeypatch):
-    (real,) = registry.sweeps(opened, None)
-    (winner,) = promote.candidates_of(opened, real, configured(world[0]).winner.folds)
+    (real,) = ended_sweeps(opened.store, None)
+    (winner,) = candidates.candidates_of(opened.store, real, configured(world[0]).winner.folds)
     config = winner.configs["lomo_mixtral"]
     changed = {
         "lomo_mixtral": config.model_copy(update={"source": config.source.model_copy(update={"seed": 1})})
     }
-    moved = promote.Candidate(winner.sweep, winner.label, changed, winner.results, "")
-    monkeypatch.setattr(promote, "_pick", lambda *_: (moved, []))
+    moved = candidates.Candidate(winner.sweep, winner.label, changed, winner.results, "")
+    monkeypatch.setattr(promote, "pick", lambda *_: (moved, []))
     with pytest.raises(InputError, match=r"has the data digest .*; expected"):
         promote.promote(configured(world[0]))
 
@@ -248,34 +244,34 @@ def test_a_registry_that_cannot_be_reached_is_one_line_and_leaves_nothing(tmp_pa
 
 
 def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can_give(opened):
-    recorded = registry.recorded_json(opened.version("1").run_id, "recipe.json")
+    recorded = artifacts.json_of_run(opened.store, opened.version("1").run_id, "recipe.json")
     built = builders.Steps(seed=6)
     for model in ("llama-2-7b", "llama-2-70b"):
         built.run(model, workload="general").run(model, workload="chat")
     own = Ingested(built.table(), schema.empty_rejects(), {})
-    chat = FoldConfig(name="lowo_chat", kind="lowo", holdout="chat")
-    recipe = replace(gate.Recipe.of(recorded["recipe"]), folds=(chat,))
-    shipped = promote.Refit(
-        recipe, [], gate.fold_rows(recipe, own, Progress("test"))[0], own, "another digest", Path()
-    )
-    rows, left_out = promote.champion_rows(opened, shipped)
-    assert {each["fold"] for each in rows} == {
+    chat = Fold(name="lowo_chat", kind="lowo", holdout="chat")
+    recipe = replace(Recipe.of(recorded["recipe"]), folds=(chat,))
+    own_rows, _ = fold_rows(recipe, own, Progress("test"))
+    made = shipped.Shipped(recipe, [], own_rows, own, "another digest", Path())
+    rows, left_out = shipped.champion_rows(opened, made)
+    assert {each.fold for each in rows} == {
         "lomo_llama2_7b",
         "lomo_llama2_70b",
         "lowo_general",
         "lowo_chat",
     }
-    why = {each["fold"]: each["why"] for each in left_out}
+    why = {each.fold: each.why for each in left_out}
     assert why["lowo_codegen"] == "workload 'codegen' is not in the data; there are chat, general"
     assert len(why) == 5
-    check = gate.against_champion(shipped.rows, rows, left_out)
+    check = gate.against_champion(made.rows, rows, left_out)
     assert (check.passed, check.numbers["folds"]) == (True, 1)
 
 
 def test_a_champion_of_the_same_data_is_as_recorded(opened):
-    recorded = registry.recorded_json(opened.version("1").run_id, "recipe.json")
-    same = promote.Refit(None, [], [], "the same data", recorded["data_digest"], Path())
-    assert promote.champion_rows(opened, same) == (recorded["rows"], [])
+    recorded = artifacts.json_of_run(opened.store, opened.version("1").run_id, "recipe.json")
+    same = shipped.Shipped(None, [], [], "the same data", recorded["data_digest"], Path())
+    rows, left_out = shipped.champion_rows(opened, same)
+    assert ([each.model_dump() for each in rows], left_out) == (recorded["rows"], [])
 
 
 def test_trees_are_used_only_if_most_folds_wanted_some():
@@ -284,12 +280,12 @@ def test_trees_are_used_only_if_most_folds_wanted_some():
         tuned("lowo", n_estimators=rounds, max_depth=depth, reg_lambda=10.0 * depth)
         for rounds, depth in chosen
     ]
-    assert promote.consensus(folds) == {"n_estimators": 0, "max_depth": 1, "reg_lambda": 15.0}
-    assert promote.consensus(folds[1:])["n_estimators"] == 8
+    assert candidates.consensus(folds) == {"n_estimators": 0, "max_depth": 1, "reg_lambda": 15.0}
+    assert candidates.consensus(folds[1:])["n_estimators"] == 8
 
 
 def tuned(kind, **params):
-    return {"kind": kind, "params": params}
+    return builders.fold_result(kind=kind, params=params)
 
 
 def test_trees_tested_on_workloads_ship_for_known_deployments_unless_held_out_models_wanted_some_too():
@@ -298,42 +294,44 @@ def test_trees_tested_on_workloads_ship_for_known_deployments_unless_held_out_mo
         tuned("lomo", n_estimators=0, known_only=False),
         tuned("lomo", n_estimators=16, known_only=False),
     )
-    assert promote.consensus([none, none, some, *workloads]) == {"n_estimators": 48, "known_only": True}
-    assert promote.consensus([none, some, some, *workloads]) == {"n_estimators": 16, "known_only": False}
-    assert promote.consensus([none, none]) == {"n_estimators": 0, "known_only": False}
+    assert candidates.consensus([none, none, some, *workloads]) == {"n_estimators": 48, "known_only": True}
+    assert candidates.consensus([none, some, some, *workloads]) == {"n_estimators": 16, "known_only": False}
+    assert candidates.consensus([none, none]) == {"n_estimators": 0, "known_only": False}
 
 
 def test_without_trees_anywhere_the_parameters_are_those_of_the_folds():
     same = {"n_estimators": 0, "max_depth": 3, "reg_lambda": 10.0}
-    assert promote.consensus([tuned("lomo", **same), tuned("lowo", **same)] * 4) == same
+    assert candidates.consensus([tuned("lomo", **same), tuned("lowo", **same)] * 4) == same
 
 
-def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) -> promote.Candidate:
+def candidate(model: str, errors: list[float], fold: str = "f", **changes: str) -> candidates.Candidate:
     """A candidate with folds f0, f1, ... of these errors."""
     config = TrainConfig(
         source=SourceConfig(name="simulated"),
-        fold=FoldConfig(name="f", kind="lowo", holdout="x"),
+        fold=Fold(name="f", kind="lowo", holdout="x"),
         model=ModelConfig(name=model),
         features=FeaturesConfig(name=changes.get("features", "scale_free")),
         ablation=AblationConfig(name=changes.get("ablation", "none")),
     )
     results = [
-        {"fold": f"{fold}{number}", "mape": error, "data_digest": changes.get("digest", "d")}
+        builders.fold_result(
+            f"{fold}{number}", kind="lowo", mape=error, data_digest="d" * 32, ablation=config.ablation.name
+        )
         for number, error in enumerate(errors)
     ]
-    return promote._candidate("sweep", [(config, result) for result in results], ["f0", "f1"])
+    return candidates._candidate("sweep", [(config, result) for result in results], ["f0", "f1"])
 
 
-def swept(opened: registry.Registry, overrides: str, *candidates: promote.Candidate) -> str:
+def swept(opened: registry.Registry, overrides: str, *made: candidates.Candidate) -> str:
     """A finished sweep of these candidates' folds; its id."""
     client, parent = opened.store.client, opened.store.start_parent("sweep", {"overrides": overrides})
-    for each in candidates:
+    for each in made:
         for config, result in zip(each.configs.values(), each.results, strict=True):
             run = client.create_run(
-                opened.store.experiment_id, tags={track.PARENT_TAG: parent, "h3.role": "fold"}
+                opened.store.experiment_id, tags={PARENT_TAG: parent, "h3.role": "fold"}
             ).info.run_id
             client.log_text(run, yaml.safe_dump(config.model_dump()), "config.yaml")
-            client.log_dict(run, result, "result.json")
+            client.log_dict(run, result.recorded(), "result.json")
             client.set_terminated(run, "FINISHED")
     client.set_terminated(parent, "FINISHED")
     time.sleep(0.002)  # sweeps are ordered by their start, in milliseconds
@@ -403,10 +401,12 @@ def test_only_complete_folds_of_what_a_bundle_can_hold_are_eligible(made, said):
 def test_the_rule_puts_the_worst_fold_before_the_mean(monkeypatch, capsys):
     even, uneven = candidate("xgboost_residual", [5.0, 5.0]), candidate("xgboost_residual", [1.0, 6.0])
     other = candidate("roofline", [0.1, 0.1])
-    monkeypatch.setattr(registry, "sweeps", lambda *_: ["sweep"])
-    monkeypatch.setattr(promote, "candidates_of", lambda *_: [uneven, other, even])
+    monkeypatch.setattr(
+        candidates, "ended_sweeps", lambda *_: [Sweep("sweep", "", "simulated", "", "FINISHED", "")]
+    )
+    monkeypatch.setattr(candidates, "candidates_of", lambda *_: [uneven, other, even])
     config = configured(Path("nowhere"))
-    assert promote._pick(None, config)[0] is even
+    assert candidates.pick(None, config)[0] is even
     assert "roofline: worst 0.10 %, mean 0.10 % not exportable" in capsys.readouterr().out
     by_mean = configured(Path("nowhere"), winner={"rule": ["mean", "worst"], "folds": ["f0", "f1"]})
-    assert promote._pick(None, by_mean)[0] is uneven
+    assert candidates.pick(None, by_mean)[0] is uneven

@@ -14,12 +14,12 @@ import mlflow
 import pandas as pd
 import pytest
 
-from h3.latency.overheads import NONE, STUDY, Overheads
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.replay import ReplayJobConfig, load_model
-from h3.tracking import registry
-from h3.tracking import store as track
+from h3.server.overheads import NONE, STUDY_IN_STEPS, Overheads
+from h3.tracking import log, registry
+from h3.tracking.store import open_store
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 NAMES = ("20260101-000000-llama-2-7b-tp1-general", "20260101-000001-llama-2-70b-tp4-general")
@@ -41,8 +41,9 @@ def world(tmp_path_factory) -> tuple[Path, str, str]:
     opened.set_alias("champion", "1")
     steps = builders.Steps(seed=1).run("llama-2-7b").run("llama-2-70b").table()
     with opened.store.fold_run(opened.store.start_parent("sweep", {}), "lomo") as run_id:
-        track.log_fit(XGBoostResidual(Params(n_estimators=0)).fit(steps, Context()))
-        mlflow.log_dict({"replay": {"overheads": {"queueing_us": 7.0, "pipeline_steps": 1.0}}}, "result.json")
+        log.fit(XGBoostResidual(Params(n_estimators=0)).fit(steps, Context()))
+        replayed = {"overheads": {"queueing_us": 7.0, "pipeline_steps": 1.0}}
+        mlflow.log_dict(builders.fold_result().recorded() | {"replay": replayed}, "result.json")
     return folder, uri, run_id
 
 
@@ -67,7 +68,7 @@ def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_w
     for number, model in enumerate(("champion", "1", "model/artifacts/bundle")):
         environment = {"MLFLOW_TRACKING_URI": uri} if number else {"MLFLOW_TRACKING_URI": ""}
         done = replay(
-            world, f"model={model}", f"tracking.uri={uri}", f"out=out/{number}.parquet", **environment
+            world, f"bundle={model}", f"tracking.uri={uri}", f"out=out/{number}.parquet", **environment
         )
         assert done.returncode == 0, done.stderr
         assert (
@@ -86,7 +87,7 @@ def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_w
 def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(world):
     folder, uri, run_id = world
     done = replay(
-        world, f"model={run_id}", f"experiment_id={NAMES[1]}", "out=one.parquet", MLFLOW_TRACKING_URI=uri
+        world, f"bundle={run_id}", f"experiment_id={NAMES[1]}", "out=one.parquet", MLFLOW_TRACKING_URI=uri
     )
     assert done.returncode == 0, done.stderr
     assert "overheads: queueing_us=7, pipeline_steps=1" in done.stdout
@@ -109,15 +110,16 @@ def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(worl
     ],
 )
 def test_only_overheads_that_a_run_estimated_are_taken_for_its_own(world, recorded, estimated):
-    store = track.open_store(world[1], "h3")
+    store = open_store(world[1], "h3")
     with store.fold_run(store.start_parent("sweep", {}), "lomo") as run_id:
-        track.log_fit(
+        log.fit(
             XGBoostResidual(Params(n_estimators=0)).fit(
                 builders.Steps(seed=1).run("llama-2-7b").table(), Context()
             )
         )
-        mlflow.log_dict({"replay": recorded}, "result.json")
-    settings = {"model": {"name": run_id}, "tracking": {"uri": world[1]}}
+        kept = builders.fold_result().recorded() | {"replay": recorded}
+        mlflow.log_dict(kept, "result.json")
+    settings = {"bundle": run_id, "tracking": {"uri": world[1]}}
     _, overheads, origin = load_model(
         ReplayJobConfig(source={"name": "requests", "path": str(world[0] / "runs")}, **settings)
     )
@@ -125,7 +127,7 @@ def test_only_overheads_that_a_run_estimated_are_taken_for_its_own(world, record
         assert overheads == Overheads(**recorded["overheads"])
         assert origin == "estimated by the run from its training experiments"
     else:
-        assert overheads == STUDY
+        assert overheads == STUDY_IN_STEPS
         assert (
             "mean over the study's request logs, the held-out model's included, so the replay is not blind"
             in origin
@@ -138,17 +140,17 @@ def test_a_log_that_cannot_be_replayed_is_listed_and_without_any_other_an_error(
     for name in NAMES:
         shutil.copytree(world[0] / "runs" / name, tmp_path / "runs" / name)
     (tmp_path / "runs" / NAMES[0] / "data.csv").write_text("no,such,columns\n")
-    done = replay((tmp_path, *world[1:]), f"model={GOLDEN}")
+    done = replay((tmp_path, *world[1:]), f"bundle={GOLDEN}")
     assert done.returncode == 0, done.stderr
     assert f"| {NAMES[0]} | – | – | – | – | – |" in done.stdout
-    done = replay((tmp_path, *world[1:]), f"model={GOLDEN}", f"experiment_id={NAMES[0]}")
+    done = replay((tmp_path, *world[1:]), f"bundle={GOLDEN}", f"experiment_id={NAMES[0]}")
     assert done.returncode == 2
     assert "no experiment could be replayed; " in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 def test_overheads_on_the_command_line_go_before_the_models(world):
-    done = replay(world, f"model={GOLDEN}", f"experiment_id={NAMES[0]}", "overheads={queueing_us: 5.0}")
+    done = replay(world, f"bundle={GOLDEN}", f"experiment_id={NAMES[0]}", "overheads={queueing_us: 5.0}")
     assert done.returncode == 0, done.stderr
     assert (
         "overheads: queueing_us=5, pipeline_steps=0, post_decode_us=0, per_token_us=0 (given)" in done.stdout
@@ -158,10 +160,10 @@ def test_overheads_on_the_command_line_go_before_the_models(world):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("model=champion",), "no mlruns/mlflow.db here"),
-        (("model=nothing/here",), "nothing/here: no such folder; expected a bundle"),
-        ((f"model={GOLDEN}", "experiment_id=other"), f"there are {NAMES[0]}, {NAMES[1]}"),
-        (("model=" + "0" * 32,), "expected the id of a tracked fold run with fit.json"),
+        (("bundle=champion",), "no mlruns/mlflow.db here"),
+        (("bundle=nothing/here",), "nothing/here: no such folder; expected a bundle"),
+        ((f"bundle={GOLDEN}", "experiment_id=other"), f"there are {NAMES[0]}, {NAMES[1]}"),
+        (("bundle=" + "0" * 32,), "expected the id of a tracked fold run"),
     ],
 )
 def test_what_is_not_there_is_one_line(arguments, said, world, tmp_path):

@@ -1,7 +1,4 @@
-"""Settings are checked when they are composed.
-
-pytest tests/test_config.py
-"""
+"""Settings are checked when they are composed."""
 
 from __future__ import annotations
 
@@ -24,17 +21,18 @@ def test_an_idea_is_switched_off_under_a_name_only(off):
     with pytest.raises(
         InputError, match=r"config: ablation: an ablation needs a name other than none"
     ) as error:
-        from_hydra(OmegaConf.create(LEAST | {"ablation": off}))
+        from_hydra(OmegaConf.create(LEAST | {"ablation": off}), TrainConfig)
     assert "\n" not in str(error.value)
-    assert from_hydra(OmegaConf.create(LEAST | {"ablation": {"name": "mine", **off}})).ablation.name == "mine"
+    named = from_hydra(OmegaConf.create(LEAST | {"ablation": {"name": "mine", **off}}), TrainConfig)
+    assert named.ablation.name == "mine"
 
 
 def test_an_unknown_key_is_an_error_that_lists_the_valid_ones():
     with pytest.raises(InputError, match=r"unknown key 'tune.trails'; expected one of .*trials"):
-        from_hydra(OmegaConf.create(LEAST | {"tune": {"trails": 3}}))
+        from_hydra(OmegaConf.create(LEAST | {"tune": {"trails": 3}}), TrainConfig)
 
 
 def test_the_usual_settings_are_h3_whole():
-    config = from_hydra(OmegaConf.create(LEAST))
+    config = from_hydra(OmegaConf.create(LEAST), TrainConfig)
     assert isinstance(config, TrainConfig)
     assert (config.ablation.name, config.target_column, config.seed) == ("none", "period_us", 0)

@@ -1,7 +1,4 @@
-"""What h3 writes as JSON, any reader takes.
-
-pytest tests/test_strict_json.py
-"""
+"""What h3 writes as JSON, any reader takes."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h3.common import strict_json
+from h3.common import files, strict_json
 
 
 def refuse(constant):
@@ -48,7 +45,7 @@ def test_numbers_stay_and_what_is_none_is_null(value, written):
 
 
 def test_a_file_is_written_whole_and_replaces_another(tmp_path):
-    strict_json.write({"mape": 3.0}, tmp_path / "result.json")
-    strict_json.write({"mape": float("nan")}, tmp_path / "result.json")
+    for value in (3.0, float("nan")):
+        files.write_text(tmp_path / "result.json", strict_json.dumps({"mape": value}))
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert json.loads((tmp_path / "result.json").read_text()) == {"mape": None}

@@ -1,7 +1,4 @@
-"""Folds: what is held out never reaches the training side, and every model weighs the same.
-
-pytest tests/test_folds.py
-"""
+"""Folds: what is held out never reaches the training side, and every model weighs the same."""
 
 from __future__ import annotations
 
@@ -12,10 +9,11 @@ from builders import Steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h3.common.config import GROUP_OF_KIND, Fold
 from h3.common.errors import InputError
 from h3.evaluation import folds
-from h3.evaluation.folds import FoldSpec
 from h3.steps import catalog, schema
+from h3.steps.weights import row_weights
 
 MODELS = sorted(catalog.MODELS)
 WORKLOADS = ["codegen", "general", "reasoning", "roleplay"]
@@ -40,7 +38,7 @@ def tables(draw):
 
 
 def spec(kind, holdout, **more):
-    return FoldSpec(f"{kind}_test", kind, holdout, **more)
+    return Fold(name=f"{kind}_test", kind=kind, holdout=holdout, **more)
 
 
 def keys(table):
@@ -50,7 +48,7 @@ def keys(table):
 @settings(max_examples=40, deadline=None)
 @given(tables(), st.sampled_from(["lomo", "lowo"]), st.data())
 def test_every_row_is_on_exactly_one_side_and_no_experiment_on_both(table, kind, data):
-    group = folds.GROUP_OF_KIND[kind]
+    group = GROUP_OF_KIND[kind]
     holdout = data.draw(st.sampled_from(sorted(table[group].unique())))
     if table[group].nunique() == 1:
         with pytest.raises(InputError, match="is all the data"):
@@ -104,7 +102,7 @@ def test_held_out_inputs_have_no_target_and_truth_has_nothing_else(table, data):
 @settings(max_examples=40, deadline=None)
 @given(tables())
 def test_models_weigh_the_same_and_within_a_model_its_experiments(table):
-    weights = folds.row_weights(table)
+    weights = row_weights(table)
     assert weights.mean() == pytest.approx(1)
     assert (weights > 0).all()
     for column, within in [("model", []), ("experiment", ["model"])]:
@@ -120,7 +118,7 @@ def test_models_weigh_the_same_and_within_a_model_its_experiments(table):
 
 def test_within_an_experiment_a_mean_over_ten_steps_weighs_a_tenth():
     table = Steps().run("llama-2-7b", rows=3, gap_steps=[1, 10, 5]).table()
-    weights = folds.row_weights(table)
+    weights = row_weights(table)
     assert weights / weights[0] == pytest.approx([1, 0.1, 0.2])
 
 

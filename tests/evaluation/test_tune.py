@@ -1,7 +1,4 @@
-"""The search over inner folds: seeded, resumable, in favour of no trees, and blind to what is held out.
-
-pytest tests/test_tune.py
-"""
+"""The search over inner folds: seeded, resumable, in favour of no trees, and blind to what is held out."""
 
 from __future__ import annotations
 
@@ -14,14 +11,11 @@ import pytest
 from builders import Steps
 from joblib import Parallel, delayed
 
-from h3.common.config import FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrainConfig, TuneConfig
+from h3.common.config import FeaturesConfig, Fold, ModelConfig, SourceConfig, TrainConfig, TuneConfig
 from h3.common.progress import Progress
 from h3.evaluation import tune
-from h3.evaluation.folds import FoldSpec
 from h3.evaluation.one_fold import run_fold
-from h3.evaluation.tune import TuneOptions
-from h3.models import physical_base as base
-from h3.models import xgboost_residual
+from h3.models import physical_base, xgboost_residual
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params
 from h3.sources.experiment import Ingested
@@ -32,12 +26,12 @@ VARIANTS = {"wide-20b": {"num_layers": 40, "hidden_size": 6144, "num_heads": 48,
 MODELS = ["llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1", *VARIANTS]
 HELD_OUT = "llama-2-70b"
 ROUNDS = (0, 1, 2, 4, 8, 16, 32)
-FEW = TuneOptions(trials=2, max_rows=400)
+FEW = TuneConfig(storage=None, trials=2, max_rows=400)
 
 
 def physical_us(table):
-    terms = base.physics.terms_us(table)
-    return sum(terms[name].to_numpy() * prior for name, (prior, _) in base.PRIOR.items())
+    terms = physical_base.physics.terms_us(table)
+    return sum(terms[name].to_numpy() * prior for name, (prior, _) in physical_base.PRIOR.items())
 
 
 def bent_us(table):
@@ -71,7 +65,7 @@ def few_trees():
 
 @pytest.fixture(scope="module")
 def found():
-    return tune.search(training(BENT), Context(), TuneOptions(trials=4, max_rows=400))
+    return tune.search(training(BENT), Context(), TuneConfig(storage=None, trials=4, max_rows=400))
 
 
 def test_trees_are_chosen_where_every_model_leaves_the_same_residual(found):
@@ -83,7 +77,12 @@ def test_trees_are_chosen_where_every_model_leaves_the_same_residual(found):
 @pytest.mark.parametrize("trials", [1, 2])
 def test_as_many_trials_are_made_as_asked_for(trials):
     assert (
-        len(tune.search(training(BENT), Context(), TuneOptions(trials=trials, max_rows=400)).trials) == trials
+        len(
+            tune.search(
+                training(BENT), Context(), TuneConfig(storage=None, trials=trials, max_rows=400)
+            ).trials
+        )
+        == trials
     )
 
 
@@ -94,21 +93,21 @@ def test_the_first_trial_is_the_usual_parameters(found):
 
 
 def test_the_search_is_the_same_for_the_same_seed_and_not_for_another(found):
-    again = tune.search(training(BENT), Context(threads=2), TuneOptions(trials=3, max_rows=400))
+    again = tune.search(training(BENT), Context(threads=2), TuneConfig(storage=None, trials=3, max_rows=400))
     pd.testing.assert_frame_equal(again.trials, found.trials.iloc[:3])
-    other = tune.search(training(BENT), Context(seed=1), TuneOptions(trials=2, max_rows=400))
+    other = tune.search(training(BENT), Context(seed=1), TuneConfig(storage=None, trials=2, max_rows=400))
     assert not np.isin(other.trials["learning_rate"].iloc[1:], found.trials["learning_rate"]).any()
 
 
 @pytest.mark.parametrize("stopped_after", [1, 3])
 def test_a_stopped_search_resumes_and_ends_where_an_uninterrupted_one_does(found, tmp_path, stopped_after):
     stored = {"storage": str(tmp_path / "tune"), "max_rows": 400}
-    tune.search(training(BENT), Context(), TuneOptions(trials=stopped_after, **stored))
+    tune.search(training(BENT), Context(), TuneConfig(trials=stopped_after, **stored))
     told = []
     second = tune.search(
         training(BENT),
         Context(),
-        TuneOptions(trials=4, **stored),
+        TuneConfig(trials=4, **stored),
         lambda done, total: told.append((done, total)),
     )
     pd.testing.assert_frame_equal(second.trials, found.trials)
@@ -119,7 +118,7 @@ def test_a_stopped_search_resumes_and_ends_where_an_uninterrupted_one_does(found
 def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterrupted_one_does(
     found, tmp_path, monkeypatch
 ):
-    options = TuneOptions(trials=4, max_rows=400, storage=str(tmp_path))
+    options = TuneConfig(trials=4, max_rows=400, storage=str(tmp_path))
     calls = []
 
     def interrupted(*arguments):
@@ -139,9 +138,9 @@ def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterru
 
 def test_a_search_that_asks_for_fewer_trials_than_are_stored_answers_as_if_no_more_were_made(tmp_path):
     stored = {"storage": str(tmp_path), "max_rows": 400}
-    tune.search(training(BENT), Context(), TuneOptions(trials=4, **stored))
-    fewer = tune.search(training(BENT), Context(), TuneOptions(trials=2, **stored))
-    fresh = tune.search(training(BENT), Context(), TuneOptions(trials=2, max_rows=400))
+    tune.search(training(BENT), Context(), TuneConfig(trials=4, **stored))
+    fewer = tune.search(training(BENT), Context(), TuneConfig(trials=2, **stored))
+    fresh = tune.search(training(BENT), Context(), TuneConfig(storage=None, trials=2, max_rows=400))
     assert fewer.params == fresh.params
     pd.testing.assert_frame_equal(fewer.trials, fresh.trials)
 
@@ -153,14 +152,14 @@ def counted_search(options):
 
 
 def test_two_processes_on_one_fold_share_its_trials(tmp_path):
-    options = TuneOptions(trials=4, max_rows=400, storage=str(tmp_path))
+    options = TuneConfig(trials=4, max_rows=400, storage=str(tmp_path))
     (first, made), (second, made_too) = Parallel(n_jobs=2)(delayed(counted_search)(options) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert made + made_too == 4
 
 
 def test_trials_made_by_other_code_are_not_taken_over(tmp_path, monkeypatch):
-    options = TuneOptions(trials=1, max_rows=400, storage=str(tmp_path / "tune"))
+    options = TuneConfig(trials=1, max_rows=400, storage=str(tmp_path / "tune"))
     tune.search(training(BENT), Context(), options)
     edited = tmp_path / "features.py"
     edited.write_text(Path(features.__file__).read_text() + "# edited")
@@ -170,7 +169,7 @@ def test_trials_made_by_other_code_are_not_taken_over(tmp_path, monkeypatch):
 
 
 def test_a_stored_search_is_not_resumed_for_other_data(tmp_path):
-    options = TuneOptions(trials=1, max_rows=400, storage=str(tmp_path))
+    options = TuneConfig(trials=1, max_rows=400, storage=str(tmp_path))
     tune.search(training(BENT), Context(), options)
     tune.search(training(BENT.assign(period_us=BENT["period_us"] * 1.01)), Context(), options)
     tune.search(training(BENT), Context(seed=1), options)
@@ -205,11 +204,18 @@ def test_enough_training_groups_are_searched():
         [table.assign(workload=name, experiment=table["experiment"] + name) for name in "abc"],
         ignore_index=True,
     )
-    assert len(tune.search(three, Context(group="workload"), TuneOptions(trials=1, max_rows=300)).trials) == 1
+    assert (
+        len(
+            tune.search(
+                three, Context(group="workload"), TuneConfig(storage=None, trials=1, max_rows=300)
+            ).trials
+        )
+        == 1
+    )
 
 
 def test_no_trials_are_the_base_alone():
-    found = tune.search(training(BENT), Context(), TuneOptions(trials=0))
+    found = tune.search(training(BENT), Context(), TuneConfig(storage=None, trials=0))
     assert (found.params.n_estimators, found.note) == (0, "tuning off: no trees")
 
 
@@ -241,7 +247,7 @@ def test_the_rows_used_are_spread_over_the_table_and_no_more_than_allowed(monkey
         return np.ones(len(ROUNDS))
 
     monkeypatch.setattr(tune, "learning_curve", record)
-    tune.search(training(BENT), Context(), TuneOptions(trials=1, max_rows=150))
+    tune.search(training(BENT), Context(), TuneConfig(storage=None, trials=1, max_rows=150))
     for rows in seen:
         assert 80 <= len(rows) <= 150
         assert set(rows["experiment"]) == set(training(BENT)["experiment"])
@@ -273,7 +279,10 @@ TAMPER = {
     ),
     "half of the rows": lambda held: held.iloc[::2],
 }
-FOLDS = {"lomo": FoldSpec("lomo_test", "lomo", HELD_OUT), "lowo": FoldSpec("lowo_test", "lowo", "general")}
+FOLDS = {
+    "lomo": Fold(name="lomo_test", kind="lomo", holdout=HELD_OUT),
+    "lowo": Fold(name="lowo_test", kind="lowo", holdout="general"),
+}
 FOUR_WORKLOADS = served(
     bent_us, MODELS[:3], rows=25, workloads=("general", "codegen", "roleplay", "reasoning")
 )
@@ -283,7 +292,7 @@ def model_digest(table, fold):
     """Digest of the predictor that a run of the fold tunes, fits and reports."""
     config = TrainConfig(
         source=SourceConfig(name="simulated"),
-        fold=FoldConfig(name=fold.name, kind=fold.kind, holdout=fold.holdout),
+        fold=Fold(name=fold.name, kind=fold.kind, holdout=fold.holdout),
         model=ModelConfig(name="xgboost_residual"),
         features=FeaturesConfig(name="scale_free"),
         tune=TuneConfig(trials=2, max_rows=300, storage=None),
@@ -291,8 +300,8 @@ def model_digest(table, fold):
     result = run_fold(
         Ingested(table, schema.empty_rejects(), {}), config, Progress(fold.name, io.StringIO())
     ).result
-    assert result["params"]["n_estimators"] > 0, "the proof needs trees"
-    return result["model_digest"]
+    assert result.params["n_estimators"] > 0, "the proof needs trees"
+    return result.model_digest
 
 
 def data_of(kind):

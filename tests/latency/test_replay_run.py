@@ -3,33 +3,39 @@ or counted.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import Server, Steps
+from builders import Server, Steps, simulated_source, source
 
 from h3.common.errors import InputError
 from h3.latency import metrics as replay_metrics
 from h3.latency import overheads as replay_overheads
 from h3.latency.compositions import periods_us, probes
 from h3.latency.fold import Job, replay_all
-from h3.latency.recorded import from_log, from_simulation, limits
+from h3.latency.recorded import Recorded, from_log, from_simulation, limits
 from h3.latency.replay_run import ReplayOptions, replay_experiment, replay_recorded
 from h3.latency.tables import TabulatedStepTime
 from h3.latency.timer import error_ratios, step_time
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
+from h3.server.overheads import Overheads
 from h3.sources import simulated
-from h3.sources.experiment import REQUEST_FILES, Assumptions, describe, find
+from h3.sources.experiment import REQUEST_FILES, describe, find
 from h3.sources.requests import clock
 from h3.steps import physics
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "requests"
-ASSUME = Assumptions(shared_prefix_tokens={"reasoning": 100})
-SEVEN_B = simulated._experiment(0, "llama-2-7b", simulated.WORKLOADS[0])
+LOGS = source("requests", shared_prefix_tokens={"reasoning": 100})
+
+
+def experiment_of(model):
+    return simulated.Cell(0, model, simulated.WORKLOADS[0]).experiment
+
+
+SEVEN_B = experiment_of("llama-2-7b")
 
 
 def requests(arrival_us, prompt=100, output=20, cached=0):
@@ -94,10 +100,10 @@ def residual():
 
 @pytest.mark.parametrize("model", ["llama-2-7b", "llama-2-70b", "mixtral-8x7b-v0-1"])
 def test_the_residual_model_is_evaluated_exactly(residual, model):
-    experiment = simulated._experiment(0, model, simulated.WORKLOADS[0])
+    experiment = experiment_of(model)
     timer = step_time(residual, experiment, limits(experiment), 1000)
-    assert timer.method == "exact"
-    assert timer.largest_error_ratio < 1e-5
+    assert timer.check.method == "exact"
+    assert timer.check.largest_error_ratio < 1e-5
     assert np.ptp(residual.margin(probes(experiment, limits(experiment), 1000))) > 0.1, (
         "the trees must matter in this test"
     )
@@ -120,7 +126,7 @@ def test_tables_of_a_smooth_predictor_are_within_three_per_mille(residual, predi
 
 def test_a_predictor_without_a_fast_form_is_tabulated():
     timer = step_time(Smooth(), SEVEN_B, limits(SEVEN_B), 1000)
-    assert timer.method == "tables"
+    assert timer.check.method == "tables"
 
 
 @pytest.mark.parametrize("value", [0.0, -5.0, np.nan, np.inf])
@@ -191,9 +197,7 @@ def test_a_request_longer_than_the_kv_cache_is_rejected_and_counted():
 @pytest.mark.parametrize("model", ["llama-2-70b", "mixtral-8x7b-v0-1"])
 def test_weights_and_kv_cache_fit_in_memory_where_more_ranks_than_kv_heads_each_hold_one(model):
     for ranks in (8, 16, 32):
-        experiment = dataclasses.replace(
-            simulated._experiment(0, model, simulated.WORKLOADS[0]), tensor_parallelism=ranks
-        )
+        experiment = dataclasses.replace(experiment_of(model), tensor_parallelism=ranks)
         table = pd.DataFrame([experiment.columns() | {"num_prefill_reqs": 0, "num_decode_reqs": 0}])
         cache = limits(experiment).kv_blocks * 16 * physics.kv_bytes_per_token(table)[0]
         weights = physics.weight_bytes(table, np.array([1e9]))[0]
@@ -214,7 +218,7 @@ def test_requests_left_at_the_horizon_are_counted():
 
 @pytest.mark.parametrize("start_us", [0.0, 7e6, 1.7e15], ids=["zero", "later", "epoch"])
 def test_the_horizon_counts_from_the_first_arrival(start_us):
-    overheads = replay_overheads.Overheads(queueing_us=300)
+    overheads = Overheads(queueing_us=300)
     table = replay_experiment(
         requests(start_us + np.array([0.0, 5000.0, 90_000.0]), output=10),
         SEVEN_B,
@@ -225,17 +229,21 @@ def test_the_horizon_counts_from_the_first_arrival(start_us):
     assert table["status"].tolist() == ["ok", "unfinished", "unfinished"]
 
 
+def cell(number):
+    return list(simulated.cells().values())[number]
+
+
 def test_a_replay_is_deterministic(residual):
-    recorded = from_simulation(simulated.SimulatedConfig(scale=0.02), 5)
+    recorded = from_simulation(simulated_source(scale=0.02), cell(5))
     first, second = (replay_recorded(recorded, residual) for _ in range(2))
     pd.testing.assert_frame_equal(first.table, second.table)
-    assert json.dumps(first.metrics) == json.dumps(second.metrics)
+    assert first.run == second.run
 
 
 def test_the_true_step_time_gives_back_the_simulated_run():
-    config = simulated.SimulatedConfig(scale=0.02)
-    recorded = from_simulation(config, 1)
-    truth = simulated._step_time(recorded.experiment, np.random.default_rng([config.seed, 1, 1]))
+    config = simulated_source(scale=0.02)
+    recorded = from_simulation(config, cell(1))
+    truth = cell(1).step_time(config)
     table = replay_experiment(recorded.requests, recorded.experiment, truth)
     assert table["predicted_e2e_us"].to_numpy() == pytest.approx(table["measured_e2e_us"].to_numpy())
 
@@ -251,12 +259,9 @@ def test_overheads_are_found_in_logs_of_servers_with_different_periods():
         table = requests(np.sort(rng.uniform(0, 3e8, 300)), prompt=16)
         wait = 5000 + 1.2 * periods + periods * rng.uniform(1, 2, 300)
         table = table.assign(first_us=table["arrival_us"] + wait)
-        experiment = simulated._experiment(0, model, simulated.WORKLOADS[0])
-        parts.append(
-            type(from_simulation(simulated.SimulatedConfig(scale=0.001), 0))(
-                experiment, table.assign(last_us=table["first_us"] + 19 * periods), {}
-            )
-        )
+        experiment = experiment_of(model)
+        served = table.assign(last_us=table["first_us"] + 19 * periods)
+        parts.append(Recorded(experiment, served, "recorded", len(served)))
     found = replay_overheads.estimate(parts)
     assert found.queueing_us == pytest.approx(5000, abs=1500)
     assert found.pipeline_steps == pytest.approx(1.2, abs=0.15)
@@ -297,31 +302,30 @@ def test_metrics_of_a_table_worked_by_hand():
 
 def test_a_log_of_one_request_replays(tmp_path):
     folder = Server([10_000] * 80).serve(3, 50).write_tracev2(tmp_path / "runs")
-    recorded = from_log(describe(folder, ASSUME), ASSUME)
+    recorded = from_log(describe(folder, LOGS), LOGS.assume)
     done = replay_recorded(recorded, Constant(10_000.0))
-    assert done.metrics["requests"] == 1
-    assert done.metrics["itl_mean_error"] == pytest.approx(0, abs=0.01)
-    assert recorded.record["prefix_hits"] == "assumed: prefill_tokens=repeat"
+    assert done.run.requests == 1
+    assert done.run.itl_mean_error == pytest.approx(0, abs=0.01)
+    assert recorded.prefix_hits == "assumed: prefill_tokens=repeat"
 
 
 def test_prefix_hits_of_the_log_go_before_the_assumption(tmp_path):
     cells = {"prefix_group": "a", "prefix_length": 64, "input_tokens": 36}
     server = Server([10_000] * 80).serve(3, 50, logged=cells).serve(5, 50, logged=cells)
-    recorded = from_log(describe(server.write_tracev2(tmp_path / "runs"), ASSUME), ASSUME)
+    recorded = from_log(describe(server.write_tracev2(tmp_path / "runs"), LOGS), LOGS.assume)
     assert recorded.requests["cached_tokens"].tolist() == [64, 64]
-    assert recorded.record["prefix_hits"] == "recorded"
+    assert recorded.prefix_hits == "recorded"
     assert recorded.requests["prefix_group"].nunique() == 1
 
 
 def test_an_entry_counts_the_requests_that_were_replayed_beside_those_of_the_log(tmp_path):
     folder = Server([10_000] * 400).serve_at_random(60).fail(5).write_tracev2(tmp_path / "runs")
-    content = replay_all(
-        {folder.name: lambda: from_log(describe(folder, ASSUME), ASSUME)}, Constant(10_000.0), Job()
-    ).content
-    (entry,) = content["experiments"]
-    served = entry["requests"]
-    assert served >= 60
-    assert (entry["logged"], entry["failed"]) == (served + 5, 5)
+    found = replay_all(
+        {folder.name: lambda: from_log(describe(folder, LOGS), LOGS.assume)}, Constant(10_000.0), Job()
+    ).found
+    (run,) = found.experiments
+    assert run.requests >= 60
+    assert (run.logged, run.failed) == (run.requests + 5, 5)
 
 
 def oracle(recorded):
@@ -353,7 +357,7 @@ def oracle(recorded):
 )
 def test_the_recovered_clock_as_predictor_gives_the_measured_latency(name):
     folder = next(path for path in find(SHARED, REQUEST_FILES) if path.name.endswith(name))
-    recorded = from_log(describe(folder, ASSUME), ASSUME)
+    recorded = from_log(describe(folder, LOGS), LOGS.assume)
     overheads = replay_overheads.estimate([recorded])
     table = replay_experiment(recorded.requests, recorded.experiment, oracle(recorded), overheads)
     metrics = replay_metrics.experiment_metrics(folder.name, table)

@@ -1,7 +1,4 @@
-"""The physical base: finds a known truth, and holds where the training models cannot tell its terms apart.
-
-pytest tests/test_base.py
-"""
+"""The physical base: finds a known truth, and holds where the training models cannot tell its terms apart."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h3.evaluation import folds
-from h3.models import physical_base as base
+from h3.models import physical_base
 from h3.models.protocol import digest
 from h3.steps import metrics, physics
 
@@ -23,7 +20,7 @@ DIVERSE = ["llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1"]
 # Half a scale off the prior, up and down in turn.
 TRUTH = {
     name: prior + (0.5 if index % 2 else -0.5) * scale
-    for index, (name, (prior, scale)) in enumerate(base.PRIOR.items())
+    for index, (name, (prior, scale)) in enumerate(physical_base.PRIOR.items())
 }
 
 
@@ -45,12 +42,12 @@ def error(fitted, table):
 
 
 def test_known_coefficients_are_recovered_from_four_diverse_models():
-    fitted = base.fit(served(DIVERSE), "period_us", strength=1e-12)
+    fitted = physical_base.fit(served(DIVERSE), "period_us", strength=1e-12)
     assert dict(zip(physics.TERMS, fitted.coefficients, strict=True)) == pytest.approx(TRUTH, rel=0.01)
 
 
 def test_known_coefficients_are_recovered_through_the_noise_with_the_usual_pull():
-    fitted = base.fit(served(DIVERSE, rows=400, noise=0.05), "period_us")
+    fitted = physical_base.fit(served(DIVERSE, rows=400, noise=0.05), "period_us")
     found = dict(zip(physics.TERMS, fitted.coefficients, strict=True))
     assert found["weights_us"] == pytest.approx(TRUTH["weights_us"], rel=0.1)
     assert found["kv_us"] == pytest.approx(TRUTH["kv_us"], rel=0.1)
@@ -60,7 +57,7 @@ def test_known_coefficients_are_recovered_through_the_noise_with_the_usual_pull(
 @pytest.mark.parametrize("held_out", DENSE)
 def test_two_training_models_predict_a_third_within_a_few_percent(held_out):
     table = served(DENSE, noise=0.03)
-    fitted = base.fit(table[table["model"] != held_out].reset_index(drop=True), "period_us")
+    fitted = physical_base.fit(table[table["model"] != held_out].reset_index(drop=True), "period_us")
     assert error(fitted, table[table["model"] == held_out].reset_index(drop=True)) < 5
 
 
@@ -76,12 +73,13 @@ def held_out_errors(level, strength):
             for side in (table["model"] != held_out, table["model"] == held_out)
         )
         train["period_us"] *= np.where(train["model"] == train["model"].min(), 1 + level, 1 - level)
-        errors.append(error(base.fit(train, "period_us", strength=strength), test))
+        errors.append(error(physical_base.fit(train, "period_us", strength=strength), test))
     return errors
 
 
 def test_two_training_models_that_physics_misses_a_little_hold_only_because_of_the_pull():
-    pulled = held_out_errors(0.05, base.PRIOR_STRENGTH) + held_out_errors(-0.05, base.PRIOR_STRENGTH)
+    strength = physical_base.PRIOR_STRENGTH
+    pulled = held_out_errors(0.05, strength) + held_out_errors(-0.05, strength)
     unpulled = held_out_errors(0.05, 1e-12) + held_out_errors(-0.05, 1e-12)
     assert max(pulled) < 8
     assert max(unpulled) > 3 * max(pulled)
@@ -89,15 +87,15 @@ def test_two_training_models_that_physics_misses_a_little_hold_only_because_of_t
 
 def test_one_group_is_enough():
     table = served(["llama-2-7b"], noise=0.03)
-    fitted = base.fit(table, "period_us")
+    fitted = physical_base.fit(table, "period_us")
     assert error(fitted, table) < 4
     assert error(fitted, served(["llama-2-70b"])) < 15
 
 
 def test_one_row_is_enough():
     table = step("llama-2-7b", decode=[500] * 10, period_us=9000.0)
-    prior = base.Base(np.array([base.PRIOR[name][0] for name in physics.TERMS]))
-    fitted = base.fit(table, "period_us")
+    prior = physical_base.Base(np.array([physical_base.PRIOR[name][0] for name in physics.TERMS]))
+    fitted = physical_base.fit(table, "period_us")
     assert abs(fitted.predict(table)[0] - 9000) < 0.8 * abs(prior.predict(table)[0] - 9000)
 
 
@@ -109,7 +107,7 @@ SMALL = [served(models, rows=10) for models in (DENSE, DIVERSE, DENSE[:2], DENSE
 def test_no_coefficient_is_negative_and_predictions_are_positive_whatever_the_times(seed, scale, index):
     rng = np.random.default_rng(seed)
     table = SMALL[index]
-    fitted = base.fit(table.assign(period_us=scale * rng.uniform(100, 1e6, len(table))), "period_us")
+    fitted = physical_base.fit(table.assign(period_us=scale * rng.uniform(100, 1e6, len(table))), "period_us")
     assert (fitted.coefficients >= 0).all()
     predicted = fitted.predict(table)
     assert np.isfinite(predicted).all()
@@ -120,13 +118,13 @@ def test_a_model_with_many_rows_does_not_outvote_one_with_few():
     built = Steps().run("llama-2-7b", 300).run("llama-2-70b", 15)
     table = built.timed(truth_us).table()
     table["period_us"] *= np.where(table["model"] == "llama-2-7b", 1.1, 0.9)
-    fitted = base.fit(table, "period_us")
+    fitted = physical_base.fit(table, "period_us")
     misses = [
         abs(metrics.bias(fitted.predict(part), part["period_us"].to_numpy()))
         for _, part in table.groupby("model")
     ]
     assert misses[0] == pytest.approx(misses[1], abs=4)
-    unweighted = base.fit(table, "period_us", weights=np.ones(len(table)))
+    unweighted = physical_base.fit(table, "period_us", weights=np.ones(len(table)))
     few = table[table["model"] == "llama-2-70b"]
     assert error(unweighted, few) > error(fitted, few)
 
@@ -135,20 +133,20 @@ def test_an_error_of_ten_percent_costs_the_same_for_a_small_and_a_large_model():
     """Scaling one model's times by a factor scales what the fit says of it, not what it says of the other."""
     table = served(DIVERSE, noise=0.05)
     small = table["model"] == "llama-2-7b"
-    fitted = base.fit(table, "period_us")
+    fitted = physical_base.fit(table, "period_us")
     errors = [error(fitted, part) for part in (table[small], table[~small])]
     assert max(errors) < 1.3 * min(errors)
 
 
 def test_other_targets_can_be_fitted():
     table = served(DIVERSE).assign(duration_us=lambda t: t["period_us"] / 100)
-    fitted = base.fit(table, "duration_us")
+    fitted = physical_base.fit(table, "duration_us")
     assert np.median(fitted.predict(table) / table["duration_us"]) == pytest.approx(1, abs=0.7)
 
 
 def test_the_parts_of_a_prediction_add_up_to_it_and_are_named():
     table = served(DIVERSE, rows=20)
-    fitted = base.fit(table, "period_us")
+    fitted = physical_base.fit(table, "period_us")
     parts = fitted.parts_us(table)
     assert tuple(parts.columns) == physics.TERMS == tuple(fitted.describe()["terms"])
     assert parts.sum(axis=1).to_numpy() == pytest.approx(fitted.predict(table))
@@ -156,7 +154,7 @@ def test_the_parts_of_a_prediction_add_up_to_it_and_are_named():
 
 def test_the_same_rows_give_the_same_digest_and_other_times_another():
     table = served(DIVERSE, rows=20)
-    one, same = base.fit(table, "period_us"), base.fit(table.copy(), "period_us")
-    other = base.fit(table.assign(period_us=table["period_us"] * 1.01), "period_us")
+    one, same = physical_base.fit(table, "period_us"), physical_base.fit(table.copy(), "period_us")
+    other = physical_base.fit(table.assign(period_us=table["period_us"] * 1.01), "period_us")
     assert digest(one) == digest(same) != digest(other)
     json.dumps(one.describe())

@@ -1,8 +1,5 @@
 """The residual model: its exported JSON is the whole of it, and it corrects only where it has seen training
-data.
-
-pytest tests/test_xgboost_residual.py
-"""
+data."""
 
 from __future__ import annotations
 
@@ -16,15 +13,15 @@ from builders import Steps, step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
 from h3.evaluation import folds
-from h3.models import physical_base as base
-from h3.models import restore, xgboost_residual
-from h3.models import zoo as registry
+from h3.models import physical_base, restore, xgboost_residual, zoo
 from h3.models.protocol import Context, digest
 from h3.models.support import Support
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.steps import features
+from h3.steps.weights import row_weights
 
 MODELS = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 PARAMS = Params(n_estimators=12, max_depth=3, learning_rate=0.2, min_child_weight=1.0, reg_lambda=1.0)
@@ -33,7 +30,8 @@ PARAMS = Params(n_estimators=12, max_depth=3, learning_rate=0.2, min_child_weigh
 def bent_us(table):
     """A server that is slower than physics says where the batch is large."""
     physical = sum(
-        base.physics.terms_us(table)[name].to_numpy() * prior for name, (prior, _) in base.PRIOR.items()
+        physical_base.physics.terms_us(table)[name].to_numpy() * prior
+        for name, (prior, _) in physical_base.PRIOR.items()
     )
     return physical * np.where(table["num_decode_reqs"] > 60, 1.25, 0.9)
 
@@ -131,7 +129,7 @@ def test_trees_learn_what_physics_leaves_over(fitted):
 def test_no_trees_are_the_base_alone():
     alone = XGBoostResidual(Params(n_estimators=0)).fit(TRAIN, Context())
     inputs = folds.without_targets(TRAIN)
-    assert np.array_equal(alone.predict(inputs), base.fit(TRAIN, "period_us").predict(inputs))
+    assert np.array_equal(alone.predict(inputs), physical_base.fit(TRAIN, "period_us").predict(inputs))
     assert (alone.margin(inputs) == 0).all()
 
 
@@ -232,7 +230,7 @@ def test_the_learning_curve_starts_at_the_base_alone_and_ends_where_the_full_fit
     held_out = served(40, seed=6)
     curve = xgboost_residual.learning_curve(PARAMS, TRAIN, held_out, Context())
     assert len(curve) == len(xgboost_residual.ROUNDS)
-    weight = folds.row_weights(held_out)
+    weight = row_weights(held_out)
     for index in (0, 4, len(curve) - 1):
         rounds = xgboost_residual.ROUNDS[index]
         whole = XGBoostResidual(Params(**{**PARAMS.__dict__, "n_estimators": rounds})).fit(TRAIN, Context())
@@ -256,18 +254,20 @@ def test_more_work_never_takes_less_time_whatever_the_trees_learned():
 
 
 def test_features_of_a_dropped_group_are_not_used():
-    smaller = XGBoostResidual(PARAMS).fit(TRAIN, Context(drop_groups=("communication", "experts")))
+    smaller = XGBoostResidual(PARAMS).fit(
+        TRAIN, Context(features=FeaturesConfig(drop_groups=("communication", "experts")))
+    )
     assert not {"all_reduce_to_weights", "expert_coverage"} & set(smaller.inputs_matrix(TRAIN).columns)
     assert len(smaller.describe()["features"]) == smaller.inputs_matrix(TRAIN).shape[1]
 
 
 def test_predictors_are_made_by_name_with_known_parameters():
-    assert registry.make("xgboost_residual", {"max_depth": 2}) == XGBoostResidual(Params(max_depth=2))
-    assert registry.is_tuned("xgboost_residual")
-    assert not registry.is_tuned("xgboost_raw")
+    assert zoo.make("xgboost_residual", {"max_depth": 2}) == XGBoostResidual(Params(max_depth=2))
+    assert zoo.is_tuned("xgboost_residual")
+    assert not zoo.is_tuned("xgboost_raw")
     with pytest.raises(InputError, match=r"unknown model 'forest'; expected one of .*xgboost_residual"):
-        registry.make("forest", {})
+        zoo.make("forest", {})
     with pytest.raises(
         InputError, match=r"model xgboost_residual: unknown parameter 'depth'; expected some of .*max_depth"
     ):
-        registry.make("xgboost_residual", {"depth": 2})
+        zoo.make("xgboost_residual", {"depth": 2})

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from h3.bundle import golden as bundle_golden
-from h3.common.config import FeaturesConfig, FoldConfig, ModelConfig, SourceConfig, TrainConfig
+from h3.bundle import golden
+from h3.common.config import FeaturesConfig, Fold, ModelConfig, SourceConfig, TrainConfig
 from h3.common.progress import Progress
 from h3.evaluation import folds
-from h3.promotion import gate
-from h3.promotion.gate import Limits, Recipe
+from h3.evaluation.fold_table import FoldRow
+from h3.promotion import gate, probes
+from h3.promotion.config import GateConfig
+from h3.promotion.recipe import Recipe, fold_rows
 from h3.sources.experiment import Ingested
 from h3.steps import catalog, schema
 
@@ -25,8 +27,12 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 PARAMS = {"n_estimators": 2, "min_child_weight": 0.0}
 
 
-def row(fold: str, mape: float, half: float = 0.5, moe: bool = False) -> dict:
-    return {"fold": fold, "mape": mape, "mape_low": mape - half, "mape_high": mape + half, "moe": moe}
+def row(fold: str, mape: float, half: float = 0.5, moe: bool = False) -> FoldRow:
+    return FoldRow(fold=fold, mape=mape, mape_low=mape - half, mape_high=mape + half, moe=moe)
+
+
+def limits(dense: float = 20.0, moe: float = 25.0) -> GateConfig:
+    return GateConfig(max_fold_mape=dense, max_moe_fold_mape=moe)
 
 
 def rising_us(table: pd.DataFrame) -> np.ndarray:
@@ -42,11 +48,11 @@ def rising_us(table: pd.DataFrame) -> np.ndarray:
 def recipe(two: bool = False) -> Recipe:
     config = TrainConfig(
         source=SourceConfig(name="simulated"),
-        fold=FoldConfig(name="lowo_codegen", kind="lowo", holdout="codegen"),
+        fold=Fold(name="lowo_codegen", kind="lowo", holdout="codegen"),
         model=ModelConfig(name="xgboost_residual"),
         features=FeaturesConfig(name="scale_free"),
     )
-    moe = FoldConfig(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
+    moe = Fold(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
     return Recipe(config, PARAMS, (config.fold, moe), two)
 
 
@@ -59,7 +65,7 @@ def ingested() -> Ingested:
 
 
 def test_the_upper_bound_of_the_interval_decides_not_the_estimate():
-    check = gate.limits([row("a", 19.8, 0.1), row("b", 19.8, 0.3)], Limits(20.0))
+    check = gate.limits([row("a", 19.8, 0.1), row("b", 19.8, 0.3)], limits(20.0))
     assert not check.passed
     assert check.numbers["over"] == [{"fold": "b", "mape_high": pytest.approx(20.1), "limit": 20.0}]
     assert check.line().startswith(
@@ -68,13 +74,13 @@ def test_the_upper_bound_of_the_interval_decides_not_the_estimate():
 
 
 def test_a_held_out_moe_model_has_a_limit_of_its_own():
-    assert gate.limits([row("lomo_mixtral", 24.0, moe=True)], Limits(20.0, 25.0)).passed
-    assert not gate.limits([row("lomo_llama2_7b", 24.0)], Limits(20.0, 25.0)).passed
+    assert gate.limits([row("lomo_mixtral", 24.0, moe=True)], limits(20.0, 25.0)).passed
+    assert not gate.limits([row("lomo_llama2_7b", 24.0)], limits(20.0, 25.0)).passed
 
 
 @pytest.mark.parametrize("rows", [[], [row("a", float("nan"))]])
 def test_no_folds_and_no_numbers_do_not_pass(rows):
-    assert not gate.limits(rows, Limits()).passed
+    assert not gate.limits(rows, limits()).passed
 
 
 def test_a_fold_worse_than_the_champions_interval_is_named_with_both_numbers():
@@ -110,18 +116,18 @@ def test_a_time_that_is_no_number_is_not_monotone():
 
 
 def test_the_lines_hold_the_known_models_and_others_and_grow_along_one_axis():
-    lines = gate.lines()
-    named = {where.split(" ")[0] for _, where, _ in lines}
-    assert named == set(bundle_golden.CONFIGS)
+    lines = probes.lines()
+    named = {line.where.split(" ")[0] for line in lines}
+    assert named == set(golden.CONFIGS)
     for axis, column in (
         ("context", "decode_kv_tokens_sum"),
         ("batch", "num_decode_reqs"),
         ("prefill", "prefill_tokens"),
     ):
         assert all(
-            table[column].is_monotonic_increasing and table[column].nunique() > 30
-            for name, _, table in lines
-            if name == axis
+            line.steps[column].is_monotonic_increasing and line.steps[column].nunique() > 30
+            for line in lines
+            if line.axis == axis
         )
 
 
@@ -136,9 +142,9 @@ def test_a_negative_or_infinite_time_anywhere_in_the_corpus_is_refused():
 
 def test_the_corpus_spans_sizes_experts_and_degrees_and_is_the_same_for_a_seed():
     generator, again = np.random.default_rng(0), np.random.default_rng(0)
-    drawn = [gate.random_deployment(generator) for _ in range(300)]
-    assert drawn[:20] == [gate.random_deployment(again) for _ in range(20)]
-    sizes = [gate.parameters(each.architecture) for each in drawn]
+    drawn = [probes.random_deployment(generator) for _ in range(300)]
+    assert drawn[:20] == [probes.random_deployment(again) for _ in range(20)]
+    sizes = [probes.parameters(each.architecture) for each in drawn]
     assert 1e9 <= min(sizes) < 5e9
     assert 100e9 < max(sizes) <= 400e9
     assert {each.tensor_parallelism for each in drawn} == {1, 2, 4, 8}
@@ -150,7 +156,7 @@ def test_the_corpus_spans_sizes_experts_and_degrees_and_is_the_same_for_a_seed()
     ("name", "published"), [("llama-2-7b", 6.74e9), ("llama-2-70b", 69.0e9), ("mixtral-8x7b-v0-1", 46.7e9)]
 )
 def test_parameters_are_those_that_the_models_publish(name, published):
-    assert gate.parameters(catalog.MODELS[name]) == pytest.approx(published, rel=0.005)
+    assert probes.parameters(catalog.MODELS[name]) == pytest.approx(published, rel=0.005)
 
 
 def test_a_bundle_verifies_and_a_damaged_one_says_what_is_wrong(tmp_path):
@@ -167,26 +173,28 @@ def test_a_recipe_is_the_same_after_json():
 
 
 def test_a_recipe_is_scored_on_each_of_its_folds_with_its_own_parameters(ingested):
-    rows, left_out = gate.fold_rows(recipe(), ingested, Progress("test"))
+    rows, left_out = fold_rows(recipe(), ingested, Progress("test"))
     assert left_out == []
-    assert [(each["fold"], each["moe"]) for each in rows] == [("lowo_codegen", False), ("lomo_mixtral", True)]
-    train = folds.make_split(ingested.table, folds.FoldSpec("lomo_mixtral", "lomo", "mixtral-8x7b-v0-1"))
-    assert rows[1]["n_test"] == len(train.truth)
-    assert all(0 < each["mape_low"] <= each["mape"] <= each["mape_high"] for each in rows)
+    assert [(each.fold, each.moe) for each in rows] == [("lowo_codegen", False), ("lomo_mixtral", True)]
+    train = folds.make_split(
+        ingested.table, Fold(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
+    )
+    assert rows[1].n_test == len(train.truth)
+    assert all(0 < each.mape_low <= each.mape <= each.mape_high for each in rows)
 
 
 def test_with_two_boosters_dense_and_moe_models_are_scored_apart(ingested):
-    rows, left_out = gate.fold_rows(recipe(two=True), ingested, Progress("test"))
-    assert [(each["fold"], each["why"].split("; ")[0]) for each in left_out] == [
+    rows, left_out = fold_rows(recipe(two=True), ingested, Progress("test"))
+    assert [(each.fold, each.why.split("; ")[0]) for each in left_out] == [
         ("lomo_mixtral", "dense models alone: model 'mixtral-8x7b-v0-1' is not in the data"),
     ]
     within = [f"within_mixtral-8x7b-v0-1_{workload}" for workload in ("codegen", "general")]
-    assert {each["fold"]: each["moe"] for each in rows} == {
+    assert {each.fold: each.moe for each in rows} == {
         "lowo_codegen": False,
         within[0]: True,
         within[1]: True,
     }
-    assert {each["fold"]: each["n_test"] for each in rows} == {
+    assert {each.fold: each.n_test for each in rows} == {
         "lowo_codegen": 80,
         within[0]: 40,
         within[1]: 40,
@@ -230,14 +238,14 @@ def test_with_two_boosters_dense_and_moe_models_are_scored_apart(ingested):
 )
 def test_folds_that_the_data_cannot_give_are_left_out_and_said_to_be(ingested, kept, two, scored, why):
     data = Ingested(ingested.table.query(kept).reset_index(drop=True), ingested.rejects, ingested.record)
-    rows, left_out = gate.fold_rows(recipe(two), data, Progress("test"))
-    assert [each["fold"] for each in rows] == scored
-    assert {each["fold"] for each in left_out} == {"lowo_codegen", "lomo_mixtral"} - set(scored)
-    assert left_out[0]["why"].startswith(why)
+    rows, left_out = fold_rows(recipe(two), data, Progress("test"))
+    assert [each.fold for each in rows] == scored
+    assert {each.fold for each in left_out} == {"lowo_codegen", "lomo_mixtral"} - set(scored)
+    assert left_out[0].why.startswith(why)
     said = gate.against_champion(rows, rows, left_out)
     assert said.passed
-    assert f"fold={left_out[0]['fold']} why={why}" in said.line()
-    assert f"why={why}" in gate.limits(rows, Limits(1e3, 1e3), "recipe_limits", left_out).line()
+    assert f"fold={left_out[0].fold} why={why}" in said.line()
+    assert f"why={why}" in gate.limits(rows, limits(1e3, 1e3), "recipe_limits", left_out).line()
 
 
 def test_with_one_dense_model_left_nothing_is_held_out_of_it(ingested):
@@ -246,10 +254,10 @@ def test_with_one_dense_model_left_nothing_is_held_out_of_it(ingested):
         ingested.rejects,
         ingested.record,
     )
-    held = FoldConfig(name="lomo_llama2_7b", kind="lomo", holdout="llama-2-7b")
-    rows, left_out = gate.fold_rows(replace(recipe(two=True), folds=(held,)), one, Progress("test"))
-    assert {each["kind"] for each in rows} == {"within"}
-    assert left_out[0]["why"].startswith("dense models alone: model 'llama-2-7b' is all the data")
+    held = Fold(name="lomo_llama2_7b", kind="lomo", holdout="llama-2-7b")
+    rows, left_out = fold_rows(replace(recipe(two=True), folds=(held,)), one, Progress("test"))
+    assert {each.kind for each in rows} == {"within"}
+    assert left_out[0].why.startswith("dense models alone: model 'llama-2-7b' is all the data")
 
 
 def test_a_fold_of_each_of_two_moe_models_is_compared_with_its_own():
@@ -261,11 +269,11 @@ def test_a_fold_of_each_of_two_moe_models_is_compared_with_its_own():
         for workload in ("general", "codegen"):
             builder.run(model, rows=40, workload=workload, **experts)
     data = Ingested(builder.timed(rising_us, noise=0.02).table(), schema.empty_rejects(), {})
-    rows, _ = gate.fold_rows(recipe(two=True), data, Progress("test"))
-    assert len({each["fold"] for each in rows}) == 4
-    first = rows[0] | {"mape": rows[0]["mape_high"] + 1}
+    rows, _ = fold_rows(recipe(two=True), data, Progress("test"))
+    assert len({each.fold for each in rows}) == 4
+    first = rows[0].model_copy(update={"mape": rows[0].mape_high + 1})
     check = gate.against_champion([first, *rows[1:]], rows)
-    assert (check.numbers["folds"], [each["fold"] for each in check.numbers["worse"]]) == (4, [first["fold"]])
+    assert (check.numbers["folds"], [each["fold"] for each in check.numbers["worse"]]) == (4, [first.fold])
 
 
 def test_one_booster_is_fitted_on_everything_and_two_on_their_own_rows(ingested):

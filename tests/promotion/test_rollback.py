@@ -14,15 +14,13 @@ from pathlib import Path
 
 import builders
 import pytest
-import yaml
 
 from h3 import bundle, export, promote
-from h3.bundle import files as bundle_files
-from h3.bundle import untrusted_json as bundle_json
+from h3.bundle import json_file
 from h3.common.config import TrackingConfig
 from h3.common.errors import InputError
 from h3.export import ExportConfig
-from h3.promote import PromoteConfig
+from h3.promotion.config import PromoteConfig
 from h3.tracking import registry
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +29,9 @@ OTHER = r"constants: gemm_efficiency: 0\.7; expected 0\.8"
 # A rollback that is killed when the alias has moved and the files have not.
 KILLED = """
 import os, signal, sys
-from h3 import bundle, promote
-from h3.promote import PromoteConfig
+from h3 import promote
+from h3.bundle import bundle
+from h3.promotion.config import PromoteConfig
 bundle.copy = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 promote.promote(PromoteConfig.model_validate_json(sys.argv[1]))
 """
@@ -45,7 +44,7 @@ def other_physics(folder: Path) -> Path:
     manifest["constants"]["gemm_efficiency"] = 0.7
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "manifest.sha256").write_text(
-        bundle_json.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
     )
     return folder
 
@@ -73,11 +72,8 @@ def config(tmp_path, old) -> PromoteConfig:
         opened.store.client.create_model_version(registry.NAME, str(tmp_path / "models" / version), tags=tags)
     opened.set_alias("champion", "2")
     bundle.copy(new, tmp_path / "dist" / "blis")
-    usual = yaml.safe_load((ROOT / "conf" / "promote.yaml").read_text())
     asked = {"action": "rollback", "out": str(tmp_path / "dist" / "blis"), "tracking": tracking.model_dump()}
-    return PromoteConfig.model_validate(
-        {key: value for key, value in usual.items() if key not in ("defaults", "hydra")} | asked
-    )
+    return PromoteConfig.model_validate(asked)
 
 
 def champion(config: PromoteConfig) -> str:
@@ -97,12 +93,12 @@ def test_rollback_brings_back_the_files_of_a_champion_that_this_h3_cannot_evalua
 def test_such_a_champion_is_exported_and_refused_by_what_evaluates_it(config, old, tmp_path):
     promote.promote(config)
     asked = {
-        "model": {"name": "champion"},
+        "bundle": "champion",
         "out": str(tmp_path / "blis"),
         "tracking": config.tracking.model_dump(),
     }
     report = export.export(ExportConfig.model_validate(asked))
-    assert report["digest"] == bundle_files.inspect(old).digest
+    assert report.digest == bundle.inspect(old).digest
     assert content(tmp_path / "blis") == content(old)
     with pytest.raises(InputError, match=f"{OTHER}.*evaluate it with the version that made it") as error:
         registry.load("champion", config.tracking)
@@ -124,7 +120,7 @@ def test_rollback_that_cannot_write_says_who_is_champion_and_how_to_export(confi
     (precious / "thesis.txt").write_text("x")
     with pytest.raises(
         InputError,
-        match=r"is not a bundle.*champion is version 1 all the same: python -m h3\.export model=champion",
+        match=r"is not a bundle.*champion is version 1 all the same: python -m h3\.export bundle=champion",
     ):
         promote.promote(config.model_copy(update={"out": str(precious)}))
     assert champion(config) == "1"

@@ -1,8 +1,5 @@
 """What the collector is told to measure: the simulated experiments request by request, grids, and the plan's
-file.
-
-pytest tests/test_measure_plan.py
-"""
+file."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from builders import simulated_source
 
 from h3.common.errors import InputError
 from h3.sources import simulated
-from h3.sources.simulated import SimulatedConfig
 from h3.steps import catalog, physics
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +53,7 @@ def test_every_simulated_experiment_gives_as_many_steps_as_asked_and_every_tenth
 
 
 def test_requests_listed_one_by_one_add_up_to_the_simulated_row(planned):
-    table = simulated.load(SimulatedConfig(scale=SCALE)).table.set_index(["experiment", "step_id"])
+    table = simulated.load(simulated_source(scale=SCALE)).table.set_index(["experiment", "step_id"])
     for step in planned.steps:
         row = table.loc[(step.row["experiment"], step.row["step_id"])]
         for name, value in step.composition().items():
@@ -66,7 +63,7 @@ def test_requests_listed_one_by_one_add_up_to_the_simulated_row(planned):
 
 
 def test_a_stratified_sample_has_each_kind_of_step_in_its_share():
-    table = simulated.load(SimulatedConfig(scale=0.05)).table
+    table = simulated.load(simulated_source(scale=0.05)).table
     rows = table[table["experiment"] == table["experiment"].iloc[0]]
     sample = compositions.stratified(rows, 100, seed=0)
     assert len(sample) == 100 and not sample.duplicated("step_id").any()
@@ -115,7 +112,7 @@ def test_each_rank_is_built_once_and_repeats_come_last(planned):
 @pytest.mark.parametrize(("model", "tp"), simulated.MODELS.items())
 def test_a_ranks_bytes_are_those_of_the_physics(model, tp):
     own = shard.of(catalog.MODELS[model], tp, model)
-    frame = simulated.load(SimulatedConfig(scale=SCALE)).table.query("model == @model").head(1)
+    frame = simulated.load(simulated_source(scale=SCALE)).table.query("model == @model").head(1)
     assert own.kv_token_bytes == physics.kv_bytes_per_token(frame)[0]
     router = 2 * own.moe_layers * own.experts * own.hidden  # the physics leaves it out
     assert own.single_token_bytes - router == pytest.approx(physics.weight_bytes(frame, 1.0)[0], rel=1e-6)

@@ -1,7 +1,4 @@
-"""The scheduler: laws that every run obeys, single cases worked by hand, and input it refuses.
-
-pytest tests/test_scheduler.py
-"""
+"""The scheduler: laws that every run obeys, single cases worked by hand, and input it refuses."""
 
 from __future__ import annotations
 

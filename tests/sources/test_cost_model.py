@@ -1,7 +1,4 @@
-"""The cost model: its bends are there, it follows the measured kernels, and its noise is what it says.
-
-pytest tests/test_cost_model.py
-"""
+"""The cost model: its bends are there, it follows the measured kernels, and its noise is what it says."""
 
 from __future__ import annotations
 

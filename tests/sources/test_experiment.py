@@ -1,7 +1,4 @@
-"""Experiment folders: found by what they hold, described by their configuration, refused by name.
-
-pytest tests/test_experiment.py
-"""
+"""Experiment folders: found by what they hold, described by their configuration, refused by name."""
 
 from __future__ import annotations
 
@@ -11,13 +8,12 @@ import math
 import numpy as np
 import pytest
 import yaml
-from builders import Server, Steps, step
+from builders import Server, Steps, source, step
 
 from h3.common.errors import InputError
 from h3.sources.experiment import (
     REQUEST_FILES,
     TRACE_FILES,
-    Assumptions,
     Ingested,
     combine,
     describe,
@@ -80,7 +76,7 @@ def test_the_log_may_lie_in_a_results_folder(tmp_path):
 
 
 def test_an_experiment_is_what_its_configuration_and_name_say(tmp_path):
-    experiment = describe(folder_with(tmp_path, OTHER), Assumptions())
+    experiment = describe(folder_with(tmp_path, OTHER), source())
     assert (experiment.name, experiment.model, experiment.workload) == (OTHER, "llama-2-70b", "codegen")
     assert (experiment.tensor_parallelism, experiment.max_num_seqs, experiment.max_num_batched_tokens) == (
         4,
@@ -97,10 +93,10 @@ def test_an_experiment_is_what_its_configuration_and_name_say(tmp_path):
 def test_an_experiment_of_another_name_pattern_is_named_by_model_id_and_folder(tmp_path):
     experiment = describe(
         folder_with(tmp_path, "my-run", model="meta-llama/Llama-2-70b-hf", tensor_parallelism=4),
-        Assumptions(),
+        source(),
     )
     assert (experiment.model, experiment.workload) == ("llama-2-70b", "my-run")
-    named = describe(folder_with(tmp_path, "my-other-run", workload="chat"), Assumptions())
+    named = describe(folder_with(tmp_path, "my-other-run", workload="chat"), source())
     assert named.workload == "chat"
 
 
@@ -119,24 +115,24 @@ def test_a_tracev2_header_stands_in_for_a_missing_configuration(tmp_path):
             }
         )
     )
-    experiment = describe(folder, Assumptions())
+    experiment = describe(folder, source())
     assert (experiment.model, experiment.tensor_parallelism, experiment.max_num_seqs) == ("llama-2-7b", 2, 64)
     assert experiment.block_size_tokens == 32
     assert math.isnan(experiment.max_num_batched_tokens)
 
 
 def test_two_experiments_with_different_hardware_keep_their_own(tmp_path):
-    slow = describe(folder_with(tmp_path, NAME, hardware="NVIDIA A100-SXM4-80GB"), Assumptions())
-    fast = describe(folder_with(tmp_path, OTHER, gpu="h200"), Assumptions(hardware="L40S"))
+    slow = describe(folder_with(tmp_path, NAME, hardware="NVIDIA A100-SXM4-80GB"), source())
+    fast = describe(folder_with(tmp_path, OTHER, gpu="h200"), source(hardware="L40S"))
     neither = describe(
-        folder_with(tmp_path, "20260103-000000-llama-2-7b-tp1-codegen"), Assumptions(hardware="l40s")
+        folder_with(tmp_path, "20260103-000000-llama-2-7b-tp1-codegen"), source(hardware="l40s")
     )
     assert [experiment.hardware for experiment in (slow, fast, neither)] == ["A100", "H200", "L40S"]
 
 
 def test_a_limit_that_is_not_configured_is_null_and_a_block_size_assumed(tmp_path):
     folder = folder_with(tmp_path, max_num_seqs=None, max_num_batched_tokens=None)
-    experiment = describe(folder, Assumptions(block_size_tokens=32))
+    experiment = describe(folder, source(block_size_tokens=32))
     assert np.isnan([experiment.max_num_seqs, experiment.max_num_batched_tokens]).all()
     assert experiment.block_size_tokens == 32
 
@@ -146,7 +142,7 @@ def test_an_unknown_model_names_the_option_and_its_own_config_json_makes_it_know
     with pytest.raises(
         InputError, match=r"unknown model 'acme/New-1b'.*config\.json.*source\.model_configs=DIR"
     ):
-        describe(folder, Assumptions())
+        describe(folder, source())
     (folder / "config.json").write_text(
         json.dumps(
             {
@@ -158,7 +154,7 @@ def test_an_unknown_model_names_the_option_and_its_own_config_json_makes_it_know
             }
         )
     )
-    assert describe(folder, Assumptions()).architecture.num_layers == 5
+    assert describe(folder, source()).architecture.num_layers == 5
 
 
 @pytest.mark.parametrize(
@@ -174,13 +170,13 @@ def test_an_unknown_model_names_the_option_and_its_own_config_json_makes_it_know
 )
 def test_a_bad_setting_is_refused_by_name(tmp_path, config, says):
     with pytest.raises(InputError, match=says):
-        describe(folder_with(tmp_path, **config), Assumptions())
+        describe(folder_with(tmp_path, **config), source())
 
 
 @pytest.mark.parametrize("degree", [2.5, True])
 def test_a_degree_that_is_no_whole_number_is_refused(tmp_path, degree):
     with pytest.raises(InputError, match="tensor_parallelism"):
-        describe(folder_with(tmp_path, tensor_parallelism=degree), Assumptions())
+        describe(folder_with(tmp_path, tensor_parallelism=degree), source())
 
 
 @pytest.mark.parametrize(
@@ -195,7 +191,7 @@ def test_a_configuration_that_is_no_mapping_is_refused_by_path(tmp_path, content
     folder = folder_with(tmp_path)
     (folder / "exp-config.yaml").write_text(content)
     with pytest.raises(InputError, match=says):
-        describe(folder, Assumptions())
+        describe(folder, source())
 
 
 @pytest.mark.parametrize("config", [{"server": "vllm"}, {"server": ["model"]}])
@@ -203,20 +199,20 @@ def test_a_header_whose_server_is_no_mapping_is_refused(tmp_path, config):
     folder = folder_with(tmp_path)
     (folder / "header.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(InputError, match=r"header\.yaml"):
-        describe(folder, Assumptions())
+        describe(folder, source())
 
 
 def test_a_folder_without_any_configuration_is_refused(tmp_path):
     folder = folder_with(tmp_path)
     (folder / "exp-config.yaml").unlink()
     with pytest.raises(InputError, match=r"no exp-config\.yaml; expected model, tensor_parallelism"):
-        describe(folder, Assumptions())
+        describe(folder, source())
 
 
 def test_a_configuration_without_a_model_is_refused(tmp_path):
     folder = folder_with(tmp_path, "my-run", model=None)
     with pytest.raises(InputError, match="key 'model' is missing"):
-        describe(folder, Assumptions())
+        describe(folder, source())
 
 
 def test_parts_are_joined_row_by_row_and_their_records_key_by_key():

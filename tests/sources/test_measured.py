@@ -1,8 +1,5 @@
 """From results of the collector to a table, a source and a fold: pack, check and source=measured on made-up
-times.
-
-pytest tests/test_measured.py
-"""
+times."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from builders import source
 from omegaconf import OmegaConf
 
 from h3.common.config import SourceConfig, TrainConfig, from_hydra
@@ -21,7 +19,6 @@ from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.one_fold import run_fold
 from h3.sources import cost_model, load, measured
-from h3.sources.measured import MeasuredConfig
 from h3.steps import physics, schema
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -87,7 +84,7 @@ def table(plan, tmp_path_factory) -> Path:
 
 
 def test_the_packed_table_holds_the_sixteen_experiments_and_where_they_come_from(plan, table):
-    ingested = measured.load(MeasuredConfig(table))
+    ingested = measured.load(source("measured", table))
     assert ingested.table["experiment"].nunique() == 16
     assert ingested.table.groupby(["model", "workload"]).ngroups == 16
     assert set(ingested.table["log"]) == {"measured"} and set(ingested.table["hardware"]) == {"H100"}
@@ -98,7 +95,7 @@ def test_the_packed_table_holds_the_sixteen_experiments_and_where_they_come_from
 
 
 def test_the_target_is_the_time_on_the_card_and_the_row_describes_the_rank_that_was_timed(plan, table):
-    rows = measured.load(MeasuredConfig(table)).table
+    rows = measured.load(source("measured", table)).table
     frame, _ = measured.read(table)
     kept = frame[frame["part"] == "compositions"].reset_index(drop=True)
     np.testing.assert_array_equal(rows["period_us"], kept["device_us"])
@@ -126,7 +123,7 @@ def test_the_target_is_the_time_on_the_card_and_the_row_describes_the_rank_that_
 
 
 def test_the_servers_view_adds_the_modelled_all_reduce_and_nothing_else(table):
-    rank, server = (measured.load(MeasuredConfig(table, view=view)).table for view in ("rank", "server"))
+    rank, server = (measured.load(source("measured", table, view=view)).table for view in ("rank", "server"))
     frame, _ = measured.read(table)
     comm_us = frame.loc[frame["part"] == "compositions", "comm_us"].to_numpy()
     np.testing.assert_allclose(server["period_us"] - rank["period_us"], comm_us, atol=1e-6)
@@ -140,7 +137,7 @@ def test_the_servers_view_adds_the_modelled_all_reduce_and_nothing_else(table):
 
 
 def test_other_parts_are_read_on_request_only(table):
-    rows = measured.load(MeasuredConfig(table, parts=("grid", "shards", "zeroshot"))).table
+    rows = measured.load(source("measured", table, parts=["grid", "shards", "zeroshot"])).table
     assert set(rows["workload"]) == {"grid", "shards", "zeroshot"}
     assert {"llama-3.1-8b", "qwen2.5-14b", "qwen3-30b-a3b"} < set(rows["model"])
     assert rows.groupby("experiment")["tensor_parallelism"].nunique().max() == 1
@@ -155,7 +152,7 @@ def test_the_source_is_chosen_by_configuration_and_its_folds_train(table):
         tune={"trials": 0},
     )
     outcome = run_fold(load.load(config.source), config, Progress("test"))
-    assert outcome.result["n_test"] == 80 and outcome.result["mape"] < 30
+    assert outcome.result.n_test == 80 and outcome.result.mape < 30
     assert not config.replays
 
 
@@ -188,7 +185,7 @@ def test_files_that_are_no_measured_table_are_refused(table, tmp_path):
     frame, provenance = measured.read(table)
     (tmp_path / "text.parquet").write_text("nothing")
     schema.write(
-        measured.load(MeasuredConfig(table)).table, schema.empty_rejects(), tmp_path / "steps.parquet", {}
+        measured.load(source("measured", table)).table, schema.empty_rejects(), tmp_path / "steps.parquet", {}
     )
     for name, message in (
         ("text.parquet", "not a readable Parquet file"),

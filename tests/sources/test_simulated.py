@@ -1,11 +1,7 @@
-"""The simulated source: a fixed sample, the same rows for the same seed, a cache, and periods as measured.
-
-pytest tests/test_simulated.py
-"""
+"""The simulated source: a fixed sample, the same rows for the same seed, a cache, and periods as measured."""
 
 from __future__ import annotations
 
-import dataclasses
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,21 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from builders import simulated_source, source
 
+from h3.common.config import validated
 from h3.common.errors import InputError
+from h3.ingest import IngestConfig
 from h3.sources import simulated
-from h3.sources.experiment import Assumptions
-from h3.sources.requests import steps as requests
-from h3.sources.simulated import SimulatedConfig, load
+from h3.sources.requests import steps
+from h3.sources.simulated import load
 from h3.steps import catalog, schema
 
 LOGS = Path(__file__).parents[3] / "shared" / "data" / "requests"
-QUICK = SimulatedConfig(scale=0.005, workers=1)
+QUICK = simulated_source(scale=0.005, workers=1)
 
 
 @pytest.fixture(scope="module")
 def full():
-    return load(SimulatedConfig(workers=2))
+    return load(simulated_source(workers=2))
 
 
 def test_the_full_source_has_sixteen_experiments_and_the_studys_number_of_sampled_steps(full):
@@ -61,32 +59,32 @@ def test_rows_hold_exact_composition(full):
 def test_prefix_caching_hides_most_of_a_prompt_and_can_be_switched_off(full):
     prefilling = full.table.query("num_prefill_reqs == 1 and num_preempted == 0")
     assert prefilling["prefill_tokens"].median() <= 16
-    uncached = load(dataclasses.replace(QUICK, prefix_caching=False)).table.query("num_prefill_reqs == 1")
+    uncached = load(QUICK.model_copy(update={"prefix_caching": False})).table.query("num_prefill_reqs == 1")
     assert uncached["prefill_tokens"].median() > 500
 
 
 def test_the_same_seed_gives_the_same_rows_whatever_the_number_of_workers():
-    alone, together = load(QUICK), load(dataclasses.replace(QUICK, workers=2))
+    alone, together = load(QUICK), load(QUICK.model_copy(update={"workers": 2}))
     assert schema.digest(alone.table) == schema.digest(together.table)
     assert alone.record == together.record
-    assert schema.digest(load(dataclasses.replace(QUICK, seed=1)).table) != schema.digest(alone.table)
+    assert schema.digest(load(QUICK.model_copy(update={"seed": 1})).table) != schema.digest(alone.table)
 
 
 def test_a_cached_table_is_read_back_and_a_damaged_one_is_made_again(tmp_path):
-    config = dataclasses.replace(QUICK, cache_dir=tmp_path)
+    config = simulated_source(scale=0.005, workers=1, cache_dir=tmp_path)
     messages = []
     made, kept = load(config), load(config, messages.append)
     assert messages == []
     pd.testing.assert_frame_equal(made.table, kept.table)
     assert made.record == kept.record
-    (file,) = tmp_path.glob(f"simulated-{config.digest()}.parquet")
+    (file,) = tmp_path.glob(f"simulated-{simulated.digest(config)}.parquet")
     file.write_bytes(b"not parquet")
     assert schema.digest(load(config, messages.append).table) == schema.digest(made.table)
     assert "not a readable Parquet file" in messages[0]
 
 
 def test_two_processes_at_once_share_a_cache(tmp_path):
-    config = dataclasses.replace(QUICK, cache_dir=tmp_path)
+    config = simulated_source(scale=0.005, workers=1, cache_dir=tmp_path)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         first, second = pool.map(load, [config, config])
     assert schema.digest(first.table) == schema.digest(second.table)
@@ -101,7 +99,7 @@ def test_progress_tells_each_experiment():
 
 def test_arrivals_and_lengths_are_the_workloads():
     general = simulated.WORKLOADS[0]
-    drawn = simulated.draw_requests(general, SimulatedConfig(), np.random.default_rng(3))
+    drawn = simulated.draw_requests(general, simulated_source(), np.random.default_rng(3))
     seconds = drawn.arrival_us / 1e6
     assert (np.sum(seconds < 600), np.sum(seconds >= 600)) == (4800, 12_000)
     gaps = np.diff(seconds[seconds < 600])
@@ -111,23 +109,21 @@ def test_arrivals_and_lengths_are_the_workloads():
 
 
 def test_the_cache_of_llama_2_70b_has_the_studys_number_of_blocks():
-    experiment = simulated._experiment(0, "llama-2-70b", simulated.WORKLOADS[0])
+    experiment = next(cell.experiment for cell in simulated.cells().values() if cell.model == "llama-2-70b")
     assert simulated.kv_blocks(experiment) == pytest.approx(31_356, rel=0.005)
 
 
-@pytest.mark.parametrize(
-    "change", [{"scale": 0.0}, {"scale": 2.0}, {"workers": 0}, {"seed": -1}, {"target_steps": 0}]
-)
+@pytest.mark.parametrize("change", [{"scale": 0.0}, {"scale": 2.0}, {"workers": 0}, {"seed": -1}])
 def test_settings_out_of_range_name_the_option(change):
     with pytest.raises(InputError, match=f"source.{next(iter(change))}="):
-        SimulatedConfig(**change)
+        validated({"source": {"name": "simulated", **change}, "out": "x"}, IngestConfig)
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason="no shared request logs beside the repository")
 def test_median_periods_at_equal_batch_size_are_within_ten_percent_of_the_measured_mixtral_s_within_fifteen(
     full,
 ):
-    measured = requests.load(LOGS, Assumptions(), requests.RequestOptions()).table
+    measured = steps.load(source("requests", LOGS)).table
     same = full.table.merge(measured[["model", "workload"]].drop_duplicates(), on=["model", "workload"])
 
     def medians(table):

@@ -1,8 +1,5 @@
 """Architectures from HuggingFace configurations, names of models and accelerators, names of experiment
-folders.
-
-pytest tests/test_catalog.py
-"""
+folders."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """Feature sets: the same number for the same step, whatever the model is called and whoever its neighbours
-are.
-
-pytest tests/test_features.py
-"""
+are."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ from builders import Steps, step, steps
 
 from h3.common.errors import InputError
 from h3.evaluation import folds
-from h3.steps import features, schema
-from h3.steps import raw30 as feature_raw30
+from h3.steps import features, raw30, schema
 
 TABLE = (
     Steps(3)
@@ -173,8 +169,8 @@ def test_raw30_tells_models_apart_by_label_experts_and_ranks():
 
 
 def test_a_new_model_gets_the_same_label_each_time_above_the_studys():
-    assert feature_raw30.model_label("new-1b") == feature_raw30.model_label("new-1b") >= 4
-    assert feature_raw30.model_label("new-1b") != feature_raw30.model_label("new-2b")
+    assert raw30.model_label("new-1b") == raw30.model_label("new-1b") >= 4
+    assert raw30.model_label("new-1b") != raw30.model_label("new-2b")
 
 
 @SETS

@@ -1,7 +1,4 @@
-"""Metrics against loops that a child could check, one number each worked by hand, and NaN for nothing.
-
-pytest tests/test_metrics.py
-"""
+"""Metrics against loops that a child could check, one number each worked by hand, and NaN for nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 """FLOPs, bytes and messages of a step, counted by brute force: matrix by matrix, token by token, pair by
-pair.
-
-pytest tests/test_physics.py
-"""
+pair."""
 
 from __future__ import annotations
 

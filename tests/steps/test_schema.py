@@ -1,7 +1,4 @@
-"""The step table: what it refuses and how it says so, and that a written table is the table that is read.
-
-pytest tests/test_schema.py
-"""
+"""The step table: what it refuses and how it says so, and that a written table is the table that is read."""
 
 from __future__ import annotations
 

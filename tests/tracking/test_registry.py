@@ -16,8 +16,10 @@ import pytest
 from h3 import bundle
 from h3.common.config import TrackingConfig
 from h3.common.errors import InputError
+from h3.evaluation.fold_table import FoldRow
 from h3.evaluation.folds import without_targets
-from h3.tracking import registry
+from h3.promotion.card import card
+from h3.tracking import journal, registry
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 TAGS = {
@@ -28,17 +30,17 @@ TAGS = {
     "routing": "one booster",
     "params": "{}",
 }
-ROW = {
-    "fold": "lomo_mixtral",
-    "model": "xgboost_residual",
-    "mape": 5.0,
-    "mape_low": 4.0,
-    "mape_high": 6.0,
-    "mape_base": 7.0,
-    "bias": 1.0,
-    "n_test": 10,
-    "status": "FINISHED",
-}
+ROW = FoldRow(
+    fold="lomo_mixtral",
+    model="xgboost_residual",
+    mape=5.0,
+    mape_low=4.0,
+    mape_high=6.0,
+    mape_base=7.0,
+    bias=1.0,
+    n_test=10,
+    status="FINISHED",
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +52,11 @@ def steps() -> pd.DataFrame:
 def opened(tmp_path_factory, steps) -> registry.Registry:
     """A registry in which version 1, the golden bundle, was promoted."""
     found = builders.empty_registry(tmp_path_factory.mktemp("store"))
-    with registry.entry(found, "promotion", {"sweep": TAGS["sweep"]}) as run_id:
-        card = registry.card(steps, TAGS, [ROW], [ROW])
-        assert registry.register(found, run_id, GOLDEN, steps, (TAGS, card)) == "1"
+    with journal.entry(found, "promotion", {"sweep": TAGS["sweep"]}) as run_id:
+        text = card(steps, TAGS, [ROW], [ROW])
+        assert registry.register(found, run_id, GOLDEN, steps, TAGS, text) == "1"
         assert found.version("1").tags["state"] == "registered"
-        registry.promote(found, "1")
+        journal.promote(found, "1")
     return found
 
 
@@ -96,7 +98,7 @@ def test_load_follows_the_environment(opened, monkeypatch):
 
 def test_a_version_that_is_not_there_is_one_line_with_those_that_are(opened, tracking):
     with pytest.raises(
-        InputError, match="model=99: no such alias or version of blis-step-time; there are champion"
+        InputError, match="bundle=99: no such alias or version of blis-step-time; there are champion"
     ) as error:
         registry.load("99", tracking)
     assert "\n" not in str(error.value)
@@ -157,7 +159,7 @@ def test_the_registered_files_hold_no_pickle_and_the_code_that_serves_them(opene
 
 
 def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(opened):
-    card = opened.version("1").description
+    text = opened.version("1").description
     for said in (
         "d" * 32,
         "c" * 40,
@@ -166,30 +168,30 @@ def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(open
         "A100",
         "MoE models other than: mixtral-8x7b-v0-1",
     ):
-        assert said in card
+        assert said in text
 
 
 def test_the_card_says_that_only_the_sweeps_own_folds_are_held_out_in_every_respect(steps):
-    card = registry.card(steps, TAGS, [ROW], [ROW | {"mape": 4.25}])
+    text = card(steps, TAGS, [ROW], [ROW.model_copy(update={"mape": 4.25})])
     said = (
         "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in"
         " every respect"
     )
-    assert card.index("5.00") < " ".join(card.split("\n")).index(said) < card.index("4.25")
+    assert text.index("5.00") < " ".join(text.split("\n")).index(said) < text.index("4.25")
 
 
 def test_promotion_moves_the_alias_and_takes_the_challengers(opened):
     version = another(opened, state="gated", previous_champion="1")
-    registry.promote(opened, version)
+    journal.promote(opened, version)
     assert opened.aliases() == {"champion": version}
     assert opened.version(version).tags["state"] == "promoted"
 
 
 def test_rollback_makes_the_version_before_champion_and_leaves_an_entry(opened):
     version = another(opened, state="gated", previous_champion="1")
-    registry.promote(opened, version)
+    journal.promote(opened, version)
     before = len(entries(opened, "rollback"))
-    assert registry.roll_back(opened) == (version, "1")
+    assert journal.roll_back(opened) == (version, "1")
     assert opened.aliases()["champion"] == "1"
     assert opened.version(version).tags["state"] == "rolled_back"
     found = entries(opened, "rollback")
@@ -200,16 +202,16 @@ def test_rollback_makes_the_version_before_champion_and_leaves_an_entry(opened):
 
 def test_rollback_without_a_version_before_changes_nothing(opened):
     with pytest.raises(InputError, match="no version before the champion"):
-        registry.roll_back(opened)
+        journal.roll_back(opened)
     assert opened.aliases()["champion"] == "1"
 
 
 def test_a_version_killed_before_the_gate_is_abandoned(opened):
     version = another(opened, state="registered")
-    assert registry.recover(opened) == {version: "abandoned"}
+    assert journal.recover(opened) == {version: "abandoned"}
     assert opened.aliases() == {"champion": "1"}
     assert opened.version(version).tags["state"] == "abandoned"
-    assert registry.recover(opened) == {}
+    assert journal.recover(opened) == {}
 
 
 @pytest.mark.parametrize("moved", [False, True])
@@ -217,7 +219,7 @@ def test_a_version_killed_after_the_gate_becomes_champion(opened, moved):
     version = another(opened, state="gated", previous_champion="1")
     if moved:
         opened.set_alias("champion", version)
-    assert registry.recover(opened) == {version: "promoted"}
+    assert journal.recover(opened) == {version: "promoted"}
     assert opened.aliases() == {"champion": version}
 
 
@@ -226,20 +228,20 @@ def test_a_rollback_killed_after_the_alias_moved_is_finished_and_its_entry_close
     client = opened.store.client
     tags = {"h3.role": "rollback", "h3.from_version": version, "h3.to_version": "1"}
     run_id = client.create_run(opened.store.experiment_id, tags=tags).info.run_id
-    registry.recover(opened)
+    journal.recover(opened)
     assert opened.version(version).tags["state"] == "rolled_back"
     assert client.get_run(run_id).info.status == "KILLED"
 
 
 def test_a_refused_version_stays_challenger_through_recovery(opened):
     version = another(opened, state="refused")
-    assert registry.recover(opened) == {}
+    assert journal.recover(opened) == {}
     assert opened.aliases() == {"champion": "1", "challenger": version}
 
 
 def test_an_entry_that_raises_is_failed_and_stays(opened):
     before = len(entries(opened, "promotion"))
-    with pytest.raises(RuntimeError), registry.entry(opened, "promotion", {"sweep": "x"}):
+    with pytest.raises(RuntimeError), journal.entry(opened, "promotion", {"sweep": "x"}):
         raise RuntimeError
     found = entries(opened, "promotion")
     assert (len(found), found[0].info.status) == (before + 1, "FAILED")
@@ -247,12 +249,12 @@ def test_an_entry_that_raises_is_failed_and_stays(opened):
 
 def test_the_lock_is_held_by_one_and_let_go(opened):
     with (
-        registry.lock(opened),
+        journal.lock(opened),
         pytest.raises(InputError, match=r"another promotion is running \(process \d+\)"),
-        registry.lock(opened),
+        journal.lock(opened),
     ):
         pass
-    with registry.lock(opened):
+    with journal.lock(opened):
         pass
 
 

@@ -16,7 +16,7 @@ def steps(ratio, **changed):
         "experiment": "a",
         "model": "m",
         "workload": "w",
-        "clock": "steps",
+        "clock": 0,
         "step_id": np.arange(len(ratio)),
         "num_prefill_reqs": 0.0,
         "num_decode_reqs": 10.0,
@@ -32,10 +32,10 @@ def steps(ratio, **changed):
 
 
 def test_one_factor_would_remove_all_of_a_common_error():
-    found = diagnostics.diagnose(steps([1.2] * 5))["whole"]
-    assert found["bias_share"] == pytest.approx(1)
-    assert (found["bias"], found["mape"], found["over_share"]) == (pytest.approx(20), pytest.approx(20), 1)
-    assert found["says"] == "over, bias"
+    found = diagnostics.diagnose(steps([1.2] * 5)).whole
+    assert found.bias_share == pytest.approx(1)
+    assert (found.bias, found.mape, found.over_share) == (pytest.approx(20), pytest.approx(20), 1)
+    assert found.says == "over, bias"
 
 
 def test_no_factor_removes_an_error_that_goes_both_ways():
@@ -60,7 +60,7 @@ def test_no_error_has_no_bias():
 
 
 def test_underprediction_is_called_so():
-    assert diagnostics.diagnose(steps([0.5, 0.9, 0.95]))["whole"]["says"].startswith("under")
+    assert diagnostics.diagnose(steps([0.5, 0.9, 0.95])).whole.says.startswith("under")
 
 
 @pytest.mark.parametrize("key", ["by_phase", "by_batch", "by_kv", "by_period", "by_experiment"])
@@ -74,38 +74,37 @@ def test_every_slice_holds_every_step_once(key):
         phase=rng.choice(["prefill", "decode", "mixed"], 400),
         experiment=rng.choice(["a", "b"], 400),
     )
-    assert sum(row["n"] for row in diagnostics.diagnose(frame)[key]) == 400
+    assert sum(row.n for row in getattr(diagnostics.diagnose(frame), key)) == 400
 
 
 def test_batches_are_told_apart_with_their_own_error():
-    found = diagnostics.diagnose(steps([1.1, 1.3], num_decode_reqs=[4.0, 40.0]))["by_batch"]
-    assert [(row["label"], row["mape"]) for row in found] == [
+    found = diagnostics.diagnose(steps([1.1, 1.3], num_decode_reqs=[4.0, 40.0])).by_batch
+    assert [(row.label, row.mape) for row in found] == [
         ("1–7", pytest.approx(10)),
         ("32–63", pytest.approx(30)),
     ]
 
 
 def test_unknown_kv_is_a_slice_of_its_own():
-    found = diagnostics.diagnose(steps([1.1] * 4, decode_kv_tokens_sum=[np.nan, np.nan, 100.0, 200.0]))[
-        "by_kv"
-    ]
-    assert (found[-1]["label"], found[-1]["n"]) == ("unknown", 2)
-    assert (
-        diagnostics.diagnose(steps([1.1] * 2, decode_kv_tokens_sum=np.nan))["by_kv"][0]["label"] == "unknown"
-    )
+    some = diagnostics.diagnose(steps([1.1] * 4, decode_kv_tokens_sum=[np.nan, np.nan, 100.0, 200.0])).by_kv
+    assert (some[-1].label, some[-1].n) == ("unknown", 2)
+    none = diagnostics.diagnose(steps([1.1] * 2, decode_kv_tokens_sum=np.nan)).by_kv
+    assert none[0].label == "unknown"
 
 
 def test_the_worst_twenty_come_worst_first_with_their_context():
-    found = diagnostics.diagnose(steps(1 + np.arange(50) / 100))["worst"]
-    assert [row["step_id"] for row in found] == list(range(49, 29, -1))
-    assert found[0]["ape"] == pytest.approx(49)
-    assert {"experiment", "phase", "observed_us", "predicted_us", "num_decode_reqs"} <= set(found[0])
+    found = diagnostics.diagnose(steps(1 + np.arange(50) / 100)).worst
+    assert [row.step_id for row in found] == list(range(49, 29, -1))
+    first = found[0]
+    assert (first.ape, first.observed_us, first.predicted_us) == pytest.approx((49, 1e4, 1.49e4))
+    assert (first.experiment, first.phase, first.num_decode_reqs) == ("a", "decode", 10)
 
 
 def test_no_steps_are_no_number_not_zero():
     found = diagnostics.diagnose(steps([]))
-    assert (found["whole"]["n"], found["whole"]["mape"], found["worst"]) == (0, None, [])
+    assert (found.whole.n, found.whole.mape, found.worst) == (0, None, [])
 
 
 def test_everything_can_be_written_as_json():
-    json.dumps(diagnostics.diagnose(steps([1.1, 0.9], decode_kv_tokens_sum=[np.nan, 3.0])), allow_nan=False)
+    found = diagnostics.diagnose(steps([1.1, 0.9], decode_kv_tokens_sum=[np.nan, 3.0]))
+    json.dumps(found.model_dump(), allow_nan=False)

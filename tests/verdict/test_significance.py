@@ -28,26 +28,24 @@ NOISE = np.random.default_rng(0).normal(0, 5, 2000)
 
 def test_a_rival_that_is_one_point_worse_everywhere_is_worse_without_doubt():
     found = significance.compare(predictions(np.abs(NOISE)), predictions(np.abs(NOISE) + 1))
-    assert found["difference"] == pytest.approx(-1)
-    assert found["interval"] == pytest.approx([-1, -1])
-    assert (found["verdict"], found["n_steps"]) == ("better", 2000)
+    assert found.difference == pytest.approx(-1)
+    assert found.interval == pytest.approx([-1, -1])
+    assert (found.verdict, found.n_steps) == ("better", 2000)
 
 
 def test_the_same_difference_the_other_way_round_is_worse():
-    assert (
-        significance.compare(predictions(np.abs(NOISE) + 1), predictions(np.abs(NOISE)))["verdict"] == "worse"
-    )
+    assert significance.compare(predictions(np.abs(NOISE) + 1), predictions(np.abs(NOISE))).verdict == "worse"
 
 
 def test_errors_of_the_same_size_are_noise():
     other = np.random.default_rng(1).normal(0, 5, 2000)
     found = significance.compare(predictions(NOISE), predictions(other))
-    assert found["verdict"] == "noise"
-    assert found["interval"][0] <= 0 <= found["interval"][1]
+    assert found.verdict == "noise"
+    assert found.interval[0] <= 0 <= found.interval[1]
 
 
 def test_the_same_predictions_are_noise_not_a_win():
-    assert significance.compare(predictions(NOISE), predictions(NOISE))["verdict"] == "noise"
+    assert significance.compare(predictions(NOISE), predictions(NOISE)).verdict == "noise"
 
 
 def test_both_sides_are_drawn_with_the_same_blocks():
@@ -56,7 +54,7 @@ def test_both_sides_are_drawn_with_the_same_blocks():
     difference = metrics.bootstrap_means(ours["ape"], experiment, 7) - metrics.bootstrap_means(
         rival["ape"], experiment, 7
     )
-    assert significance.compare(ours, rival, seed=7)["interval"] == pytest.approx(
+    assert significance.compare(ours, rival, seed=7).interval == pytest.approx(
         list(np.quantile(difference, [0.025, 0.975]))
     )
 
@@ -65,14 +63,14 @@ def test_experiments_weigh_the_same_however_long_they_are():
     # a: 300 steps, difference -2; b: 100 steps, difference +4; mean over experiments: +1.
     ours = pd.concat([predictions(np.full(300, 1.0), "a"), predictions(np.full(100, 5.0), "b")])
     rival = pd.concat([predictions(np.full(300, 3.0), "a"), predictions(np.full(100, 1.0), "b")])
-    assert significance.compare(ours, rival)["difference"] == pytest.approx(1)
+    assert significance.compare(ours, rival).difference == pytest.approx(1)
 
 
 def test_a_rival_scored_on_some_steps_is_compared_on_those():
     ours = predictions(np.r_[np.full(100, 50.0), np.full(50, 1.0)])
     rival = predictions(np.full(150, 2.0)).tail(50)
     found = significance.compare(ours, rival)
-    assert (found["n_steps"], found["difference"]) == (50, pytest.approx(-1))
+    assert (found.n_steps, found.difference) == (50, pytest.approx(-1))
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -98,7 +96,7 @@ def test_nothing_in_common_is_refused():
 def test_the_table_has_a_row_a_rival_that_has_predictions_in_their_order():
     rivals = {"x": lambda: predictions([2, 2]), "absent": lambda: None, "a": lambda: predictions([0, 0])}
     found = significance.table(predictions([1, 1]), rivals)
-    assert [(row["predictor"], row["verdict"]) for row in found] == [("x", "better"), ("a", "worse")]
+    assert [(row.predictor, row.verdict) for row in found] == [("x", "better"), ("a", "worse")]
 
 
 def test_steps_with_equal_keys_are_told_apart_by_their_order_whatever_else_differs():

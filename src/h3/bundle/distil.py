@@ -1,12 +1,12 @@
 """The model as coefficients that an unmodified BLIS reads: trained_physics_coefficients in its defaults.yaml.
 
-    distilled = distil(bundle.predict, [Deployment(arch, 2, "H100")], bundle.overheads)
+    distilled = distil(bundle.predict, {"mine": Deployment(arch, 2, "H100")}, bundle.overheads)
     print(as_yaml(distilled))
 
-Non-negative regression of the model's own predictions over a grid of batches onto BLIS's terms
-(docs/blis.md), on relative errors, every deployment weighing the same. It is solved as a linear program, so
-what is lost on the grid is the least that any coefficients that BLIS takes can lose there; `loss` is that,
-and the same on batches between those of the grid.
+Non-negative regression (regression.py) of the model's own predictions over a grid of batches onto BLIS's
+terms (docs/blis.md), on relative errors, every deployment weighing the same. What is lost on the grid is the
+least that any coefficients that BLIS takes can lose there; `loss` is that, and the same on batches between
+those of the grid.
 
 What BLIS's terms cannot say: on one deployment its time of a decode step is a + b * requests + c * context
 tokens with a, b, c >= 0, while a small batch reads only the experts that it visits, 1 - (1 - k/E)^tokens of
@@ -22,12 +22,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
-from scipy.optimize import linprog
 
 from h3.bundle.blis_terms import BETA, blis_terms
-from h3.bundle.manifest import Overheads
+from h3.bundle.regression import Batches, fit
 from h3.common.errors import InputError
+from h3.server.overheads import Overheads
 from h3.steps import batch, catalog, physics
 from h3.steps.batch import Deployment
 
@@ -38,7 +37,6 @@ MEMORY_SHARE = 0.9  # of the accelerator's memory may hold weights and KV cache,
 # the same.
 REQUESTS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 127, 128)
 SHARE_OF_STEPS = (0, 0.0004, 0.0013, 0.005, 0.038, 0.096, 0.17, 0.344, 0.489, 0.628, 0.665, 0.732, 0.778, 1.0)
-RANGES = ((0, 8), (9, 32), (33, 128))  # of decoding requests, for which the loss is told apart
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ HELD_OUT = Grid(
 @dataclass(frozen=True)
 class Loss:
     """MAPE in % of distilled coefficients against the model: on the fitted grid, on HELD_OUT, and there by
-    RANGES.
+    ranges of decoding requests.
     """
 
     grid: float
@@ -129,7 +127,7 @@ def distil(
     grid = grid or Grid()
     fitted = {name: _batches(predict, deployment, grid) for name, deployment in deployments.items()}
     held_out = {name: _batches(predict, deployment, HELD_OUT) for name, deployment in deployments.items()}
-    beta = _fit(
+    beta = fit(
         np.concatenate([rows.design for rows in fitted.values()]),
         np.concatenate([rows.weight for rows in fitted.values()]),
     )
@@ -143,32 +141,9 @@ def distil(
     )
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Batches of one deployment: BLIS's terms over the model's time, shape (batches, 11); weight, 1 in sum;
-    decoding requests.
-    """
-
-    design: np.ndarray
-    weight: np.ndarray
-    decodes: np.ndarray
-
-    def loss(self, beta: np.ndarray, low: int = 0, high: int = 10**9) -> float:
-        """Weighted MAPE over the batches with `low` to `high` decoding requests, %; NaN where there are
-        none.
-        """
-        rows = (self.decodes >= low) & (self.decodes <= high)
-        miss = np.abs(self.design[rows] @ beta - 1)
-        return 100 * float(np.average(miss, weights=self.weight[rows])) if rows.any() else float("nan")
-
-    def by_requests(self, beta: np.ndarray) -> dict[str, float]:
-        """`loss` in %, in each of RANGES of decoding requests, named "low-high"."""
-        return {f"{low}-{high}": self.loss(beta, low, high) for low, high in RANGES}
-
-
-def _batches(predict: Callable[[pd.DataFrame], np.ndarray], deployment: Deployment, grid: Grid) -> _Batches:
+def _batches(predict: Callable[[pd.DataFrame], np.ndarray], deployment: Deployment, grid: Grid) -> Batches:
     table = grid_table(deployment, grid)
-    return _Batches(
+    return Batches(
         blis_terms(table).to_numpy() / predict(table)[:, None],
         _weights(table, grid),
         table["num_decode_reqs"].to_numpy(),
@@ -191,21 +166,6 @@ def _weights(table: pd.DataFrame, grid: Grid) -> np.ndarray:
     ):
         weight[rows] *= part / max(weight[rows].sum(), 1e-12)
     return weight / weight.sum()
-
-
-def _fit(design: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The non-negative coefficients b with the least sum of weights * |design @ b - 1|, by linear
-    programming: the optimum.
-    """
-    rows, columns = design.shape
-    largest = np.abs(design).max(axis=0)
-    scaled = sparse.csr_matrix(design / np.maximum(largest, 1e-30))
-    equal = sparse.hstack([scaled, sparse.eye(rows), -sparse.eye(rows)], format="csc")
-    cost = np.concatenate([np.zeros(columns), weights, weights])
-    found = linprog(cost, A_eq=equal, b_eq=np.ones(rows), bounds=(0, None), method="highs")
-    if found.x is None:
-        raise InputError(f"distillation: {found.message}; expected finite step times above 0")
-    return np.where(largest > 0, found.x[:columns] / np.maximum(largest, 1e-30), 0.0)
 
 
 def mape_on_steps(

@@ -1,54 +1,36 @@
 """A bundle's files as one thing: checked by their digests without evaluating anything, and replaced in one
 step.
 
-    found = inspect("dist/blis")  # or an InputError; what it holds may be of any version of h3
+    found = inspect("dist/blis")                    # of any version of h3; or an InputError
     write_folder(found.data, Path("elsewhere"))     # whole or not at all; a bundle that is there is replaced
 
-A folder is replaced by exchanging it with its successor, one operation of the file system (Linux). Where that
-cannot be done the old folder is first moved to `.<name>.old` and the new one then from `.<name>.new` to its
-place; a process killed in between leaves both there, and the next `inspect` or `write_folder` puts the new
-one, whose digests agree, into place.
+A bundle is a plain folder, not a link to one of several versions: Go embeds no links (`cannot embed irregular
+file`), and `cp -r`, tar and git take the link without what it points to. The folder is replaced by exchanging
+it with its successor, one operation of the file system (Linux). Where that cannot be done the old folder is
+first moved to `.<name>.old` and the new one then from `.<name>.new` to its place; a process killed in between
+leaves both there, and the next `inspect` or `write_folder` puts the new one, whose digests agree, into place.
 """
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from h3.bundle import untrusted_json as bundle_json
-from h3.bundle.manifest import FORMAT
+from h3.bundle.json_file import checked, parse, read_bytes, sha256
+from h3.bundle.manifest import MANIFEST
+from h3.bundle.manifest_model import AnyFile, Envelope
 from h3.common.errors import InputError
+from h3.common.files import lock
 
-MANIFEST, MANIFEST_DIGEST = "manifest.json", "manifest.sha256"
+MANIFEST_DIGEST = "manifest.sha256"
 FILE_NAME = re.compile(r"[a-z0-9_]{1,60}\.json")
-# What any version of the manifest must have for its files to be found and checked.
-ENVELOPE = {
-    "type": "object",
-    "required": ["format", "format_version", "files"],
-    "properties": {
-        "format": {"const": FORMAT},
-        "format_version": {"type": "integer"},
-        "files": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {
-                "type": "object",
-                "required": ["sha256", "bytes"],
-                "properties": {
-                    "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-                    "bytes": {"type": "integer", "minimum": 0},
-                },
-            },
-        },
-    },
-}
 AT_WORKING_DIRECTORY, EXCHANGE = -100, 2  # of renameat2(2)
 
 
@@ -58,76 +40,107 @@ class Files:
     bytes by name, folder.
     """
 
-    manifest: dict
+    manifest: dict[str, Any]
     digest: str
     data: dict[str, bytes]
     path: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(map(len, self.data.values()))
+
+
+def sealed(manifest: bytes, others: dict[str, bytes]) -> dict[str, bytes]:
+    """All files of a bundle by name: the others, the manifest, and the digest of the manifest."""
+    return {
+        **others,
+        MANIFEST: manifest,
+        MANIFEST_DIGEST: f"{sha256(manifest)}  {MANIFEST}\n".encode(),
+    }
 
 
 def inspect(path: str | Path) -> Files:
     """The files of a bundle of any version; raises InputError naming the file and what is wrong with it."""
     path = Path(path)
+    while True:
+        _find(path)
+        before = _identity(path)
+        try:
+            return _inspect(path)
+        except InputError:
+            if _identity(path) == before:
+                raise  # else it was replaced while it was read
+
+
+def _find(path: Path) -> None:
+    """Raises InputError if there is no folder, nor one that a replacement left beside its place."""
     real = path.resolve()
     if not real.exists() and any(left.exists() for left in _beside(real)):
-        with _locked(real.parent):
+        with _reported(path), _alone(real):
             _repair(real)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder; expected a bundle")
-    return _inspect(path)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _inspect(path: Path) -> Files:
-    data = bundle_json.read_bytes(path / MANIFEST)
-    signature = bundle_json.read_bytes(path / MANIFEST_DIGEST)
-    said, digest = signature[:64].decode(errors="replace"), bundle_json.sha256(data)
+    where = str(path / MANIFEST)
+    data, signature = read_bytes(path / MANIFEST), read_bytes(path / MANIFEST_DIGEST)
+    said, digest = signature[:64].decode(errors="replace"), sha256(data)
     if digest != said:
-        raise InputError(f"{path / MANIFEST}: sha256 {digest}; expected {said}, as {MANIFEST_DIGEST} says")
-    manifest = bundle_json.parse(data, str(path / MANIFEST))
-    bundle_json.check(manifest, ENVELOPE, str(path / MANIFEST))
+        raise InputError(f"{where}: sha256 {digest}; expected {said}, as {MANIFEST_DIGEST} says")
+    manifest = parse(data, where)
     found = {MANIFEST: data, MANIFEST_DIGEST: signature}
-    for name, entry in manifest["files"].items():
+    for name, entry in checked(manifest, Envelope, where).files.items():
         if not FILE_NAME.fullmatch(name) or name in found:
-            raise InputError(f"{path / MANIFEST}: files: {name[:80]!r}; expected names such as booster.json")
+            raise InputError(f"{where}: files: {name[:80]!r}; expected names such as booster.json")
         found[name] = _checked_bytes(path / name, entry)
     return Files(manifest, digest, found, path)
 
 
-def _checked_bytes(path: Path, entry: dict) -> bytes:
-    data = bundle_json.read_bytes(path)
-    if len(data) != entry["bytes"]:
-        raise InputError(f"{path}: {len(data)} bytes; the manifest says {entry['bytes']}")
-    digest = bundle_json.sha256(data)
-    if digest != entry["sha256"]:
-        raise InputError(f"{path}: sha256 {digest}; the manifest says {entry['sha256']}")
+def _checked_bytes(path: Path, entry: AnyFile) -> bytes:
+    data = read_bytes(path)
+    if len(data) != entry.bytes:
+        raise InputError(f"{path}: {len(data)} bytes; the manifest says {entry.bytes}")
+    digest = sha256(data)
+    if digest != entry.sha256:
+        raise InputError(f"{path}: sha256 {digest}; the manifest says {entry.sha256}")
     return data
 
 
 def write_folder(files: dict[str, bytes], path: Path) -> Path:
     """Write a bundle's folder whole or not at all, replacing a bundle that is there; its path.
 
-    Raises InputError if something else than a bundle is in the way or the folder cannot be written.
+    A link is followed. Raises InputError if something else than a bundle is in the way or the folder cannot
+    be written.
     """
     real = path.resolve()
     new, old = _beside(real)
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(real.parent):
+    with _reported(path), _alone(real):
+        _repair(real)
+        if real.exists() and not _may_be_replaced(real):
+            raise InputError(
+                f"{path}: exists and is not a bundle; expected a new folder, an empty one or a bundle to"
+                " replace"
+            )
+        try:
+            _fill(new, files)
+            _replace(real, new, old)
+        finally:
             _repair(real)
-            if real.exists() and not (
-                real.is_dir() and (not any(real.iterdir()) or (real / MANIFEST).is_file())
-            ):
-                raise InputError(
-                    f"{path}: exists and is not a bundle; expected a new folder, an empty one or a bundle to"
-                    " replace"
-                )
-            try:
-                _fill(new, files)
-                _replace(real, new, old)
-            finally:
-                _repair(real)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a folder that can be written") from None
     return path
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
 
 
 def _fill(folder: Path, files: dict[str, bytes]) -> None:
@@ -153,10 +166,9 @@ def exchange(one: Path, other: Path) -> bool:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
-    return (
-        rename(AT_WORKING_DIRECTORY, os.fsencode(one), AT_WORKING_DIRECTORY, os.fsencode(other), EXCHANGE)
-        == 0
-    )
+    here = AT_WORKING_DIRECTORY
+    done: int = rename(here, os.fsencode(one), here, os.fsencode(other), EXCHANGE)
+    return done == 0
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
@@ -182,14 +194,21 @@ def _repair(path: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Held while the block runs, where the file system has locks for folders; one process at a time replaces
-    and repairs.
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time replaces or repairs a folder. The lock's file goes while the lock is held: who
+    waits for it sees that, and takes a new one.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    place = path.with_name(f".{path.name}.lock")
+    with lock(place):
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
     try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a folder that can be written") from None

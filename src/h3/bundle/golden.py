@@ -1,37 +1,30 @@
-"""Golden vectors: raw batches and architectures with the features, base, margin and us that any evaluator
-must give.
+"""Golden cases: batches and architectures that any evaluator must agree on, and how nearly.
 
-    content = make(predict, feature_names)  # at least 500 vectors, edges included, the same every time
-    compare(content, fitted_by_route, predict, "golden.json")
+    chosen = cases()                                    # edges, then random ones, the same every time
+    table_of(chosen, CONFIGS)                           # a step table with a row each
 
-A vector: {"config", "tensor_parallelism", "hardware", "requests": [[progress_index, new_tokens,
-prompt_tokens], ...], "features", "base_us", "trust", "margin", "us"}; `config` names one of the HuggingFace
-configs beside the vectors.
+golden_file.py puts them into a bundle with the answers. Random batches serve the gate and the benchmark too.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from h3.bundle import untrusted_json as bundle_json
 from h3.common.errors import InputError
-from h3.models import trees as bundle_trees
-from h3.models.xgboost_residual import FittedResidual
 from h3.steps import catalog
 from h3.steps.batch import Deployment, Request, step_table
 
-FORMAT = "h3-golden"
-TOLERANCE = {"features": 1e-6, "us": 1e-5}
-MIN_VECTORS, RANDOM_VECTORS = 500, 460
-Case = tuple[str, int, str, list[Request]]
-Predict = Callable[[pd.DataFrame], pd.DataFrame]
+TOLERANCE = {"features": 1e-6, "us": 1e-5}  # relative
+RANDOM_CASES = 460
+# Name in CONFIGS, tensor parallelism, hardware, requests of the batch.
+Case = tuple[str, int, str, Sequence[Request]]
 
 
-def _dense(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, **more: object) -> dict:
+def _dense(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, **more: object) -> dict[str, Any]:
     return {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
@@ -44,7 +37,8 @@ def _dense(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, **more
     }
 
 
-CONFIGS = {
+# HuggingFace configs by name.
+CONFIGS: dict[str, dict[str, Any]] = {
     "llama-2-7b": _dense(32, 4096, 32, 32, 11008),
     "llama-2-70b": _dense(80, 8192, 64, 8, 28672),
     "codellama-34b": _dense(48, 8192, 64, 8, 22016, torch_dtype="bfloat16"),
@@ -169,12 +163,12 @@ def cases(seed: int = 0) -> list[Case]:
     """Edges, then random ones."""
     generator = np.random.default_rng(seed)
     places = deployments(generator)
-    return [*_edges(), *((*next(places), random_batch(generator, 32)) for _ in range(RANDOM_VECTORS))]
+    return [*_edges(), *((*next(places), random_batch(generator, 32)) for _ in range(RANDOM_CASES))]
 
 
-def table_of(chosen: list[Case], configs: dict[str, dict]) -> pd.DataFrame:
+def table_of(chosen: Sequence[Case], configs: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     """The step table of the cases, a row each, in order; raises InputError for a config that is not there."""
-    rows: dict[tuple, list[int]] = {}
+    rows: dict[tuple[str, int, str], list[int]] = {}
     for number, (name, degree, hardware, _) in enumerate(chosen):
         rows.setdefault((name, degree, hardware), []).append(number)
     frames = []
@@ -188,116 +182,8 @@ def table_of(chosen: list[Case], configs: dict[str, dict]) -> pd.DataFrame:
     return pd.concat(frames).sort_index()
 
 
-def make(predict: Predict, names: list[str]) -> dict:
-    """The golden content; `predict` gives features, base_us, trust, margin and us of a step table."""
-    chosen = cases()
-    numbers = predict(table_of(chosen, CONFIGS))
-    vectors = []
-    for (name, degree, hardware, batch), row in zip(chosen, numbers.to_dict("records"), strict=True):
-        vectors.append(
-            {
-                "config": name,
-                "tensor_parallelism": degree,
-                "hardware": hardware,
-                "requests": [list(request) for request in batch],
-                "features": [_short(row[feature]) for feature in names],
-                "base_us": float(row["base_us"]),
-                "trust": float(row["trust"]),
-                "margin": _short(row["margin"]),
-                "us": float(row["us"]),
-            }
-        )
-    return {
-        "format": FORMAT,
-        "tolerance": TOLERANCE,
-        "feature_names": names,
-        "configs": CONFIGS,
-        "vectors": vectors,
-    }
-
-
-def _short(value: float) -> float:
-    """A float32 as the shortest decimal that rounds to it."""
-    return float(str(np.float32(value)))
-
-
-def dump(content: dict) -> bytes:
-    """JSON with a vector a line."""
-    head = json.dumps(
-        {key: value for key, value in content.items() if key != "vectors"}, separators=(",", ":")
-    )
-    lines = ",\n".join(json.dumps(vector, separators=(",", ":")) for vector in content["vectors"])
-    return f'{head[:-1]},"vectors":[\n{lines}\n]}}\n'.encode()
-
-
-def compare(golden: dict, fitted_by_route: dict[str, FittedResidual], predict: Predict, where: str) -> dict:
-    """Largest relative differences between the vectors and what is computed now; raises InputError naming the
-    first vector off.
-    """
-    vectors = check(golden, where)
-    chosen = [
-        (entry["config"], entry["tensor_parallelism"], entry["hardware"], entry["requests"])
-        for entry in vectors
-    ]
-    table = table_of(chosen, golden["configs"])
-    numbers, names = predict(table), golden["feature_names"]
-    expected = {"margin": [entry["margin"] for entry in vectors], "us": [entry["us"] for entry in vectors]}
-    worst = {
-        "feature": (
-            relative(numbers[names].to_numpy(), np.array([entry["features"] for entry in vectors])).max(
-                axis=1
-            )
-        ),
-        "margin": relative(walk(fitted_by_route, table, numbers[names]), np.array(expected["margin"])),
-        "us": relative(numbers["us"].to_numpy(), np.array(expected["us"])),
-    }
-    for name, limit in (("feature", TOLERANCE["features"]), ("margin", 1e-5), ("us", TOLERANCE["us"])):
-        if not (worst[name] <= limit).all():
-            bad = int(np.flatnonzero(~(worst[name] <= limit))[0])
-            raise InputError(
-                f"{where}: vector {bad}: {name} differs by {worst[name][bad]:.3g} relative; expected at most"
-                f" {limit}"
-            )
-    return {
-        "vectors": len(vectors),
-        **{f"worst_{name}": float(values.max()) for name, values in worst.items()},
-    }
-
-
-def check(golden: object, where: str) -> list[dict]:
-    """The vectors of a golden file; raises InputError if it is none."""
-    vector = {
-        "type": "object",
-        "required": ["config", "tensor_parallelism", "hardware", "requests", "features", "margin", "us"],
-    }
-    bundle_json.check(
-        golden,
-        {
-            "type": "object",
-            "required": ["format", "feature_names", "configs", "vectors"],
-            "properties": {
-                "format": {"const": FORMAT},
-                "configs": {"type": "object"},
-                "vectors": {"type": "array", "minItems": MIN_VECTORS, "items": vector},
-            },
-        },
-        where,
-    )
-    return golden["vectors"]
-
-
-def walk(fitted_by_route: dict[str, FittedResidual], table: pd.DataFrame, matrix: pd.DataFrame) -> np.ndarray:
-    """The margin by bundle_trees instead of XGBoost, float32 of shape (rows,)."""
-    moe = table["num_experts"].to_numpy() >= 2
-    margin = np.zeros(len(table), np.float32)
-    for route, rows in (("dense", ~moe), ("moe", moe)):
-        content = json.loads(bytes(fitted_by_route[route].booster.save_raw("json")))
-        trees = bundle_trees.Trees.of(bundle_trees.check_booster(content, list(matrix.columns), route))
-        margin[rows] = trees.margin(matrix.to_numpy(np.float32)[rows])
-    return margin
-
-
 def relative(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """|found - expected| / |expected|; absolute where 0 is expected."""
     scale = np.where(expected == 0, 1.0, np.abs(expected))
-    return np.abs(found.astype(float) - expected) / scale
+    distance: np.ndarray = np.abs(found.astype(float) - expected) / scale
+    return distance

@@ -1,7 +1,7 @@
 """The manifest of a bundle: everything but trees that an evaluator needs, as JSON.
 
-    content = make({"dense": fitted, "moe": fitted}, provenance, overheads)     # without digests of files
-    check(content, "manifest.json")                                             # or an InputError
+    manifest = make({"dense": fitted, "moe": fitted}, provenance, overheads, files)
+    check(json.loads(dump(manifest)), "manifest.json")                    # the same, or an InputError
 
 The manifest carries physics.py's constants and the hardware table, so that another program computes the same
 features; h3 itself computes with its own and refuses a manifest that has others.
@@ -10,23 +10,26 @@ features; h3 itself computes with its own and refuses a manifest that has others
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
 
-import xgboost as xgb
-
-from h3.bundle import untrusted_json as bundle_json
+from h3.bundle.json_file import checked, sha256, shown
+from h3.bundle.manifest_model import ConstantOverheads, Constants, Manifest
+from h3.common import strict_json
 from h3.common.errors import InputError
 from h3.models import restore
-from h3.models.xgboost_residual import FittedResidual
+from h3.models.residual import FittedResidual
+from h3.server.overheads import Overheads
 from h3.steps import catalog, features, physics
 
-FORMAT, FORMAT_VERSION = "h3-bundle", 1
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
 FEATURE_SET = "scale_free"
 ROUTES = ("dense", "moe")
-ROUTING_RULE = "moe iff num_experts >= 2"
 BOOSTER_FILES = {"dense": "booster.json", "moe": "booster_moe.json"}
-SCHEMA = Path(__file__).with_name("manifest.schema.json")
+TARGET = {"name": "period_us", "unit": "us", "meaning": "start of a step to the start of the next one"}
 FORMULA = (
     "period_us = sum_i coefficients[i] * terms[i] * exp(trust(x) * sum(leaves(x))); x: features as float32;"
     " left iff x < threshold"
@@ -37,60 +40,55 @@ TRUST = (
     " list (absent: any); at 0 the base answers alone"
 )
 
+FitsByRoute = Mapping[str, FittedResidual]
 
-@dataclass(frozen=True)
-class Overheads:
-    """What a request waits beside its steps, us: arrival to queue, last token to response, and a share of
-    every token.
 
-    The first two are means over the study's request logs; steps run back to back and their period holds all
-    work of a token, so the last is 0.
+class OtherPhysics(InputError):
+    """The bundle's files are whole, but this version of h3 computes with other physics than they were made
+    with.
     """
 
-    queueing_us: float = 9300.0
-    post_decode_us: float = 1850.0
-    output_token_us: float = 0.0
 
+def make(
+    fitted_by_route: FitsByRoute, provenance: Mapping[str, Any], overheads: Overheads, files: dict[str, bytes]
+) -> Manifest:
+    """The manifest of fits by route ("dense", "moe"; the same object twice: one booster for all) and of the
+    files beside it.
 
-def make(fitted_by_route: dict[str, FittedResidual], provenance: dict, overheads: Overheads) -> dict:
-    """The manifest of fits by route ("dense", "moe"; the same object twice: one booster for all), `files`
-    left empty.
-
-    `provenance` has at least data_digest, commit and folds (a list of rows). Raises InputError for fits that
-    cannot be exported: another predictor, features that an engine cannot see before the step, or two feature
-    lists.
+    `provenance` has at least data_digest, commit and folds (a list of rows). Raises InputError for fits or
+    overheads that cannot be exported.
     """
     names = model_names(fitted_by_route)
-    models = {name: _model(fitted_by_route[route], route) for route, name in names.items()}
-    lists = {json.dumps(features.manifest(fit.features, fit.drop_groups)) for fit in fitted_by_route.values()}
-    if len(lists) != 1:
-        raise InputError("bundle: the dense and the MoE fit have different features; expected the same list")
-    return {
-        "format": FORMAT,
+    content = {
+        "format": "h3-bundle",
         "format_version": FORMAT_VERSION,
-        "target": {
-            "name": "period_us",
-            "unit": "us",
-            "meaning": "start of a step to the start of the next one",
-        },
+        "target": TARGET,
         "formula": FORMULA,
-        "features": json.loads(lists.pop()),
-        "terms": list(physics.TERMS),
-        "constants": constants(),
-        "hardware": hardware(),
+        "features": feature_list(fitted_by_route),
+        **_physics(),
         "hardware_aliases": dict(sorted(catalog.HARDWARE_ALIASES.items())),
-        "routing": {"rule": ROUTING_RULE, **{route: names.get(route, names["dense"]) for route in ROUTES}},
-        "models": models,
+        "routing": {"rule": "moe iff num_experts >= 2"}
+        | {route: names.get(route, names["dense"]) for route in ROUTES},
+        "models": {name: _model(fitted_by_route[route], route) for route, name in names.items()},
         "outside_support": {"rule": "linear_trust", "meaning": TRUST},
-        "overheads": asdict(overheads),
-        "xgboost_version": xgb.__version__,
-        "files": {},
-        "provenance": json.loads(json.dumps(provenance, default=str)),
+        "overheads": _constant(overheads),
+        "xgboost_version": version("xgboost"),
+        "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
+        "provenance": strict_json.plain(provenance),
     }
+    return checked(content, Manifest, MANIFEST)
 
 
-def model_names(fitted_by_route: dict[str, FittedResidual]) -> dict[str, str]:
-    """Route → model name, for the routes that bring a model of their own."""
+def dump(manifest: Manifest) -> bytes:
+    """The manifest as its file has it."""
+    content = manifest.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def model_names(fitted_by_route: FitsByRoute) -> dict[str, str]:
+    """Route → model name, for the routes that bring a model of their own; raises InputError for fits that
+    cannot be exported: another predictor, or features that an engine cannot see before the step.
+    """
     if set(fitted_by_route) != set(ROUTES):
         raise InputError(f"bundle: routes {sorted(fitted_by_route)}; expected {', '.join(ROUTES)}")
     for route, fit in fitted_by_route.items():
@@ -103,112 +101,119 @@ def model_names(fitted_by_route: dict[str, FittedResidual]) -> dict[str, str]:
     return {"dense": "all"} if shared else {"dense": "dense", "moe": "moe"}
 
 
-def _model(fitted: FittedResidual, route: str) -> dict:
+def feature_list(fitted_by_route: FitsByRoute) -> list[dict[str, Any]]:
+    """The features of the fits' trees as the manifest lists them; raises InputError if they have not the
+    same ones.
+    """
+    dense, moe = (
+        features.manifest(fitted_by_route[route].features, fitted_by_route[route].drop_groups)
+        for route in ROUTES
+    )
+    if dense != moe:
+        raise InputError("bundle: the dense and the MoE fit have different features; expected the same list")
+    return dense
+
+
+def _model(fitted: FittedResidual, route: str) -> dict[str, Any]:
     return {
         "booster": BOOSTER_FILES[route],
-        "trees": fitted.booster.num_boosted_rounds(),
-        "coefficients": [float(value) for value in fitted.base.coefficients],
+        "trees": fitted.boosted.count,
+        "coefficients": fitted.base.describe()["coefficients"],
         "support": fitted.support.describe(),
     }
 
 
-def constants() -> dict:
-    """The constants of physics.py that features and base are computed with."""
-    return {
-        "activation_bytes": physics.ACTIVATION_BYTES,
-        "kv_bytes": physics.KV_BYTES,
-        "attention_tile_queries": physics.ATTENTION_TILE_QUERIES,
-        "gemm_efficiency": physics.GEMM_EFFICIENCY,
-        "attention_efficiency": physics.ATTENTION_EFFICIENCY,
-        "one_shot_latency_us": physics.ONE_SHOT_LATENCY_US,
-        "one_shot_efficiency": physics.ONE_SHOT_EFFICIENCY,
-        "two_shot_latency_us": physics.TWO_SHOT_LATENCY_US,
-        "two_shot_rank_us": physics.TWO_SHOT_RANK_US,
-        "two_shot_efficiency": physics.TWO_SHOT_EFFICIENCY,
-        "two_shot_few_ranks": physics.TWO_SHOT_FEW_RANKS,
-        "two_shot_bytes": list(physics.TWO_SHOT_BYTES),
-    }
-
-
-def hardware() -> dict[str, dict]:
-    """The hardware table by name."""
-    return {
-        name: {key: value for key, value in asdict(entry).items() if key != "name"}
-        for name, entry in catalog.HARDWARE.items()
-    }
-
-
-def check(content: object, where: str) -> dict:
-    """The manifest, if it is one that this version of h3 can evaluate; raises InputError that says what is
-    not.
-    """
-    if (
-        isinstance(content, dict)
-        and content.get("format") == FORMAT
-        and content.get("format_version") != FORMAT_VERSION
-    ):
+def _constant(overheads: Overheads) -> dict[str, float]:
+    if overheads.pipeline_steps:
         raise InputError(
-            f"{where}: format version {content.get('format_version')!r}; expected {FORMAT_VERSION}"
+            f"bundle: overheads.pipeline_steps={overheads.pipeline_steps:g}; expected 0, a bundle holds"
+            " constants in us only"
         )
-    bundle_json.check(content, json.loads(SCHEMA.read_text()), where)
-    for key, own in (("terms", list(physics.TERMS)), ("constants", constants()), ("hardware", hardware())):
-        if content[key] != own:
-            raise InputError(
-                f"{where}: {key}: {_difference(content[key], own)}; this version of h3 computes with other"
-                " physics"
-            )
-    _check_references(content, where)
-    return content
+    return overheads.model_dump(include=set(ConstantOverheads.model_fields))
 
 
-def _check_references(content: dict, where: str) -> None:
-    for route in ROUTES:
-        if content["routing"][route] not in content["models"]:
-            raise InputError(
-                f"{where}: routing.{route}={content['routing'][route]!r}; expected one of"
-                f" {', '.join(content['models'])}"
-            )
-    for name, model in content["models"].items():
-        if model["booster"] not in content["files"]:
-            raise InputError(f"{where}: models.{name}.booster={model['booster']!r} is not among files")
-        if len(model["coefficients"]) != len(content["terms"]):
-            raise InputError(
-                f"{where}: models.{name} has {len(model['coefficients'])} coefficients; expected"
-                f" {len(content['terms'])}"
-            )
-    for alias, name in content["hardware_aliases"].items():
-        if name not in content["hardware"]:
-            raise InputError(
-                f"{where}: hardware_aliases.{alias}={name!r}; expected one of"
-                f" {', '.join(content['hardware'])}"
-            )
+def _physics() -> dict[str, Any]:
+    """What a manifest must agree with for h3 to evaluate it: this version's terms, constants and hardware, as
+    JSON.
+    """
+    hardware = {name: asdict(entry) for name, entry in catalog.HARDWARE.items()}
+    return {
+        "terms": list(physics.TERMS),
+        "constants": {
+            name: strict_json.plain(getattr(physics, name.upper())) for name in Constants.model_fields
+        },
+        "hardware": {
+            name: {key: value for key, value in figures.items() if key != "name"}
+            for name, figures in hardware.items()
+        },
+    }
+
+
+def check(content: dict[str, Any], where: str) -> Manifest:
+    """The manifest in the content of its file, if this version of h3 can evaluate it.
+
+    Raises InputError naming the place that is not as it should be; OtherPhysics, an InputError, for one that
+    only another version of h3 can evaluate.
+    """
+    difference = _other_physics(content)
+    if difference:
+        made = content.get("provenance")
+        commit = shown(made.get("commit") or "unknown", 12) if isinstance(made, dict) else "unknown"
+        raise OtherPhysics(
+            f"{where}: {difference}, as this version of h3 computes: evaluate it with the version that made"
+            f" it (commit {commit}); export and rollback copy it as it is"
+        )
+    return checked(content, Manifest, where)
+
+
+def _other_physics(content: dict[str, Any]) -> str:
+    """The first of format version, terms, constants, hardware and features that is not this version's, found
+    and expected; "" if none.
+    """
+    if content.get("format_version") != FORMAT_VERSION:
+        return f"format version {shown(content.get('format_version'))}; expected {FORMAT_VERSION}"
+    for key, own in _physics().items():
+        found = content.get(key)
+        if key == "hardware" and isinstance(found, dict):
+            # An accelerator that came after the bundle changes nothing for those that it has.
+            own = {name: figures for name, figures in own.items() if name in found}
+        if found != own:
+            return f"{key}: {_difference(found, own)}"
+    formulas = {feature.name: feature.formula for feature in features.feature_set(FEATURE_SET).features}
+    told = content.get("features")
+    for entry in told if isinstance(told, list) else []:
+        name, formula = (entry.get("name"), entry.get("formula")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or name not in formulas:
+            return f"unknown feature {str(name)[:80]!r}; expected some of {', '.join(formulas)}"
+        if formula != formulas[name]:
+            return f"features: {name}: {shown(formula, 120)}; expected {formulas[name]}"
+    return ""
 
 
 def _difference(found: object, own: object) -> str:
     if isinstance(found, dict) and isinstance(own, dict):
         key = next(key for key in sorted({*found, *own}) if found.get(key) != own.get(key))
-        return f"{key}: {_difference(found.get(key), own.get(key))}"
-    return f"{str(found)[:120]}; expected {str(own)[:120]}"
+        return f"{shown(key)}: {_difference(found.get(key), own.get(key))}"
+    return f"{shown(found, 120)}; expected {shown(own, 120)}"
 
 
-def restore_model(content: dict, name: str, booster: dict, where: str) -> FittedResidual:
-    """The fit that manifest and booster JSON describe; raises InputError as models.restore does, or for
-    another number of trees.
+def restore_model(manifest: Manifest, name: str, booster: object, where: str) -> FittedResidual:
+    """The fit that manifest and booster JSON describe.
+
+    Raises InputError as models.restore does, for features in another order, unit or group than this
+    version's, and for another number of trees.
     """
-    model = content["models"][name]
-    fitted = restore.from_description(
-        {
-            "model": "xgboost_residual",
-            "base": {"terms": content["terms"], "coefficients": model["coefficients"]},
-            "booster": booster,
-            "features": content["features"],
-            "support": model["support"],
-        },
-        where,
-    )
+    content, model = manifest.model_dump(mode="json", exclude_unset=True), manifest.models[name]
+    described = {
+        "model": "xgboost_residual",
+        "base": {"terms": content["terms"], "coefficients": content["models"][name]["coefficients"]},
+        "booster": booster,
+        "features": content["features"],
+        "support": content["models"][name]["support"],
+    }
+    fitted = restore.from_description(described, where)
     if features.manifest(fitted.features, fitted.drop_groups) != content["features"]:
-        raise InputError(f"{where}: the features' formulas are not those of this version of h3")
-    trees = fitted.booster.num_boosted_rounds()
-    if trees != model["trees"]:
-        raise InputError(f"{where}: {trees} trees; the manifest says {model['trees']}")
+        raise InputError(f"{where}: the features' order, units or groups are not those of this version of h3")
+    if fitted.boosted.count != model.trees:
+        raise InputError(f"{where}: {fitted.boosted.count} trees; the manifest says {model.trees}")
     return fitted

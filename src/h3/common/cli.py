@@ -1,8 +1,10 @@
-"""How an entry point talks to its user: Hydra composes the configuration, errors are one line, the status
-says the rest.
+"""How a verb talks to its user: Hydra composes the configuration, errors are one line, the status says the
+rest.
 
-run(main, "config")          # main(cfg): 0 all well, 2 the input is wrong (one line on stderr), 1 a bug
-(traceback)
+    run(main, "config", sys.argv[1:])
+
+main(cfg) ends with status 0 if all is well, 2 if the input is wrong (one line on stderr), 1 for a bug
+(traceback).
 """
 
 from __future__ import annotations
@@ -12,39 +14,42 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import hydra
+from hydra import version
+from hydra._internal.utils import (  # hydra.main reads sys.argv only (hydra-core 1.3.8)
+    _run_hydra,
+    get_args_parser,
+)
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from h3.common.config import CONF
 from h3.common.errors import InputError
 
-CONF = Path(__file__).parents[3] / "conf"
+Job = Callable[[DictConfig], object]
 
 
-def run(main: Callable[[DictConfig], object], config_name: str) -> None:
+def run(
+    main: Job,
+    config_name: str,
+    arguments: Sequence[str],
+    literal: Sequence[str] = (),
+    renamed: Mapping[str, str] | None = None,
+) -> None:
     """Run `main` under Hydra with conf/<config_name>.yaml and end the process with the status of what
     happened.
+
+    arguments: the command line without the program. literal: keys whose value is text to Hydra, whatever it
+    looks like (1,2,4 is a sweep otherwise). renamed: keys of before and what they are called now.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    process, errors = os.getpid(), []
-
-    @functools.wraps(main)
-    def job(cfg: DictConfig) -> object:
-        try:
-            return main(cfg)
-        except InputError as error:
-            if os.getpid() != process:
-                raise
-            errors.append(str(error))  # the other jobs of a sweep go on
-            return None
-
+    errors: list[str] = []
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        _compose_and_run(_reporting(main, errors), config_name, prepared(arguments, literal, renamed or {}))
         if errors:
             _fail("\nerror: ".join(errors))
     except InputError as error:
@@ -53,6 +58,59 @@ def run(main: Callable[[DictConfig], object], config_name: str) -> None:
         _fail(_explain(error, config_name))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def prepared(arguments: Sequence[str], literal: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """The arguments as Hydra takes them; raises InputError for a key of before, saying what it is called now.
+
+    >>> prepared(["tp=1,2", "bundle=dist/blis", "-m"], ["tp", "bundle"], {})
+    ["tp='1,2'", "bundle='dist/blis'", '-m']
+    """
+    return [_prepared(argument, literal, renamed) for argument in arguments]
+
+
+def _prepared(argument: str, literal: Sequence[str], renamed: Mapping[str, str]) -> str:
+    key, equals, value = argument.partition("=")
+    if equals and key in renamed:
+        raise InputError(
+            f"config: {key}={value}: this is called {renamed[key]} now; expected {renamed[key]}={value}"
+        )
+    if equals and key in literal and not re.match(r"['\"]", value):
+        quoted = value.replace("'", "\\'")
+        return f"{key}='{quoted}'"
+    return argument
+
+
+def _reporting(main: Job, errors: list[str]) -> Job:
+    """The job with input errors collected, so that the other jobs of a sweep go on."""
+    process = os.getpid()
+
+    @functools.wraps(main)
+    def job(cfg: DictConfig) -> object:
+        try:
+            return main(cfg)
+        except InputError as error:
+            if os.getpid() != process:
+                raise
+            errors.append(str(error))
+            return None
+
+    return job
+
+
+def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:
+    version.setbase("1.3")
+    parser = get_args_parser()
+    args = parser.parse_args(arguments)
+    if args.experimental_rerun is not None:
+        raise InputError("config: --experimental-rerun reads a pickle, which h3 does not; expected overrides")
+    _run_hydra(
+        args=args,
+        args_parser=parser,
+        task_function=job,
+        config_path=str(CONF),
+        config_name=config_name,
+    )
 
 
 def _fail(text: str) -> None:
@@ -65,10 +123,8 @@ def _explain(error: Exception, config_name: str) -> str:
     text = " ".join(str(error).split()).split(" Config search path")[0]
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        return (
-            f"config: unknown key {unknown[1]!r}; expected one of"
-            f" {', '.join(_keys_beside(unknown[1], config_name))}"
-        )
+        there = ", ".join(_keys_beside(unknown[1], config_name))
+        return f"config: unknown key {unknown[1]!r}; expected one of {there}"
     return f"config: {text}"
 
 

@@ -1,17 +1,29 @@
-"""The configuration of a run: small, typed, and checked when it is composed.
+"""The configuration of a run: small, typed, frozen, and checked when it is composed.
 
-config = from_hydra(cfg)          # TrainConfig, or an InputError naming the key, what was found and what is
-valid
+    config = from_hydra(cfg, TrainConfig)
+
+Raises an InputError naming the key, what was found and what is valid. These objects are passed on as they
+are: a fold is a `Fold` from Hydra's file to the model card. `study()` is conf/study.yaml, the one place of
+the folds that a verdict needs and of its thresholds.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h3.common.errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
+# A wheel carries conf/ inside the package; a checkout has it at the top level.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Strict(BaseModel):
@@ -20,8 +32,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class AssumeConfig(Strict):
-    """What fills a quantity that a log does not hold (sources/experiment.py: Assumptions)."""
+class Assumptions(Strict):
+    """What fills a quantity that a log does not hold; every run records the ones it used.
+
+    hardware: accelerator of an experiment whose configuration names none.
+    block_size_tokens: tokens of a KV block where the configuration names none.
+    kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count
+    once), "none": null.
+    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached;
+    "uncached": every prompt token is computed; "none": null.
+    shared_prefix_tokens: request logs, workload → cached tokens at the start of its prompts, where they share
+    no more than that; goes before prefill_tokens for those workloads.
+    """
 
     hardware: str = "H100"
     block_size_tokens: int = Field(16, gt=0)
@@ -31,32 +53,78 @@ class AssumeConfig(Strict):
 
 
 class SourceConfig(Strict):
-    """Where steps come from; `path` is a folder or list of folders of experiment folders (steps, measured: a
-    Parquet file).
+    """Where steps come from.
+
+    name: one of sources.load.LOADERS.
+    path: a folder or list of folders of experiment folders (steps, measured: a Parquet file).
+    model_configs: folder of `<model>/config.json` for models that h3 does not know.
+    sample_every, max_failed_ratio: request logs; every so many steps is a row, and a log in which more
+    requests failed is left out.
+    seed, prefix_caching, scale: simulated; scale shortens every stage and the sample alike. workers (null:
+    one a CPU core) and cache_dir change nothing in the result.
+    parts, view: measured; rows to read, and whether a row is one rank's step or the server's.
     """
 
-    name: Literal["simulated", "measured", "traces", "requests", "logs", "steps"]
+    name: str
     path: str | list[str] | None = None
     model_configs: str | None = None
     sample_every: int = Field(10, ge=1)
     max_failed_ratio: float = Field(0.1, ge=0, le=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     prefix_caching: bool = True
     scale: float = Field(1.0, gt=0, le=1)
     workers: int | None = Field(None, ge=1)
     cache_dir: str | None = ".h3_cache"
     parts: list[Literal["compositions", "grid", "shards", "zeroshot"]] = ["compositions"]
     view: Literal["rank", "server"] = "rank"
-    assume: AssumeConfig = AssumeConfig()
+    assume: Assumptions = Assumptions()
+
+    def folders(self) -> list[str]:
+        """The folders of `path`; raises InputError if it is not given."""
+        if not self.path:
+            raise InputError(
+                f"source={self.name} needs source.path=DIR; expected a folder of experiment folders, or a"
+                " list of such"
+            )
+        return [self.path] if isinstance(self.path, str) else self.path
+
+    @property
+    def origin(self) -> str:
+        """Path or name, as a data set's source is called in MLflow."""
+        return str(self.path or self.name)
 
 
-class FoldConfig(Strict):
-    """Which group is held out (folds.FoldSpec)."""
+GROUP_OF_KIND: dict[str, Literal["model", "workload"]] = {
+    "lomo": "model",
+    "lowo": "workload",
+    "within": "workload",
+}
+
+
+class Fold(Strict):
+    """Which group is held out: kind "lomo" (a model), "lowo" (a workload) or "within" (a workload of one
+    model).
+
+    holdout: null in the generic folds lomo, lowo and within, which wait for fold.holdout=NAME.
+    """
 
     name: str
     kind: Literal["lomo", "lowo", "within"]
     holdout: str | None = None
     within_model: str = "mixtral-8x7b-v0-1"
+
+    @property
+    def group(self) -> Literal["model", "workload"]:
+        """The step table's column that holds the group."""
+        return GROUP_OF_KIND[self.kind]
+
+    def held_out(self, there: Iterable[str]) -> str:
+        """The group's name; raises InputError listing what is there for a generic fold without one."""
+        if self.holdout is None:
+            raise InputError(
+                f"fold={self.name} needs fold.holdout=NAME; there are {', '.join(sorted(there))}"
+            )
+        return self.holdout
 
 
 class ModelConfig(Strict):
@@ -69,8 +137,8 @@ class ModelConfig(Strict):
 class FeaturesConfig(Strict):
     """Feature set, and feature groups left out of it."""
 
-    name: str
-    drop_groups: list[str] = []
+    name: str = "scale_free"
+    drop_groups: tuple[str, ...] = ()
 
 
 class TuneConfig(Strict):
@@ -120,7 +188,7 @@ class TrainConfig(Strict):
     """One fold of one predictor on one source."""
 
     source: SourceConfig
-    fold: FoldConfig
+    fold: Fold
     model: ModelConfig
     features: FeaturesConfig
     tune: TuneConfig = TuneConfig()
@@ -143,38 +211,66 @@ class TrainConfig(Strict):
         return {"period": "period_us", "duration": "duration_us"}[self.target]
 
 
-class IngestConfig(Strict):
-    """Ingest without training: the step table goes to `out`, its rejects beside it."""
+class Study(Strict):
+    """conf/study.yaml: folds that a verdict needs, by the name of their file in conf/fold, and MAPE in %.
 
-    source: SourceConfig
-    out: str
+    threshold: what every fold's upper bound must stay below; moe_threshold: the same where a MoE model is
+    held out; refute: a fold's lower bound above it refutes.
+    """
+
+    folds: tuple[str, ...] = Field(min_length=1)
+    threshold: float = Field(gt=0)
+    moe_threshold: float = Field(gt=0)
+    refute: float = Field(gt=0)
 
 
-def from_hydra(cfg: DictConfig, kind: type[Strict] = TrainConfig) -> Any:
+@cache
+def study() -> Study:
+    """The study as conf/study.yaml has it."""
+    return Study.model_validate(OmegaConf.to_container(OmegaConf.load(CONF / "study.yaml")))
+
+
+@cache
+def fold(name: str) -> Fold:
+    """The fold that conf/fold/<name>.yaml defines; raises InputError listing the names if there is none."""
+    path = CONF / "fold" / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(each.stem for each in path.parent.glob("*.yaml")))
+        raise InputError(f"fold {name!r} is not defined; expected one of {there}")
+    return Fold.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def from_hydra(cfg: DictConfig, kind: type[Kind]) -> Kind:
     """The typed configuration; raises InputError with one line for the first thing that is wrong."""
+    return validated(OmegaConf.to_container(cfg, resolve=True), kind)
+
+
+def validated(content: object, kind: type[Kind]) -> Kind:
+    """Plain content as a typed configuration; raises InputError with one line for the first thing that is
+    wrong.
+    """
     try:
-        return kind.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        return kind.model_validate(content)
     except ValidationError as error:
-        raise InputError(_explain(error.errors()[0], kind)) from None
+        raise InputError(_explain(error, kind)) from None
 
 
-def _explain(problem: dict, kind: type[Strict]) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return (
-            f"config: unknown key {where!r}; expected one of"
-            f" {', '.join(valid_keys(kind, problem['loc'][:-1]))}"
-        )
+        valid = ", ".join(valid_keys(kind, problem["loc"][:-1]))
+        return f"config: unknown key {where!r}; expected one of {valid}"
     if problem["type"] == "value_error":
         return f"config: {where}: {problem['msg'].removeprefix('Value error, ')}"
     return f"config: {where}={problem['input']!r}: {problem['msg']}"
 
 
-def valid_keys(kind: type[Strict], path: tuple) -> list[str]:
+def valid_keys(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys that are valid below a path of the configuration."""
     for part in path:
-        annotation = kind.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, Strict)):
+        annotation = kind.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return ["anything"]
         kind = annotation
     return list(kind.model_fields)

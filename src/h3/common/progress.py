@@ -1,8 +1,9 @@
 """What a run is doing, how far it is and how long it will take: one updating line on a terminal, plain lines
 elsewhere.
 
-say = Progress("lomo_mixtral")
-say("tune", 5, 20)          # [lomo_mixtral] tune 5/20, 12 s, about 36 s left
+>>> say = Progress("lomo_mixtral", sys.stdout)
+>>> say("tune", 5, 20)          # after a second also: ", 12 s, about 36 s left"
+[lomo_mixtral] tune 5/20
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Progress:
             self.stream.write(text + "\n")
             self._printed = now
         self.stream.flush()
+
+    def note(self, text: str) -> None:
+        """A line that stays, whatever the stage."""
+        print(f"[{self.name}] {text}", file=self.stream)
 
     def finish(self) -> None:
         """End the current stage and remember its seconds."""

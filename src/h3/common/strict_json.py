@@ -1,14 +1,13 @@
 """JSON that every reader takes: numbers that are none are null.
 
-write({"mape": float("nan")}, Path("result.json"))      # {"mape": null}, whole or not at all
+>>> plain({"mape": float("nan"), "n": np.int64(3)})
+{'mape': None, 'n': 3}
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 
@@ -31,10 +30,3 @@ def plain(value: object) -> object:
 def dumps(content: object) -> str:
     """JSON text, indented, with a last newline."""
     return json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-
-
-def write(content: object, path: Path) -> None:
-    """Write a JSON file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(dumps(content))
-    os.replace(scratch, path)

@@ -1,12 +1,18 @@
 """Why a fold predicts what it predicts: SHAP values and the ranking of features.
 
-importance = ranking(contributions(fitted, inputs))      # feature, mean |SHAP|, rank
+>>> values = pd.DataFrame({"kv_to_weights": [0.01, -0.02], "expert_coverage": [0.3, 0.1]})
+>>> ranking(values)["feature"].tolist()         # values: fitted.contributions(sample(inputs))
+['expert_coverage', 'kv_to_weights']
+
+XGBoost's pred_contribs are the exact Shapley values of a tree ensemble (Lundberg 2018, arXiv:1802.03888).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
+from h3.models.protocol import Fitted, FittedTrees
 
 MAX_ROWS = 3000
 
@@ -16,12 +22,9 @@ def sample(inputs: pd.DataFrame) -> pd.DataFrame:
     return inputs.iloc[:: max(1, -(-len(inputs) // MAX_ROWS))].reset_index(drop=True)
 
 
-def contributions(fitted: object, inputs: pd.DataFrame) -> pd.DataFrame | None:
-    """SHAP values of the given steps, shape (rows, features), or None for a predictor without trees.
-
-    XGBoost's pred_contribs are the exact Shapley values of a tree ensemble (Lundberg 2018, arXiv:1802.03888).
-    """
-    return fitted.contributions(inputs) if hasattr(fitted, "contributions") else None
+def with_trees(fitted: Fitted) -> FittedTrees | None:
+    """The fit as one that can be explained; None for a predictor without a booster."""
+    return fitted if isinstance(fitted, FittedTrees) else None
 
 
 def ranking(values: pd.DataFrame) -> pd.DataFrame:
@@ -34,6 +37,6 @@ def ranking(values: pd.DataFrame) -> pd.DataFrame:
     return frame.sort_values(["rank", "feature"]).reset_index(drop=True)
 
 
-def has_trees(values: pd.DataFrame | None) -> bool:
+def contribute(values: pd.DataFrame) -> bool:
     """Whether any feature contributes anywhere."""
-    return values is not None and bool(np.any(values.to_numpy() != 0))
+    return bool(np.any(values.to_numpy() != 0))

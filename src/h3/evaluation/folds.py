@@ -1,6 +1,6 @@
 """Folds that hold one model or one workload out, and the walls that keep the held-out group out of fitting.
 
-    fold = FoldSpec(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
+    fold = Fold(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
     split = make_split(table, fold)         # Split: train, held-out inputs, held-out truth
 
 A predictor is fitted on `split.train` alone and predicts from `split.inputs`, which has no target column:
@@ -15,31 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from h3.common.config import Fold
 from h3.common.errors import InputError
 from h3.steps import catalog, schema
 
-GROUP_OF_KIND = {"lomo": "model", "lowo": "workload", "within": "workload"}
 TARGET_NAMES = tuple(column.name for column in schema.TARGETS)
 # What makes two models step alike, whatever they are called.
 SHAPE = tuple(name for name in schema.ARCHITECTURE_NAMES if name not in ("vocab_size", "bytes_per_parameter"))
-WITHIN_MODEL = "mixtral-8x7b-v0-1"
 
 
-@dataclass(frozen=True)
-class FoldSpec:
-    """Which group is held out: kind "lomo" (a model), "lowo" (a workload) or "within" (a workload of one
-    model).
-    """
-
-    name: str
-    kind: str
-    holdout: str
-    within_model: str = WITHIN_MODEL
-
-    @property
-    def group(self) -> str:
-        """The column that holds the group: model or workload."""
-        return GROUP_OF_KIND[self.kind]
+# Name of the group held out, inner training rows, inner held-out rows.
+InnerFold = tuple[str, pd.DataFrame, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,7 @@ class Split:
     holdout: str
 
 
-def make_split(table: pd.DataFrame, fold: FoldSpec) -> Split:
+def make_split(table: pd.DataFrame, fold: Fold) -> Split:
     """Split a step table by the fold; a model's fine-tunes, which step like it, are held out with it
     (`held_rows`).
 
@@ -103,15 +89,15 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", catalog.model_name(name))
 
 
-def _resolve(table: pd.DataFrame, fold: FoldSpec) -> str:
+def _resolve(table: pd.DataFrame, fold: Fold) -> str:
     there = sorted(table[fold.group].unique())
-    holdout = catalog.model_name(fold.holdout) if fold.group == "model" else fold.holdout
+    asked = fold.held_out(there)
+    holdout = catalog.model_name(asked) if fold.group == "model" else asked
     if fold.group == "model" and holdout not in there:
         holdout = next((name for name in there if _slug(name) == _slug(holdout)), holdout)
     if holdout not in there:
         raise InputError(
-            f"fold {fold.name}: {fold.group} {fold.holdout!r} is not in the data; there are"
-            f" {', '.join(there)}"
+            f"fold {fold.name}: {fold.group} {asked!r} is not in the data; there are {', '.join(there)}"
         )
     return holdout
 
@@ -128,14 +114,14 @@ def check_disjoint(train: pd.DataFrame, test: pd.DataFrame) -> None:
         raise AssertionError(f"leak: experiments on both sides of a fold: {sorted(both)}")
 
 
-def inner_folds(train: pd.DataFrame, group: str) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+def inner_folds(train: pd.DataFrame, group: str) -> list[InnerFold]:
     """Leave-one-group-out over the training groups: (group held out, inner train, inner test), sorted; none
     for one group.
     """
     groups = sorted(train[group].unique())
     if len(groups) < 2:
         return []
-    parts: list[tuple[str, pd.DataFrame, pd.DataFrame]] = []
+    parts: list[InnerFold] = []
     for name in groups:
         held = held_rows(train, group, name)
         if held.all() or any(name in set(part[group]) for _, _, part in parts):
@@ -144,17 +130,3 @@ def inner_folds(train: pd.DataFrame, group: str) -> list[tuple[str, pd.DataFrame
         check_disjoint(inner_train, inner_test)
         parts.append((name, inner_train, inner_test))
     return parts
-
-
-def row_weights(table: pd.DataFrame) -> np.ndarray:
-    """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those
-    1/gap_steps.
-
-    A row's composition is known for one step of the gap that its period averages, so a long gap says less
-    about it.
-    """
-    row = 1.0 / table["gap_steps"].to_numpy(float)
-    per_experiment = pd.Series(row).groupby(table["experiment"].to_numpy()).transform("sum").to_numpy()
-    experiments = table.groupby("model")["experiment"].nunique()
-    weights = row / per_experiment / table["model"].map(experiments).to_numpy(float)
-    return weights * len(table) / weights.sum()

@@ -1,7 +1,7 @@
 """One fold: split, tune, fit, predict, measure.
 
     outcome = run_fold(ingested, config, Progress("lomo_mixtral"))
-    outcome.result["mape"], outcome.predictions
+    outcome.result.mape, outcome.predictions
 
 Only this file reads the truth of a fold, and only after the predictor is fitted and has predicted.
 """
@@ -9,17 +9,18 @@ Only this file reads the truth of a fold, and only after the predictor is fitted
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from h3.common.config import TrainConfig
+from h3.common.config import Fold, TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation import folds, tune
-from h3.evaluation.folds import FoldSpec, Split
-from h3.models import physical_base as base
-from h3.models import zoo as registry
+from h3.evaluation.folds import Split
+from h3.evaluation.result import Errors, ExperimentErrors, FoldResult, Params, PhaseErrors
+from h3.models import physical_base, zoo
 from h3.models.protocol import Context, Fitted, Predictor, digest
 from h3.sources.experiment import Ingested
 from h3.steps import metrics, physics, schema
@@ -44,11 +45,11 @@ MOST_TRAIN_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """A fold's result (JSON-serialisable), its predictions a row a held-out step, the trials, the fit and the
+    """A fold's result, its predictions a row a held-out step, the trials, the fit and the
     split.
     """
 
-    result: dict
+    result: FoldResult
     predictions: pd.DataFrame
     trials: pd.DataFrame
     fitted: Fitted
@@ -56,68 +57,60 @@ class Outcome:
     context: Context
 
 
-def fold_spec(config: TrainConfig, table: pd.DataFrame) -> FoldSpec:
+def fold_of(config: TrainConfig, table: pd.DataFrame) -> Fold:
     """The fold that a configuration asks for; a generic fold is named after its holdout.
 
     Raises InputError listing what is there if a generic fold has no holdout.
     """
     fold = config.fold
-    if fold.holdout is None:
-        there = ", ".join(sorted(table[folds.GROUP_OF_KIND[fold.kind]].unique()))
-        raise InputError(f"fold={fold.name} needs fold.holdout=NAME; there are {there}")
-    name = (
-        fold.name
-        if fold.name != fold.kind and fold.kind != "within"
-        else f"{fold.name}_{fold.holdout.split('/')[-1].lower()}"
-    )
-    return FoldSpec(name, fold.kind, fold.holdout, fold.within_model)
+    holdout = fold.held_out(table[fold.group].unique())
+    if fold.name != fold.kind and fold.kind != "within":
+        return fold
+    return fold.model_copy(update={"name": f"{fold.name}_{holdout.split('/')[-1].lower()}"})
 
 
 def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
     """Run one fold of one predictor; raises InputError for a fold or target that the data cannot give."""
     table = with_target(ingested.table, config.target_column)
-    spec = fold_spec(config, table)
-    split = folds.make_split(table, spec)
-    context = Context(
-        target=config.target_column,
-        group=spec.group,
-        seed=config.seed,
-        threads=config.threads,
-        features=config.features.name,
-        drop_groups=tuple(config.features.drop_groups),
-        base=config.ablation.base,
-        inner=config.ablation.inner,
-        equal_weights=config.ablation.equal_weights,
-    )
+    fold = fold_of(config, table)
+    split = folds.make_split(table, fold)
+    context = Context.of(config, fold.group)
     params, note, trials = choose_params(split.train, context, config, say)
     say("fit")
-    fitted, split, n_train = fit(registry.make(config.model.name, params), split, context)
+    fitted, scored, n_train = fit(zoo.make(config.model.name, params), split, context)
     say("evaluate")
-    who = f"{config.model.name} on {spec.name}"
-    predictions = predict(fitted, split, context, who)
-    result = {
-        "fold": spec.name,
-        "kind": spec.kind,
-        "holdout": split.holdout,
+    who = f"{config.model.name} on {fold.name}"
+    predictions = predict(fitted, scored, context, who)
+    result = FoldResult(
+        fold=fold.name,
+        kind=fold.kind,
+        holdout=split.holdout,
+        **_asked(config),
+        **dict(summarise(predictions, config.seed)),
+        n_train=n_train,
+        params=params,
+        tuning=note,
+        mape_train=mape_train(config.model.name, fitted, split.train, context, who),
+        model_digest=digest(fitted),
+        data_digest=schema.digest(ingested.table),
+        left_out=ingested.record.get("left_out", []),
+        assumptions=ingested.record.get("assumptions", {}),
+    )
+    return Outcome(result, predictions, trials, fitted, scored, context)
+
+
+def _asked(config: TrainConfig) -> dict[str, Any]:
+    """What a result repeats of its configuration."""
+    return {
         "source": config.source.name,
         "model": config.model.name,
         "features": config.features.name,
-        "drop_groups": list(config.features.drop_groups),
+        "drop_groups": config.features.drop_groups,
         "ablation": config.ablation.name,
         "target": config.target_column,
         "seed": config.seed,
-        **summarise(predictions, config.seed),
-        "n_train": n_train,
-        "params": params,
-        "tuning": note,
-        "mape_train": mape_train(config.model.name, fitted, split.train, context, who),
-        "sees_held_out": registry.sees_held_out(config.model.name),
-        "model_digest": digest(fitted),
-        "data_digest": schema.digest(ingested.table),
-        "left_out": ingested.record.get("left_out", []),
-        "assumptions": ingested.record.get("assumptions", {}),
+        "sees_held_out": zoo.sees_held_out(config.model.name),
     }
-    return Outcome(result, predictions, trials, fitted, split, context)
 
 
 def fit(predictor: Predictor, split: Split, context: Context) -> tuple[Fitted, Split, int]:
@@ -126,10 +119,11 @@ def fit(predictor: Predictor, split: Split, context: Context) -> tuple[Fitted, S
     Every predictor is fitted on the training side alone, but the one that is registered as seeing the
     held-out side: it is given its truth, and keeps for scoring the held-out rows that it has not read.
     """
-    if not registry.sees_held_out(predictor.name):
+    insider = zoo.inside(predictor)
+    if insider is None:
         return predictor.fit(split.train, context), split, len(split.train)
-    fitted = predictor.fit_inside(split.inputs, split.truth, context)
-    scored = predictor.scored(split.inputs)
+    fitted = insider.fit_inside(split.inputs, split.truth, context)
+    scored = insider.scored(split.inputs)
     kept = replace(
         split,
         inputs=split.inputs[scored].reset_index(drop=True),
@@ -148,15 +142,14 @@ def with_target(table: pd.DataFrame, target: str) -> pd.DataFrame:
 
 def choose_params(
     train: pd.DataFrame, context: Context, config: TrainConfig, say: Progress
-) -> tuple[dict, str, pd.DataFrame]:
+) -> tuple[Params, str, pd.DataFrame]:
     """The predictor's parameters: given ones, and tuned ones where it is tuned and tuning is on."""
     given = dict(config.model.params)
-    registry.make(config.model.name, given)
-    if not registry.is_tuned(config.model.name) or "n_estimators" in given:
+    zoo.make(config.model.name, given)
+    if not zoo.is_tuned(config.model.name) or "n_estimators" in given:
         return given, "parameters given, not tuned", pd.DataFrame()
-    options = tune.TuneOptions(config.tune.trials, config.tune.max_rows, config.tune.storage)
-    say("tune", 0, options.trials)
-    outcome = tune.search(train, context, options, lambda done, total: say("tune", done, total))
+    say("tune", 0, config.tune.trials)
+    outcome = tune.search(train, context, config.tune, lambda done, total: say("tune", done, total))
     return vars(replace(outcome.params, **given)), outcome.note, outcome.trials
 
 
@@ -172,7 +165,7 @@ def predict(fitted: Fitted, split: Split, context: Context, who: str = "the pred
     frame = split.inputs[list(CONTEXT_COLUMNS)].assign(
         observed_us=observed,
         predicted_us=predicted,
-        base_us=base.fit(split.train, context.target).predict(split.inputs),
+        base_us=physical_base.fit(split.train, context.target).predict(split.inputs),
         ape=metrics.ape(predicted, observed),
         phase=metrics.phase(physics.prefill_tokens(split.inputs), physics.decode_tokens(split.inputs)),
     )
@@ -200,7 +193,7 @@ def mape_train(
 
     Beside the held-out error it tells what a predictor memorises. Raises InputError as `predict` does.
     """
-    if registry.sees_held_out(name):
+    if zoo.sees_held_out(name):
         return None
     rows = train.iloc[:: max(1, -(-len(train) // MOST_TRAIN_ROWS))].reset_index(drop=True)
     observed = rows[context.target].to_numpy(float)
@@ -209,42 +202,39 @@ def mape_train(
     )
 
 
-def summarise(predictions: pd.DataFrame, seed: int) -> dict:
+def summarise(predictions: pd.DataFrame, seed: int) -> Errors:
     """Every number of result.json that comes from predictions."""
     predicted, observed = predictions["predicted_us"].to_numpy(), predictions["observed_us"].to_numpy()
     experiment, errors = predictions["experiment"].to_numpy(), predictions["ape"].to_numpy()
-    low, high = metrics.interval(errors, experiment, seed)
-    return {
-        "n_test": len(predictions),
-        "mape": metrics.macro_mape(predicted, observed, experiment),
-        "mape_interval": [low, high],
-        "mape_micro": metrics.mape(predicted, observed),
-        "bias": metrics.bias(predicted, observed),
-        "median_ape": metrics.quantile_ape(predicted, observed, 0.5),
-        "p99_ape": metrics.quantile_ape(predicted, observed, 0.99),
-        "pearson_r": metrics.pearson_r(predicted, observed),
-        "mape_base": metrics.macro_mape(predictions["base_us"].to_numpy(), observed, experiment),
-        "phases": {name: _phase(predictions, name) for name in ("prefill", "decode", "mixed")},
-        "experiments": [_experiment(name, rows) for name, rows in predictions.groupby("experiment")],
-    }
+    return Errors(
+        n_test=len(predictions),
+        mape=metrics.macro_mape(predicted, observed, experiment),
+        mape_interval=metrics.interval(errors, experiment, seed),
+        mape_micro=metrics.mape(predicted, observed),
+        bias=metrics.bias(predicted, observed),
+        median_ape=metrics.quantile_ape(predicted, observed, 0.5),
+        p99_ape=metrics.quantile_ape(predicted, observed, 0.99),
+        pearson_r=metrics.pearson_r(predicted, observed),
+        mape_base=metrics.macro_mape(predictions["base_us"].to_numpy(), observed, experiment),
+        phases={name: _phase(predictions, name) for name in ("prefill", "decode", "mixed")},
+        experiments=tuple(_experiment(rows) for _, rows in predictions.groupby("experiment")),
+    )
 
 
-def _phase(predictions: pd.DataFrame, name: str) -> dict:
+def _phase(predictions: pd.DataFrame, name: str) -> PhaseErrors:
     rows = predictions[predictions["phase"] == name]
-    return {
-        "n": len(rows),
-        "mape": metrics.mape(rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy()),
-    }
+    mape = metrics.mape(rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy())
+    return PhaseErrors(n=len(rows), mape=mape)
 
 
-def _experiment(name: str, rows: pd.DataFrame) -> dict:
+def _experiment(rows: pd.DataFrame) -> ExperimentErrors:
     predicted, observed = rows["predicted_us"].to_numpy(), rows["observed_us"].to_numpy()
-    return {
-        "experiment": name,
-        "model": rows["model"].iloc[0],
-        "workload": rows["workload"].iloc[0],
-        "n": len(rows),
-        "mape": metrics.mape(predicted, observed),
-        "bias": metrics.bias(predicted, observed),
-        "median_ape": metrics.quantile_ape(predicted, observed, 0.5),
-    }
+    return ExperimentErrors(
+        experiment=rows["experiment"].iloc[0],
+        model=rows["model"].iloc[0],
+        workload=rows["workload"].iloc[0],
+        n=len(rows),
+        mape=metrics.mape(predicted, observed),
+        bias=metrics.bias(predicted, observed),
+        median_ape=metrics.quantile_ape(predicted, observed, 0.5),
+    )

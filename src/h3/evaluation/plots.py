@@ -51,7 +51,7 @@ def error_distribution(predictions: pd.DataFrame, title: str) -> Figure:
             np.maximum(errors, 0.01),
             np.linspace(0, 1, len(errors)),
             linestyle=STYLES[index % len(STYLES)],
-            label=_short(name),
+            label=short(name),
         )
     right.set(
         xscale="log",
@@ -75,7 +75,7 @@ def predicted_against_measured(predictions: pd.DataFrame, title: str) -> Figure:
             s=6,
             alpha=0.5,
             marker=marker,
-            label=_short(name),
+            label=short(name),
         )
     both = predictions[["observed_us", "predicted_us"]].to_numpy() / 1e3
     ends = np.array([both.min(), both.max()])
@@ -97,9 +97,9 @@ def error_by_batch_and_phase(predictions: pd.DataFrame, title: str) -> Figure:
     signed = 100 * (predictions["predicted_us"] / predictions["observed_us"] - 1)
     bins = (predictions["num_decode_reqs"] // 10 * 10).astype(int)
     for index, (name, rows) in enumerate(signed.groupby(predictions["experiment"])):
-        quantiles = rows.groupby(bins[rows.index]).quantile([0.1, 0.5, 0.9]).unstack()
+        quantiles = rows.groupby(bins[rows.index]).quantile(np.array([0.1, 0.5, 0.9])).unstack()
         style = {"marker": MARKERS[index % len(MARKERS)], "linestyle": STYLES[index % len(STYLES)]}
-        left.plot(quantiles.index + 5, quantiles[0.5], label=_short(name), **style)
+        left.plot(quantiles.index + 5, quantiles[0.5], label=short(name), **style)
         left.fill_between(quantiles.index + 5, quantiles[0.1], quantiles[0.9], alpha=0.12)
     left.axhline(0, color="black", linewidth=1)
     left.set(
@@ -139,7 +139,7 @@ def shap_ranking(ranking: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _short(experiment: str) -> str:
+def short(experiment: object) -> str:
     """An experiment's name without its time stamp."""
-    parts = experiment.split("-", 2)
-    return parts[2] if len(parts) == 3 and parts[0].isdigit() else experiment
+    parts = str(experiment).split("-", 2)
+    return parts[2] if len(parts) == 3 and parts[0].isdigit() else str(experiment)

@@ -1,6 +1,6 @@
 """The search for hyperparameters over inner leave-one-group-out folds: tuning mirrors the test.
 
-    outcome = search(train, context, TuneOptions(trials=20, storage="mlruns/tune"))
+    outcome = search(train, context, TuneConfig(trials=20))
     outcome.params                              # n_estimators may be 0: boosting only where it generalises
 
 Each trial trains once per inner fold and reads the error on the group held out after 0, 1, ... trees; the
@@ -11,14 +11,14 @@ tolerance.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -28,13 +28,13 @@ from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from h3.common import files
+from h3.common.config import TuneConfig
 from h3.evaluation import folds
-from h3.models import physical_base as base
-from h3.models import support, xgboost_residual
+from h3.models import boosted, physical_base, residual, support, trees, xgboost_residual
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import ROUNDS, Params, learning_curve
-from h3.steps import catalog, features, physics, schema
-from h3.steps import raw30 as feature_raw30
+from h3.steps import catalog, features, physics, raw30, schema, weights
 
 TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 # Fewer training groups cannot tell what varies between groups: with three models the inner folds chose trees
@@ -42,18 +42,12 @@ TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 LEAST_GROUPS = {"model": 4, "workload": 3}
 LEAST_GAIN = 0.05  # smaller gains over two or three inner groups did not carry over (EXPERIMENTS.md, tuning)
 RANDOM_PARTS = 3
+# What a trial's value follows from beside data and context.
+CODE = (
+    *(catalog, physics, features, raw30, weights, folds),
+    *(physical_base, support, trees, boosted, residual, xgboost_residual),
+)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """trials (0: off), rows of the training table used at most, folder of the resumable studies (None: in
-    memory).
-    """
-
-    trials: int = 20
-    max_rows: int = 24_000
-    storage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Outcome:
 def search(
     train: pd.DataFrame,
     context: Context,
-    options: TuneOptions,
+    options: TuneConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Search parameters for the residual model on the training table alone; deterministic by context.seed.
@@ -76,39 +70,48 @@ def search(
     With fewer training groups than LEAST_GROUPS the outcome is the base alone. A stopped search resumes from
     its storage and ends at the same parameters as an uninterrupted one.
     """
-    start = _params({}, context)
     thinned = _thinned(train, options.max_rows)
     inner = (
         folds.inner_folds(thinned, context.group)
-        if context.inner == "group"
+        if context.ablation.inner == "group"
         else _random_parts(thinned, context.seed)
     )
     # Ablations: parts cut at random are always enough, and without a base trees are all that there is.
-    least = LEAST_GROUPS[context.group] if context.inner == "group" and context.base else 2
+    least = LEAST_GROUPS[context.group] if context.ablation.inner == "group" and context.ablation.base else 2
     if len(inner) < least:
         count = train[context.group].nunique()
         note = (
             f"{count} training {context.group}{'s' if count != 1 else ''}, fewer than {least}: base pulled to"
             " priors, no trees"
         )
-        return Outcome(start, note, pd.DataFrame())
+        return Outcome(_params({}, context), note, pd.DataFrame())
     if options.trials <= 0:
-        return Outcome(start, "tuning off: no trees", pd.DataFrame())
+        return Outcome(_params({}, context), "tuning off: no trees", pd.DataFrame())
+    trials = _tried(train, context, options, _Objective(inner, context), progress)
+    best = min(trials, key=lambda trial: float(trial.values[0]))
+    params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
+    note = (
+        f"{params.n_estimators} trees: inner error {best.values[0]:.4f}, base alone"
+        f" {best.user_attrs['base_alone']:.4f}"
+    )
+    return Outcome(params, note, _trials_frame(trials))
+
+
+def _tried(
+    train: pd.DataFrame,
+    context: Context,
+    options: TuneConfig,
+    objective: Callable[[optuna.Trial], float],
+    progress: Callable[[int, int], None] | None,
+) -> list[optuna.trial.FrozenTrial]:
+    """The finished trials, those of an earlier search included."""
     with _study(train, context, options) as study:
-        objective = _Objective(inner, context)
         for number in range(len(_finished(study)), options.trials):
             study.sampler = _sampler(context.seed, number)
             study.optimize(objective, n_trials=1)
             if progress:
                 progress(number + 1, options.trials)
-    trials = _finished(study)[: options.trials]  # an earlier search may have gone further
-    best = min(trials, key=lambda trial: trial.value)
-    params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
-    note = (
-        f"{params.n_estimators} trees: inner error {best.value:.4f}, base alone"
-        f" {best.user_attrs['base_alone']:.4f}"
-    )
-    return Outcome(params, note, _trials_frame(trials))
+    return _finished(study)[: options.trials]  # an earlier search may have gone further
 
 
 def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
@@ -116,7 +119,7 @@ def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     return train.iloc[:: max(1, -(-len(train) // max_rows))].reset_index(drop=True)
 
 
-def _random_parts(train: pd.DataFrame, seed: int) -> list[tuple[str, pd.DataFrame, pd.DataFrame]]:
+def _random_parts(train: pd.DataFrame, seed: int) -> list[folds.InnerFold]:
     """RANDOM_PARTS inner folds that ignore groups (for ablation): steps of one run are on both sides, as in
     the study.
     """
@@ -145,36 +148,21 @@ def _code_digest() -> str:
     are no trials.
     """
     digest = hashlib.sha256(f"{xgb.__version__} {optuna.__version__}".encode())
-    for module in (
-        catalog,
-        physics,
-        features,
-        feature_raw30,
-        folds,
-        base,
-        support,
-        xgboost_residual,
-        sys.modules[__name__],
-    ):
-        digest.update(Path(module.__file__).read_bytes())
+    for module in (*CODE, sys.modules[__name__]):
+        digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()
 
 
 @contextmanager
-def _study(train: pd.DataFrame, context: Context, options: TuneOptions) -> Iterator[optuna.Study]:
+def _study(train: pd.DataFrame, context: Context, options: TuneConfig) -> Iterator[optuna.Study]:
     """The study of this training table, context and code, held by one process at a time."""
-    key = json.dumps(
-        [schema.digest(train), asdict(context) | {"threads": 0}, options.max_rows, _code_digest()],
-        default=str,
-    )
+    key = json.dumps([schema.digest(train), context.describe(), options.max_rows, _code_digest()])
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     if options.storage is None:
         yield _opened(name, InMemoryStorage())
         return
     path = Path(options.storage) / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.lock(path.with_suffix(".lock")):
         yield _opened(name, JournalStorage(JournalFileBackend(str(path))))
 
 
@@ -196,7 +184,7 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
 
 
-def _suggest(trial: optuna.Trial) -> dict:
+def _suggest(trial: optuna.Trial) -> dict[str, float]:
     return {
         "max_depth": trial.suggest_int("max_depth", 1, 4),
         "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.1, log=True),
@@ -206,18 +194,18 @@ def _suggest(trial: optuna.Trial) -> dict:
     }
 
 
-def _params(values: dict, context: Context) -> Params:
+def _params(values: Mapping[str, Any], context: Context) -> Params:
     """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
     constant needs them for all.
     """
-    return replace(Params(known_only=context.group == "workload" and context.base), **values)
+    return replace(Params(known_only=context.group == "workload" and context.ablation.base), **values)
 
 
 @dataclass(frozen=True)
 class _Objective:
     """Mean inner error at the best allowed number of trees."""
 
-    inner: list
+    inner: list[folds.InnerFold]
     context: Context
 
     def __call__(self, trial: optuna.Trial) -> float:

@@ -3,7 +3,7 @@ its input.
 
     counts = {"num_decode_reqs": [30, 60], "decode_kv_tokens_sum": [20_000, 41_000]}
     frame = inputs(experiment, limits, counts)
-    periods_us(fitted, frame)  # checked: finite and positive, or an InputError naming the step
+    periods_us(fitted, frame)               # finite and positive, or an InputError that names the step
 
 Unlike a row of a log, such a step is known in full: its prefill is whole, and its state (blocks in use,
 running requests) follows from its composition.
@@ -12,12 +12,13 @@ running requests) follows from its composition.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.models.protocol import Fitted
+from h3.models.protocol import Predicts
 from h3.server.requests import Limits
 from h3.sources.experiment import Experiment
 from h3.steps import schema
@@ -53,27 +54,16 @@ def inputs(
         given["decode_kv_tokens_max"] = mean
     tokens = given["decode_kv_tokens_sum"] + given["prefill_kv_tokens_sum"] + given["prefill_tokens"]
     used = np.minimum(np.ceil(tokens / limits.block_size_tokens), limits.kv_blocks)
-    columns = {
-        **experiment.columns(),
-        "log": "replay",
-        "clock": 0,
-        "step_id": 0,
-        "start_us": 0.0,
-        "max_num_seqs": float(limits.max_num_seqs),
-        "max_num_batched_tokens": float(limits.max_num_batched_tokens),
+    columns = _same_in_every_row(experiment, limits) | {
         **given,
         "decode_kv_tokens_mean": mean,
         "running_reqs": decodes + given["num_prefill_reqs"],
-        "waiting_reqs": np.nan,
-        "kv_blocks_total": float(limits.kv_blocks),
         "kv_blocks_free": limits.kv_blocks - used,
         "kv_usage_ratio": used / limits.kv_blocks,
-        "num_finished": np.nan,
-        "num_preempted": np.nan,
     }
     # One word for all rows: a category is looked up once, not once a row.
     columns |= {
-        name: pd.Categorical.from_codes(np.zeros(rows, int), [value])
+        name: pd.Categorical.from_codes(np.zeros(rows, int), pd.Index([value]))
         for name, value in columns.items()
         if isinstance(value, str)
     }
@@ -81,7 +71,23 @@ def inputs(
     return pd.DataFrame({name: columns[name] for name in names}, index=range(rows))
 
 
-def periods_us(fitted: Fitted, frame: pd.DataFrame) -> np.ndarray:
+def _same_in_every_row(experiment: Experiment, limits: Limits) -> dict[str, Any]:
+    return {
+        **experiment.columns(),
+        "log": "replay",
+        "clock": 0,
+        "step_id": 0,
+        "start_us": 0.0,
+        "max_num_seqs": float(limits.max_num_seqs),
+        "max_num_batched_tokens": float(limits.max_num_batched_tokens),
+        "waiting_reqs": np.nan,
+        "kv_blocks_total": float(limits.kv_blocks),
+        "num_finished": np.nan,
+        "num_preempted": np.nan,
+    }
+
+
+def periods_us(fitted: Predicts, frame: pd.DataFrame) -> np.ndarray:
     """The predictor's periods, us, shape (rows,); raises InputError naming the first step whose period cannot
     be one.
     """

@@ -12,17 +12,21 @@ walked at once in numpy.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from math import exp
+from typing import Any
 
 import numpy as np
-import xgboost as xgb
 
 from h3.latency.compositions import inputs
-from h3.models.xgboost_residual import FittedResidual
+from h3.models.residual import FittedResidual
 from h3.server.requests import Limits, StepBatch
 from h3.sources.experiment import Experiment
 from h3.steps import features, physics
+
+Content = Mapping[str, Any]  # of XGBoost's JSON
+# Of each step of a block: base without its linear terms, us; weights_us; features.
+Block = tuple[list[float], list[float], np.ndarray]
 
 TOKENS_IN_BLOCK, REQUESTS_IN_BLOCK = 256, 64
 LINEAR_TERMS = ("kv_us", "prefill_attention_us", "attention_waves")
@@ -51,10 +55,10 @@ class ResidualStepTime:
         )
         self.kv_token_us, self.pair_us = float(probe["kv_us"][0]), float(probe["prefill_attention_us"][2])
         self.wave_us = float(probe["attention_waves"][1]) * self.coefficient["attention_waves"]
-        self.blocks: dict[tuple[int, int], tuple[list, list, np.ndarray]] = {}
+        self.blocks: dict[tuple[int, int], Block] = {}
         names = [feature["name"] for feature in features.manifest(fitted.features, fitted.drop_groups)]
         self.place = {name: names.index(name) for name in OWN_FEATURES if name in names}
-        self.trees = Trees(fitted.booster, len(names))
+        self.trees = FullTrees(fitted.boosted.described(), len(names))
         self.silent = (
             self.trees.count == 0
             or not fitted.support.serves(inputs(experiment, limits, {"num_decode_reqs": [1]}))[0]
@@ -66,7 +70,7 @@ class ResidualStepTime:
         """The period of a step, us."""
         decodes, new = batch.num_decode_reqs, batch.prefill_tokens
         base_us, weights_us, row = self._known(decodes + new, decodes + batch.num_prefill_reqs)
-        kv_tokens = batch.decode_kv_tokens_sum
+        kv_tokens = float(batch.decode_kv_tokens_sum)
         pairs = batch.prefill_attended_tokens
         if new:
             kv_tokens += max(pairs / physics.ATTENTION_TILE_QUERIES, batch.prefill_kv_tokens_sum + new)
@@ -91,7 +95,7 @@ class ResidualStepTime:
         return base_us * exp(self._trust(row) * self.trees.sum(row))
 
     def _trust(self, row: np.ndarray) -> float:
-        """The support's trust in one row of features (models.xgboost_residual.Support.trust)."""
+        """The support's trust in one row of features (models.support.Support.trust)."""
         outside = np.maximum(self.low - row, row - self.high)
         return 1.0 - min(1.0, max(0.0, float((outside / self.width).max())))
 
@@ -104,7 +108,7 @@ class ResidualStepTime:
         at = tokens % TOKENS_IN_BLOCK * REQUESTS_IN_BLOCK + requests % REQUESTS_IN_BLOCK
         return base[at], weights[at], rows[at]
 
-    def _block(self, token_block: int, request_block: int) -> tuple[list, list, np.ndarray]:
+    def _block(self, token_block: int, request_block: int) -> Block:
         tokens = np.repeat(token_block * TOKENS_IN_BLOCK + np.arange(TOKENS_IN_BLOCK), REQUESTS_IN_BLOCK)
         requests = np.tile(request_block * REQUESTS_IN_BLOCK + np.arange(REQUESTS_IN_BLOCK), TOKENS_IN_BLOCK)
         frame = inputs(
@@ -119,18 +123,18 @@ class ResidualStepTime:
         return base.tolist(), terms["weights_us"].tolist(), matrix
 
 
-def serves(fitted: object) -> bool:
-    """Whether a fit is of the kind that this file evaluates."""
-    return isinstance(fitted, FittedResidual) and fitted.features == "scale_free"
+def serves(fitted: FittedResidual) -> bool:
+    """Whether this file can evaluate the fit."""
+    return fitted.features == "scale_free"
 
 
-class Trees:
+class FullTrees:
     """All trees of a booster as full binary trees of one depth, side by side: a row of features goes down all
     at once.
     """
 
-    def __init__(self, booster: xgb.Booster, num_features: int) -> None:
-        trees = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"]
+    def __init__(self, content: Content, num_features: int) -> None:
+        trees = content["learner"]["gradient_booster"]["model"]["trees"]
         self.count = len(trees)
         self.depth = max((_depth(tree, 0) for tree in trees), default=0)
         nodes = 2**self.depth - 1
@@ -149,7 +153,7 @@ class Trees:
             self.leaf.ravel(),
         )
 
-    def _fill(self, index: int, tree: dict, node: int, place: int) -> None:
+    def _fill(self, index: int, tree: Content, node: int, place: int) -> None:
         """Copy the tree below `node` to the full tree's `place`; a leaf above the last level fills all leaves
         below it.
         """
@@ -174,7 +178,7 @@ class Trees:
         return float(self.leaf.take(self.leaf_start + place).sum())
 
 
-def _depth(tree: dict, node: int) -> int:
+def _depth(tree: Content, node: int) -> int:
     if tree["left_children"][node] < 0:
         return 0
     return 1 + max(_depth(tree, tree["left_children"][node]), _depth(tree, tree["right_children"][node]))

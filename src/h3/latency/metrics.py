@@ -1,7 +1,7 @@
 """What a replay's table says: errors of E2E, TTFT and ITL, throughput, running batch, saturation.
 
-    entry = experiment_metrics("20260217-...", table)     # one entry of result["replay"]["experiments"]
-    summary(entries)                                      # over experiments, saturated ones apart
+    numbers = experiment_metrics("20260217-...", table)   # as replay_result.ReplayedRun has them
+    summary(runs)                                         # over ReplayedRuns, saturated ones apart
 
 A table has one row a request, with columns <predicted|measured>_<ttft|itl|e2e>_us, predicted_first_us,
 predicted_last_us, first_us, last_us, arrival_us, output_tokens and status. Errors are in %, predicted over
@@ -10,27 +10,32 @@ measured, signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from h3.evaluation.replay_result import ReplayedRun, Summary
 from h3.steps.metrics import mape
 
 TIMES = ("e2e", "ttft", "itl")
-STATISTICS = {"mean": np.mean, **{f"p{100 * q:.0f}": partial(np.quantile, q=q) for q in (0.5, 0.9, 0.99)}}
+STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+    "mean": np.mean,
+    **{f"p{100 * q:.0f}": partial(np.quantile, q=q) for q in (0.5, 0.9, 0.99)},
+}
 # A queue grows without bound if the wait rises by 1 % of the time that passes (demand 1 % above capacity)
 # over the second half of the arrivals, and ends above a quarter of the time that a request decodes.
 GROWTH_RATIO, WAIT_SHARE, TREND_BINS, LEAST_REQUESTS = 0.01, 0.25, 10, 100
 GRID_POINTS = 400
 
 
-def experiment_metrics(name: str, table: pd.DataFrame) -> dict:
+def experiment_metrics(name: str, table: pd.DataFrame) -> dict[str, Any]:
     """All numbers of one experiment; over requests with both a measured and a predicted value, NaN where
     there are none.
     """
-    entry = {"experiment": name, "requests": len(table)}
+    entry: dict[str, Any] = {"experiment": name, "requests": len(table)}
     for time in TIMES:
         pair = table[[f"predicted_{time}_us", f"measured_{time}_us"]].dropna()
         predicted, measured = pair.to_numpy().T
@@ -82,7 +87,7 @@ def saturated(table: pd.DataFrame, first: str, last: str) -> bool:
     return bool(slope > GROWTH_RATIO and y[-1] > WAIT_SHARE * np.nanmedian(rows[last] - rows[first]))
 
 
-def throughput(table: pd.DataFrame) -> dict:
+def throughput(table: pd.DataFrame) -> dict[str, float]:
     """Output tokens a second from the first arrival to the last token, measured and predicted, and the
     error.
     """
@@ -121,7 +126,7 @@ def running_series(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def running(table: pd.DataFrame) -> dict:
+def running(table: pd.DataFrame) -> dict[str, float]:
     """Mean running batch, measured and predicted, and their mean absolute difference, in requests."""
     series = running_series(table)
     return {
@@ -131,21 +136,21 @@ def running(table: pd.DataFrame) -> dict:
     }
 
 
-def summary(entries: list[dict]) -> dict:
+def summary(entries: Sequence[ReplayedRun]) -> Summary:
     """Over experiments: median, mean and worst |error of the mean| of each time; for all, and for those not
     saturated.
     """
-    out: dict = {
+    out: Summary = {
         "experiments": len(entries),
-        "saturated": [entry["experiment"] for entry in entries if entry["saturated"]],
+        "saturated": [entry.experiment for entry in entries if entry.saturated],
     }
     for label, kept in (
         ("all", entries),
-        ("unsaturated", [entry for entry in entries if not entry["saturated"]]),
+        ("unsaturated", [entry for entry in entries if not entry.saturated]),
     ):
         for time in TIMES:
-            errors = np.abs([entry[f"{time}_mean_error"] for entry in kept])
-            errors = errors[np.isfinite(errors)]
+            known = [entry.mean_error(time) for entry in kept]
+            errors = np.abs([error for error in known if error is not None])
             for statistic, compute in (("median", np.median), ("mean", np.mean), ("worst", np.max)):
-                out[f"{label}_{time}_{statistic}"] = float(compute(errors)) if len(errors) else float("nan")
+                out[f"{label}_{time}_{statistic}"] = float(compute(errors)) if len(errors) else None
     return out

@@ -15,13 +15,14 @@ it and 0 here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
 from h3.latency.recorded import Recorded, max_num_seqs
+from h3.server.overheads import Overheads
 
 # A request is in line for a free place from here on; its wait says nothing about overheads.
 FREE_SHARE = 0.8
@@ -33,32 +34,12 @@ OWN_STEPS = 1.5
 
 
 @dataclass(frozen=True)
-class Overheads:
-    """queueing_us: arrival to wait queue. pipeline_steps: steps made between queue and admission, in periods
-    of the request. post_decode_us: once a request, E2E only. per_token_us: added to TTFT and to every ITL."""
-
-    queueing_us: float = 0.0
-    pipeline_steps: float = 0.0
-    post_decode_us: float = 0.0
-    per_token_us: float = 0.0
-
-    def describe(self) -> dict:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Constant:
     """What BLIS is given: from arrival until a request can be scheduled, us; and what that is a mean of."""
 
     queueing_us: float
     requests: int
     experiments: int
-
-
-NONE = Overheads()
-# Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100):
-# for a model that brings no estimate of its own. Not blind: none of the study's models is left out of it.
-STUDY = Overheads(queueing_us=4268.0, pipeline_steps=1.31)
 
 
 def estimate(training: Iterable[Recorded]) -> Overheads | None:
@@ -80,7 +61,7 @@ def estimate(training: Iterable[Recorded]) -> Overheads | None:
             max(0.0, float((table["ttft_us"] - OWN_STEPS * table["period_us"]).mean())),
             OWN_STEPS,
         )
-    return Overheads(float(queueing_us), float(slope - OWN_STEPS))
+    return Overheads(queueing_us=float(queueing_us), pipeline_steps=float(slope - OWN_STEPS))
 
 
 def constant(training: Iterable[Recorded]) -> Constant | None:

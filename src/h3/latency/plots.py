@@ -72,7 +72,7 @@ def sensitivity(curves: pd.DataFrame, title: str) -> Figure:
             color="black",
             linewidth=1,
             markersize=5,
-            label=plots._short(name),
+            label=plots.short(name),
             marker=plots.MARKERS[index % len(plots.MARKERS)],
             linestyle=plots.STYLES[index % len(plots.STYLES)],
         )
@@ -102,6 +102,6 @@ def _panels(tables: dict[str, pd.DataFrame], title: str) -> tuple[Figure, list[A
     for panel in flat[len(tables) :]:
         panel.set_visible(False)
     for panel, name in zip(flat, tables, strict=False):
-        panel.set_title(plots._short(name), fontsize=9)
+        panel.set_title(plots.short(name), fontsize=9)
     figure.suptitle(title)
     return figure, flat[: len(tables)]

@@ -1,9 +1,9 @@
 """What a replay needs of an experiment: its requests with what was measured of them, and the limits of its
 server.
 
-    recorded = from_log(experiment, assume)                        # from a request log
-    recorded = from_simulation(SimulatedConfig(), cell=5)          # the simulated source, run once more
-    recorded.requests, recorded.record
+    recorded = from_log(experiment, source.assume)                 # from a request log
+    recorded = from_simulation(source, cell)                       # the simulated source, run once more
+    recorded.requests, recorded.failed
 
 Requests: request, arrival_us, prompt_tokens, cached_tokens, prefix_group, output_tokens, first_us, last_us
 (NaN: never).
@@ -12,17 +12,18 @@ Requests: request, arrival_us, prompt_tokens, cached_tokens, prefix_group, outpu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from h3.common.config import Assumptions, SourceConfig
 from h3.common.errors import InputError
 from h3.server import scheduler
 from h3.server.requests import Limits, Requests
 from h3.sources import simulated
-from h3.sources.experiment import REQUEST_FILES, Assumptions, Experiment, log_file
-from h3.sources.requests import files as request_logs
+from h3.sources.experiment import REQUEST_FILES, Experiment, required_log
+from h3.sources.requests import files
 from h3.sources.requests.steps import new_prompt_tokens
 from h3.steps import catalog, physics
 
@@ -32,15 +33,17 @@ NO_GROUP = -1
 
 @dataclass(frozen=True)
 class Recorded:
-    """One experiment's requests as they were served, and what the record must say about them.
+    """One experiment's requests as they were served, and what a record must say about them.
 
-    record: prefix_hits (where they come from), logged (requests of the log), failed (of these),
-    rejected_lines.
+    prefix_hits: where they come from, in words; logged: requests of the log; failed: how many of these.
     """
 
     experiment: Experiment
     requests: pd.DataFrame
-    record: dict
+    prefix_hits: str
+    logged: int
+    failed: int = 0
+    rejected_lines: int = 0
 
 
 def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
@@ -50,8 +53,8 @@ def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
     computed in full). Requests with the same hits and, where whole prompts repeat, of the same length are
     taken to share their blocks. Failed requests left no length and no times: they are counted, not replayed.
     """
-    log = request_logs.read(
-        experiment.name, log_file(experiment.path, REQUEST_FILES), experiment.block_size_tokens
+    log = files.read(
+        experiment.name, required_log(experiment.path, REQUEST_FILES), experiment.block_size_tokens
     )
     if log.requests.empty:
         raise InputError(
@@ -59,21 +62,26 @@ def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
         )
     columns = ["request", "arrival_us", "prompt_tokens", "output_tokens", "first_us", "last_us"]
     requests = log.requests[columns].astype({"prompt_tokens": "int64", "output_tokens": "int64"})
-    known = replace(assume, prefill_tokens="uncached") if assume.prefill_tokens == "none" else assume
+    known = _known(assume)
     recorded = log.requests["cached_tokens"].notna().to_numpy()
     cached = log.requests["prompt_tokens"].to_numpy() - new_prompt_tokens(log.requests, known, experiment)
     whole = ~recorded & (experiment.workload not in assume.shared_prefix_tokens)
     shared = pd.DataFrame({"cached": cached, "prompt": np.where(whole, requests["prompt_tokens"], 0)})
     group = np.where(cached > 0, shared.groupby(["cached", "prompt"]).ngroup(), NO_GROUP)
     requests = requests.assign(cached_tokens=cached.astype("int64"), prefix_group=group)
-    record = {
-        "prefix_hits": _origin(recorded, assume, experiment),
-        "logged": log.total,
-        "failed": log.failed,
-        "rejected_lines": len(log.rejects),
-    }
-    return Recorded(
-        experiment, requests.sort_values("arrival_us", kind="stable").reset_index(drop=True), record
+    ordered = requests.sort_values("arrival_us", kind="stable").reset_index(drop=True)
+    origin = _origin(recorded, assume, experiment)
+    return Recorded(experiment, ordered, origin, log.total, log.failed, len(log.rejects))
+
+
+def _known(assume: Assumptions) -> Assumptions:
+    """The assumptions with something for every prompt: tokens that are not assumed to be cached are
+    computed.
+    """
+    return (
+        assume.model_copy(update={"prefill_tokens": "uncached"})
+        if assume.prefill_tokens == "none"
+        else assume
     )
 
 
@@ -130,22 +138,15 @@ def kv_blocks(experiment: Experiment, block_size_tokens: int) -> int:
     return int(tokens // block_size_tokens)
 
 
-def from_simulation(config: simulated.SimulatedConfig, cell: int) -> Recorded:
+def from_simulation(source: SourceConfig, cell: simulated.Cell) -> Recorded:
     """One experiment of the simulated source with its requests' times: the same requests and noise as its
     step table.
     """
-    model, workload = (
-        list(simulated.MODELS)[cell // len(config.workloads)],
-        config.workloads[cell % len(config.workloads)],
-    )
-    experiment = simulated._experiment(cell, model, workload)
-    arrivals, noise = (np.random.default_rng([config.seed, cell, stream]) for stream in range(2))
-    drawn = simulated.draw_requests(workload, config, arrivals)
+    drawn = cell.requests(source)
     hits = _Hits(drawn.cached_tokens, len(drawn.arrival_us))
-    horizon_us = 1e6 * config.scale * (sum(seconds for _, seconds in workload.stages) + simulated.DRAIN_S)
     requests = Requests(drawn.arrival_us, drawn.prompt_tokens, drawn.output_tokens, hits, drawn.prefix_group)
     run = scheduler.simulate(
-        requests, limits(experiment), simulated._step_time(experiment, noise), iter(()), horizon_us
+        requests, limits(cell.experiment), cell.step_time(source), iter(()), cell.horizon_us(source)
     )
     frame = pd.DataFrame(
         {
@@ -159,9 +160,7 @@ def from_simulation(config: simulated.SimulatedConfig, cell: int) -> Recorded:
             "last_us": run.finish_us,
         }
     )
-    return Recorded(
-        experiment, frame, {"prefix_hits": "recorded", "logged": len(frame), "failed": 0, "rejected_lines": 0}
-    )
+    return Recorded(cell.experiment, frame, "recorded", len(frame))
 
 
 class _Hits:
@@ -169,17 +168,12 @@ class _Hits:
     admission.
     """
 
-    def __init__(self, cached: Callable[[int], int] | None, count: int) -> None:
+    def __init__(self, cached: np.ndarray | Callable[[int], int] | None, count: int) -> None:
         self.cached, self.tokens, self.asked = cached, np.zeros(count, np.int64), np.zeros(count, bool)
 
     def __call__(self, request: int) -> int:
-        tokens = self.cached(request) if self.cached else 0
+        cached = self.cached
+        tokens = 0 if cached is None else int(cached(request) if callable(cached) else cached[request])
         if not self.asked[request]:
             self.tokens[request], self.asked[request] = tokens, True
         return tokens
-
-
-def simulated_cells(config: simulated.SimulatedConfig) -> dict[str, int]:
-    """Experiment name → its number in the simulated source."""
-    cells = [(model, workload) for model in simulated.MODELS for workload in config.workloads]
-    return {simulated._experiment(cell, *pair).name: cell for cell, pair in enumerate(cells)}

@@ -2,7 +2,7 @@
 users feel.
 
     table = replay_experiment(recorded.requests, recorded.experiment, timer.period_us, overheads)
-    replay = replay_recorded(recorded, fitted, overheads)  # the same from a fitted predictor, with metrics
+    replay = replay_recorded(recorded, fitted, overheads)        # table, run and timer, of a fitted predictor
 
 Arrivals and lengths are the recorded ones; everything that happens in between is the project's one scheduler.
 """
@@ -16,14 +16,15 @@ from math import inf
 import numpy as np
 import pandas as pd
 
+from h3.evaluation.replay_result import ReplayedRun
 from h3.latency.metrics import experiment_metrics
-from h3.latency.overheads import NONE, Overheads
 from h3.latency.recorded import Recorded, limits
 from h3.latency.timer import StepTimer
 from h3.latency.timer import step_time as make_step_time
-from h3.models.protocol import Fitted
+from h3.models.protocol import Predicts
 from h3.server import scheduler
-from h3.server.requests import Requests, StepBatch
+from h3.server.overheads import NONE, Overheads
+from h3.server.requests import Requests, Run, StepBatch
 from h3.sources.experiment import Experiment
 
 
@@ -38,11 +39,11 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """One experiment's replay: the table of its requests, its metrics, and the step time that drove it."""
+    """One experiment's replay: the table of its requests, what it found, and the step time that drove it."""
 
     recorded: Recorded
     table: pd.DataFrame
-    metrics: dict
+    run: ReplayedRun
     timer: StepTimer
 
     def again(self, overheads: Overheads, options: ReplayOptions) -> Replay:
@@ -57,7 +58,7 @@ def replay_experiment(
     overheads: Overheads = NONE,
     options: ReplayOptions | None = None,
 ) -> pd.DataFrame:
-    """Replay requests (replay_inputs: columns and units; any order) with a step time; one row a request, in
+    """Replay requests (recorded.py: columns and units; any order) with a step time; one row a request, in
     the order given.
 
     Columns: request, arrival_us, prompt_tokens, cached_tokens, output_tokens, first_us, last_us (measured),
@@ -85,14 +86,14 @@ def replay_experiment(
     return _table(requests, run, overheads)
 
 
-def _table(requests: pd.DataFrame, run: scheduler.Run, overheads: Overheads) -> pd.DataFrame:
+def _table(requests: pd.DataFrame, run: Run, overheads: Overheads) -> pd.DataFrame:
     output, arrival = requests["output_tokens"].to_numpy(), requests["arrival_us"].to_numpy(float)
     gaps = np.maximum(output - 1, 1)
     step_us = np.where(output > 1, (run.finish_us - run.first_token_us) / gaps, np.nan)
     usual_us = np.nanmedian(step_us) if np.isfinite(step_us).any() else 0.0
     pipeline_us = overheads.pipeline_steps * np.where(np.isnan(step_us), usual_us, step_us)
-    first = run.first_token_us + pipeline_us + overheads.per_token_us
-    last = run.finish_us + pipeline_us + overheads.per_token_us * np.maximum(output, 1)
+    first = run.first_token_us + pipeline_us + overheads.output_token_us
+    last = run.finish_us + pipeline_us + overheads.output_token_us * np.maximum(output, 1)
     e2e = last + overheads.post_decode_us - arrival
     status = np.select([run.rejected, np.isnan(run.finish_us)], ["rejected", "unfinished"], "ok")
     columns = [
@@ -121,7 +122,7 @@ def _table(requests: pd.DataFrame, run: scheduler.Run, overheads: Overheads) -> 
 
 
 def replay_recorded(
-    recorded: Recorded, fitted: Fitted, overheads: Overheads = NONE, options: ReplayOptions | None = None
+    recorded: Recorded, fitted: Predicts, overheads: Overheads = NONE, options: ReplayOptions | None = None
 ) -> Replay:
     """Replay one recorded experiment with a fitted predictor."""
     requests = recorded.requests
@@ -134,4 +135,12 @@ def _replay(
     recorded: Recorded, timer: StepTimer, overheads: Overheads, options: ReplayOptions | None
 ) -> Replay:
     table = replay_experiment(recorded.requests, recorded.experiment, timer.period_us, overheads, options)
-    return Replay(recorded, table, experiment_metrics(recorded.experiment.name, table), timer)
+    run = ReplayedRun(
+        **experiment_metrics(recorded.experiment.name, table),
+        prefix_hits=recorded.prefix_hits,
+        logged=recorded.logged,
+        failed=recorded.failed,
+        rejected_lines=recorded.rejected_lines,
+        step_time=timer.check,
+    )
+    return Replay(recorded, table, run, timer)

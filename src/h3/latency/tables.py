@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 
 from h3.latency.compositions import inputs, periods_us
-from h3.models.protocol import Fitted
+from h3.models.protocol import Predicts
 from h3.server.requests import Limits, StepBatch
 from h3.sources.experiment import Experiment
 
@@ -33,7 +33,7 @@ class TabulatedStepTime:
     reach.
     """
 
-    def __init__(self, fitted: Fitted, experiment: Experiment, limits: Limits, longest_tokens: int) -> None:
+    def __init__(self, fitted: Predicts, experiment: Experiment, limits: Limits, longest_tokens: int) -> None:
         self.fitted, self.experiment, self.limits = fitted, experiment, limits
         self.longest = float(max(longest_tokens, 2))
         self.spacing = self.longest / (CONTEXTS - 1)

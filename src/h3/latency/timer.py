@@ -2,7 +2,7 @@
 
     timer = step_time(fitted, experiment, limits, longest_tokens=1000)
     scheduler.simulate(requests, limits, timer.period_us)
-    timer.describe()                       # how it is evaluated, and how far that is from fitted.predict
+    timer.check                            # how it is evaluated, and how far that is from fitted.predict
 
 A predictor takes a table and needs milliseconds for one row; a replay asks for tens of thousands of steps one
 after the other. The residual model is evaluated exactly, any other one from tables that it fills in batches.
@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from h3.bundle import Bundle
+from h3.evaluation.replay_result import StepTimeCheck
 from h3.latency.compositions import COUNTS, periods_us, probes
 from h3.latency.exact import ResidualStepTime, serves
 from h3.latency.tables import TabulatedStepTime
-from h3.models.protocol import Fitted
+from h3.models.protocol import Predicts
+from h3.models.residual import FittedResidual
 from h3.server.requests import Limits, StepBatch
 from h3.sources.experiment import Experiment
 
@@ -29,25 +33,21 @@ EXACT_RATIO = 1e-4
 
 @dataclass(frozen=True)
 class StepTimer:
-    """period_us: StepBatch -> us. method: "exact" or "tables". The error ratios are |fast / direct - 1| over
-    the probes.
-    """
+    """period_us: StepBatch → us. check: how it is evaluated, and |fast / direct - 1| over the probes."""
 
     period_us: Callable[[StepBatch], float]
-    method: str
-    largest_error_ratio: float
-    mean_error_ratio: float
+    check: StepTimeCheck
 
-    def describe(self) -> dict:
-        """What a record keeps."""
-        return {
-            "method": self.method,
-            "largest_error_ratio": self.largest_error_ratio,
-            "mean_error_ratio": self.mean_error_ratio,
-        }
+    @classmethod
+    def of(cls, period_us: Callable[[StepBatch], float], method: str, errors: np.ndarray) -> StepTimer:
+        """A timer with what its probes showed."""
+        largest, mean = float(errors.max()), float(errors.mean())
+        return cls(
+            period_us, StepTimeCheck(method=method, largest_error_ratio=largest, mean_error_ratio=mean)
+        )
 
 
-def step_time(fitted: Fitted, experiment: Experiment, limits: Limits, longest_tokens: int) -> StepTimer:
+def step_time(fitted: Predicts, experiment: Experiment, limits: Limits, longest_tokens: int) -> StepTimer:
     """The step time of a predictor for the steps of one experiment.
 
     longest_tokens: the longest context (prompt and output) of its requests. Raises InputError naming a step's
@@ -55,16 +55,14 @@ def step_time(fitted: Fitted, experiment: Experiment, limits: Limits, longest_to
     """
     frame = probes(experiment, limits, longest_tokens)
     direct = periods_us(fitted, frame)
-    if hasattr(fitted, "fitted_by_route"):  # a bundle: one fit for dense models, one for MoE
-        fitted = fitted.fitted_by_route()["moe" if experiment.architecture.num_experts >= 2 else "dense"]
-    if serves(fitted):
-        exact = ResidualStepTime(fitted, experiment, limits)
+    own = fitted.fit_for(experiment.architecture) if isinstance(fitted, Bundle) else fitted
+    if isinstance(own, FittedResidual) and serves(own):
+        exact = ResidualStepTime(own, experiment, limits)
         errors = error_ratios(exact, frame, direct)
         if errors.max() <= EXACT_RATIO:
-            return StepTimer(exact, "exact", float(errors.max()), float(errors.mean()))
-    tables = TabulatedStepTime(fitted, experiment, limits, longest_tokens)
-    errors = error_ratios(tables, frame, direct)
-    return StepTimer(tables, "tables", float(errors.max()), float(errors.mean()))
+            return StepTimer.of(exact, "exact", errors)
+    tables = TabulatedStepTime(own, experiment, limits, longest_tokens)
+    return StepTimer.of(tables, "tables", error_ratios(tables, frame, direct))
 
 
 def error_ratios(
@@ -75,7 +73,7 @@ def error_ratios(
     return np.abs(np.array(fast) / direct_us - 1)
 
 
-def batch_of(row: tuple) -> StepBatch:
+def batch_of(row: tuple[Any, ...]) -> StepBatch:
     """The scheduler's batch of one composition (a named tuple with the columns COUNTS)."""
     batch = StepBatch()
     for name in COUNTS:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 
-from h3.evaluation import folds
 from h3.steps import physics
+from h3.steps.weights import row_weights
 
 # term: (prior, scale). Times are multiples of the peak time, counts are us each. From vLLM 0.14 kernels on
 # H100 (scripts/fit_kernel_priors.py): GEMMs of up to 64 tokens take 4.1 us + 1.12 x the time to read the
@@ -61,7 +60,7 @@ class Base:
         """The prediction split by term, us, shape (rows, terms)."""
         return physics.terms_us(inputs) * self.coefficients
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, list[str] | list[float]]:
         """JSON: names of the terms (physics.TERMS), and their coefficients in the same order."""
         return {"terms": list(physics.TERMS), "coefficients": [float(value) for value in self.coefficients]}
 
@@ -78,15 +77,17 @@ def fit(
     """Non-negative least squares on relative errors, pulled to the prior; works for any number of groups, one
     included.
 
-    `weights` default to folds.row_weights (models and experiments weigh the same).
+    `weights` default to row_weights (models and experiments weigh the same).
     """
+    from scipy.optimize import nnls  # slow to import; a fitted base does without
+
     observed = train[target].to_numpy(float)
-    weights = folds.row_weights(train) if weights is None else weights
+    weights = row_weights(train) if weights is None else weights
     root = np.sqrt(weights / weights.sum())
     design = physics.terms_us(train).to_numpy() * (root / observed)[:, None]
     prior, scale = np.array([PRIOR[name] for name in physics.TERMS]).T
     pull = np.sqrt(strength) / scale
     stacked = np.vstack([np.column_stack([design, root]), np.column_stack([np.diag(pull), pull * prior])])
-    reduced = np.linalg.qr(stacked, mode="r")
+    reduced = np.asarray(np.linalg.qr(stacked, mode="r"))
     coefficients, _ = nnls(reduced[:, :-1], reduced[:, -1])
     return Base(coefficients)

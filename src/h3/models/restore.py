@@ -1,25 +1,23 @@
 """A fitted predictor from what it said about itself: no pickles, nothing in the file is run.
 
-fitted = from_description(json.load(open("fit.json")))          # FittedResidual.describe(), from a run or a
-bundle
+    fitted = from_description(json.load(open("fit.json")))          # from a run or a bundle
+
+The content is what FittedResidual.describe() gave.
 """
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import xgboost as xgb
 
 from h3.common.errors import InputError
-from h3.models import trees as bundle_trees
+from h3.models.boosted import Boosted
 from h3.models.physical_base import Base
-from h3.models.support import DEPLOYMENT_COLUMNS, Support
-from h3.models.xgboost_residual import FittedResidual
+from h3.models.residual import FittedResidual
+from h3.models.support import DEPLOYMENT_COLUMNS, Deployed, Support
 from h3.steps import features, physics
 
 
-def from_description(content: dict, where: str = "fit.json") -> FittedResidual:
+def from_description(content: object, where: str = "fit.json") -> FittedResidual:
     """The fit that FittedResidual.describe() describes: it predicts the same.
 
     Raises InputError for another model, unknown features or terms, trees that are none, numbers that are not
@@ -40,24 +38,11 @@ def from_description(content: dict, where: str = "fit.json") -> FittedResidual:
     feature_set, dropped = _feature_set(names, where)
     return FittedResidual(
         _base(content.get("base"), where),
-        booster(content.get("booster"), names, where),
+        Boosted.read(content.get("booster"), names, where),
         _support(content.get("support"), len(names), where),
         feature_set,
         dropped,
     )
-
-
-def booster(content: object, names: list[str], where: str) -> xgb.Booster:
-    """The XGBoost booster of a JSON content, loaded only after bundle_trees.check_booster passed it."""
-    bundle_trees.check_booster(content, names, where)
-    loaded = xgb.Booster()
-    try:
-        loaded.load_model(bytearray(json.dumps(content, allow_nan=False).encode()))
-    except (xgb.core.XGBoostError, ValueError) as error:
-        raise InputError(
-            f"{where}: XGBoost {xgb.__version__} cannot read it: {str(error).splitlines()[0]}"
-        ) from None
-    return loaded
 
 
 def _feature_set(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
@@ -79,9 +64,9 @@ def _feature_set(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
 
 def _base(content: object, where: str) -> Base:
     terms = content.get("terms") if isinstance(content, dict) else None
-    if terms != list(physics.TERMS):
+    if not isinstance(content, dict) or terms != list(physics.TERMS):
         raise InputError(f"{where}: base terms {terms}; expected {', '.join(physics.TERMS)}")
-    coefficients = numbers(content.get("coefficients"), len(terms), f"{where}: base coefficients")
+    coefficients = numbers(content.get("coefficients"), len(physics.TERMS), f"{where}: base coefficients")
     if (coefficients < 0).any():
         raise InputError(f"{where}: base coefficient {coefficients.min()}; expected none below 0")
     return Base(coefficients)
@@ -98,7 +83,7 @@ def _support(content: object, count: int, where: str) -> Support:
     )
 
 
-def _deployments(content: object, where: str) -> tuple[dict, ...] | None:
+def _deployments(content: object, where: str) -> tuple[Deployed, ...] | None:
     if content is None:
         return None
     if not isinstance(content, list) or not all(
@@ -119,9 +104,10 @@ def _deployments(content: object, where: str) -> tuple[dict, ...] | None:
 
 def numbers(content: object, count: int, where: str) -> np.ndarray:
     """A JSON list as `count` finite float64; raises InputError if it is none."""
-    plain = isinstance(content, list) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in content
+    values = content if isinstance(content, list) and len(content) == count else None
+    plain = values is not None and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
     )
-    if not plain or len(content) != count or not all(abs(value) <= 3.4e38 for value in content):
+    if not plain or values is None or not all(abs(value) <= 3.4e38 for value in values):
         raise InputError(f"{where}: {str(content)[:80]}; expected {count} finite numbers")
-    return np.array(content, dtype=float)
+    return np.array(values, dtype=float)

@@ -12,6 +12,7 @@ and stay silent there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ import pandas as pd
 from h3.steps import catalog, schema
 
 DEPLOYMENT_COLUMNS = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES)
+
+
+Deployed = dict[str, Any]  # the columns of a deployment
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Support:
 
     low: np.ndarray
     high: np.ndarray
-    deployments: tuple[dict, ...] | None = None
+    deployments: tuple[Deployed, ...] | None = None
 
     @classmethod
     def of(cls, matrix: pd.DataFrame, train: pd.DataFrame, known_only: bool) -> Support:
@@ -72,18 +76,18 @@ class Support:
             found |= alike
         return found
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON content: low, high and, unless any deployment is served, deployments."""
         ranges = {"low": self.low.tolist(), "high": self.high.tolist()}
         return ranges if self.deployments is None else {**ranges, "deployments": list(self.deployments)}
 
 
-def deployments_of(table: pd.DataFrame) -> tuple[dict, ...]:
+def deployments_of(table: pd.DataFrame) -> tuple[Deployed, ...]:
     """The distinct deployments of a step table, in the order of their values."""
     names = list(DEPLOYMENT_COLUMNS)
     rows = table[names].drop_duplicates()
     rows = pd.DataFrame({name: _values(rows, name) for name in names}).drop_duplicates().sort_values(names)
-    return tuple(rows.to_dict("records"))
+    return tuple({str(name): value for name, value in row.items()} for row in rows.to_dict("records"))
 
 
 def _values(table: pd.DataFrame, name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The trees inside XGBoost's JSON: a check that they are trees, and a walker in numpy that needs no XGBoost.
 
-    check_booster(json.load(open("booster.json")), ["kv_to_weights", ...], "booster.json")  # or an InputError
-    margin = Trees.of(content).margin(matrix)              # float32, as XGBoost adds it up
+    trees = check_booster(json.load(open("booster.json")), ["kv_to_weights", ...], "booster.json")
+    margin = Trees.of(trees).margin(matrix)                # float32, as XGBoost adds it up
 
 XGBoost reads a damaged model without looking (a child out of range reads foreign memory), so nothing reaches
 it unchecked.
@@ -10,6 +10,7 @@ it unchecked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,28 +20,29 @@ MAX_TREES = 10_000
 MAX_NODES = 65_535
 # Sum over trees of the largest |leaf|, log units: exp of it stays finite; a sensible correction is below 5.
 MAX_MARGIN = 100.0
+Tree = dict[str, Any]  # one tree of XGBoost's JSON
+Kind = TypeVar("Kind")
 NODE_LISTS = ("left_children", "right_children", "split_indices", "split_conditions", "default_left")
 
 
-def check_booster(content: object, features: list[str], where: str) -> list[dict]:
+def check_booster(content: object, features: list[str], where: str) -> list[Tree]:
     """The trees of an XGBoost JSON on exactly these features; raises InputError that says what is not as
     expected.
     """
-    learner = _get(content, "learner", dict, where)
+    learner = _mapping(content, "learner", where)
     names = learner.get("feature_names")
     if names != features:
         unknown = [name for name in names if name not in features] if isinstance(names, list) else []
         said = f"unknown feature {unknown[0]!r}" if unknown else f"feature_names={str(names)[:200]}"
         raise InputError(f"{where}: {said}; expected {', '.join(features)}")
     _check_learner(learner, len(features), where)
-    booster = _get(learner, "gradient_booster", dict, where)
+    booster = _mapping(learner, "gradient_booster", where)
     if booster.get("name") != "gbtree":
         raise InputError(f"{where}: gradient_booster.name={booster.get('name')!r}; expected 'gbtree'")
-    model = _get(booster, "model", dict, where)
-    trees = _get(model, "trees", list, where)
-    if len(trees) > MAX_TREES or _get(model, "gbtree_model_param", dict, where).get("num_trees") != str(
-        len(trees)
-    ):
+    model = _mapping(booster, "model", where)
+    trees = _items(model, "trees", where)
+    counted = _mapping(model, "gbtree_model_param", where).get("num_trees")
+    if len(trees) > MAX_TREES or counted != str(len(trees)):
         raise InputError(f"{where}: {len(trees)} trees; expected num_trees of them, at most {MAX_TREES}")
     bound = sum(
         _check_tree(tree, len(features), f"{where}: tree {number}") for number, tree in enumerate(trees)
@@ -52,7 +54,7 @@ def check_booster(content: object, features: list[str], where: str) -> list[dict
     return trees
 
 
-def _get(content: object, key: str, kind: type, where: str) -> object:
+def _get(content: object, key: str, kind: type[Kind], where: str) -> Kind:
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind):
         raise InputError(
@@ -62,8 +64,16 @@ def _get(content: object, key: str, kind: type, where: str) -> object:
     return value
 
 
-def _check_learner(learner: dict, features: int, where: str) -> None:
-    params = _get(learner, "learner_model_param", dict, where)
+def _mapping(content: object, key: str, where: str) -> dict[str, Any]:
+    return _get(content, key, dict, where)
+
+
+def _items(content: object, key: str, where: str) -> list[Any]:
+    return _get(content, key, list, where)
+
+
+def _check_learner(learner: Tree, features: int, where: str) -> None:
+    params = _mapping(learner, "learner_model_param", where)
     score = str(params.get("base_score", "")).strip("[]")
     try:
         zero = float(score) == 0.0
@@ -77,7 +87,7 @@ def _check_learner(learner: dict, features: int, where: str) -> None:
     for key, expected in (("num_class", ("0",)), ("num_target", ("1",)), ("num_feature", (str(features),))):
         if params.get(key) not in expected:
             raise InputError(f"{where}: {key}={params.get(key)!r}; expected {expected[0]!r}")
-    objective = _get(learner, "objective", dict, where).get("name")
+    objective = _mapping(learner, "objective", where).get("name")
     if objective != "reg:squarederror":
         raise InputError(f"{where}: objective={objective!r}; expected 'reg:squarederror'")
 
@@ -86,7 +96,7 @@ def _check_tree(tree: object, features: int, where: str) -> float:
     """The largest |leaf| of a tree that is one: every node reached once from the root, children in range,
     finite numbers.
     """
-    left, right, index, condition, default = (_get(tree, name, list, where) for name in NODE_LISTS)
+    left, right, index, condition, default = (_items(tree, name, where) for name in NODE_LISTS)
     count = len(left)
     if not 1 <= count <= MAX_NODES or any(
         len(values) != count for values in (right, index, condition, default)
@@ -99,6 +109,7 @@ def _check_tree(tree: object, features: int, where: str) -> float:
             raise InputError(f"{where}: {name} holds something else than whole numbers")
     if any(type(value) not in (int, bool) or value not in (0, 1) for value in default):
         raise InputError(f"{where}: default_left holds something else than 0 and 1")
+    assert isinstance(tree, dict)  # it has the lists
     if any(value != 0 for value in tree.get("split_type", [])) or tree.get("categories"):
         raise InputError(f"{where}: categorical splits; expected numerical ones only")
     _check_numbers(condition, where)
@@ -111,7 +122,7 @@ def _check_tree(tree: object, features: int, where: str) -> float:
     return max(abs(float(condition[node])) for node in leaves)
 
 
-def _check_numbers(values: list, where: str) -> None:
+def _check_numbers(values: list[Any], where: str) -> None:
     for value in values:
         if (
             isinstance(value, bool)
@@ -158,13 +169,13 @@ class Trees:
     depth: int
 
     @classmethod
-    def of(cls, trees: list[dict]) -> Trees:
+    def of(cls, trees: list[Tree]) -> Trees:
         """From what check_booster returns."""
         most = max((len(tree["left_children"]) for tree in trees), default=1)
         shape = (len(trees), most)
-        arrays = {
-            name: np.zeros(shape, kind)
-            for name, kind in zip(NODE_LISTS, (int, int, int, np.float32, bool), strict=True)
+        kinds = (int, int, int, np.float32, bool)
+        arrays: dict[str, np.ndarray] = {
+            name: np.zeros(shape, kind) for name, kind in zip(NODE_LISTS, kinds, strict=True)
         }
         value = np.zeros(shape, np.float32)
         for number, tree in enumerate(trees):
@@ -176,7 +187,8 @@ class Trees:
             for name in NODE_LISTS[:2]:
                 arrays[name][number, :count][leaf] = np.flatnonzero(leaf)
         depth = max((_depth(tree["left_children"], tree["right_children"]) for tree in trees), default=0)
-        return cls(*(arrays[name] for name in NODE_LISTS), value, depth)
+        left, right, feature, threshold, default_left = (arrays[name] for name in NODE_LISTS)
+        return cls(left, right, feature, threshold, default_left, value, depth)
 
     def margin(self, matrix: np.ndarray) -> np.ndarray:
         """Sum of the leaves that each row reaches, float32 of shape (rows,), added tree by tree from 0.

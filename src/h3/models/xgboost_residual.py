@@ -8,27 +8,25 @@ The label is log(target / base), so that an error of 10 % costs the same for eve
 cannot extrapolate, only carry a factor near 1. Trained with base_score=0 and without base_margin, so that the
 margin of the exported JSON is F itself (XGBoost writes base_score to the JSON and adds it at prediction).
 
-`trust` (support.py) falls from 1 to 0 outside the training data, where the base answers alone.
+What comes of it is residual.FittedResidual.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
-
-# Two trainings at once spin on each other's threads otherwise (30 times slower); read when libgomp loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xgboost as xgb
 
-from h3.evaluation import folds
-from h3.models import physical_base as base
+from h3.models import physical_base
+from h3.models.boosted import Boosted
 from h3.models.protocol import Context
+from h3.models.residual import FittedResidual
 from h3.models.support import Support
 from h3.steps import features, physics
+from h3.steps.weights import row_weights
 
 ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
 
@@ -51,7 +49,7 @@ class Params:
     reg_lambda: float = 10.0
     known_only: bool = False
 
-    def booster_params(self, context: Context) -> dict:
+    def booster_params(self, context: Context) -> dict[str, Any]:
         """XGBoost's parameters for these."""
         values = asdict(self)
         own = ("n_estimators", "known_only")
@@ -61,74 +59,9 @@ class Params:
             "base_score": 0.0,
             "seed": context.seed,
             "nthread": context.threads,
-            "monotone_constraints": features.monotone_constraints(context.features, context.drop_groups),
-        }
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """features: float32 (rows, features); base_us; trust, 0 to 1; margin: sum of leaves, float32; arrays of
-    shape (rows,).
-    """
-
-    features: pd.DataFrame
-    base_us: np.ndarray
-    trust: np.ndarray
-    margin: np.ndarray
-
-    @property
-    def us(self) -> np.ndarray:
-        """Predicted target, us."""
-        return self.base_us * np.exp(self.trust * self.margin.astype(float))
-
-
-@dataclass(frozen=True)
-class FittedResidual:
-    """A base and a booster on the same features as in training."""
-
-    base: base.Base
-    booster: xgb.Booster
-    support: Support
-    features: str
-    drop_groups: tuple[str, ...]
-
-    def inputs_matrix(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """The booster's features of the given steps."""
-        return features.build(self.features, inputs, self.drop_groups)
-
-    def margin(self, inputs: pd.DataFrame) -> np.ndarray:
-        """trust(x) * F(x), the log of the correction, shape (rows,)."""
-        numbers = self.numbers(inputs)
-        return numbers.trust * numbers.margin.astype(float)
-
-    def numbers(self, inputs: pd.DataFrame) -> Numbers:
-        """The prediction and what it is made of; the physics is computed once for base and features."""
-        terms = physics.terms_us(inputs)
-        matrix = features.build(self.features, inputs, self.drop_groups, terms)
-        margin = self._leaves(matrix) if len(matrix) else np.zeros(0, np.float32)
-        return Numbers(matrix, self.base.of_terms(terms), self.support.trust(matrix, inputs), margin)
-
-    def _leaves(self, matrix: pd.DataFrame) -> np.ndarray:
-        return self.booster.predict(xgb.DMatrix(matrix.to_numpy(), feature_names=list(matrix.columns)))
-
-    def predict(self, inputs: pd.DataFrame) -> np.ndarray:
-        """Predicted target in us, shape (rows,)."""
-        return self.numbers(inputs).us
-
-    def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """Exact SHAP values of F in log units, shape (rows, features) (Lundberg 2018, arXiv:1802.03888)."""
-        matrix = self.inputs_matrix(inputs)
-        values = self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)
-        return pd.DataFrame(values[:, :-1], columns=matrix.columns)
-
-    def describe(self) -> dict:
-        """JSON: model, base, the booster as XGBoost writes it, manifest of its features, and support."""
-        return {
-            "model": "xgboost_residual",
-            "base": self.base.describe(),
-            "booster": json.loads(self.booster.save_raw("json")),
-            "features": features.manifest(self.features, self.drop_groups),
-            "support": self.support.describe(),
+            "monotone_constraints": features.monotone_constraints(
+                context.features.name, context.features.drop_groups
+            ),
         }
 
 
@@ -147,28 +80,28 @@ class XGBoostResidual:
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
     weight = _row_weights(train, context)
     fitted_base = (
-        base.fit(train, context.target, weight)
-        if context.base
-        else base.constant(train, context.target, weight)
+        physical_base.fit(train, context.target, weight)
+        if context.ablation.base
+        else physical_base.constant(train, context.target, weight)
     )
     terms = physics.terms_us(train)
-    matrix = features.build(context.features, train, context.drop_groups, terms)
+    matrix = features.build(context.features.name, train, context.features.drop_groups, terms)
     label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
-    if not params.known_only and context.group == "model" and context.base:
+    if not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
     data = xgb.DMatrix(matrix, label=label, weight=weight)
     booster = xgb.train(params.booster_params(context), data, rounds)
     return FittedResidual(
         fitted_base,
-        booster,
+        Boosted.trained(booster),
         Support.of(matrix, train, params.known_only),
-        context.features,
-        context.drop_groups,
+        context.features.name,
+        context.features.drop_groups,
     )
 
 
 def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
-    return folds.row_weights(table) if context.equal_weights else np.ones(len(table))
+    return row_weights(table) if context.ablation.equal_weights else np.ones(len(table))
 
 
 def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -192,7 +125,7 @@ def learning_curve(
     """
     fitted = _fit(train, context, params, ROUNDS[-1])
     terms = physics.terms_us(held_out)
-    matrix = features.build(context.features, held_out, context.drop_groups, terms)
+    matrix = features.build(context.features.name, held_out, context.features.drop_groups, terms)
     trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)
     label = np.log(held_out[context.target].to_numpy(float) / fitted.base.of_terms(terms))
     weight = _row_weights(held_out, context)

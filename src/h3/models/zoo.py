@@ -1,11 +1,16 @@
 """Predictors by name: the only place that knows them all.
 
-predictor = make("xgboost_residual", {"max_depth": 2})
+>>> make("xgboost_residual", {"max_depth": 2}).name
+'xgboost_residual'
+
+A new one is a file in peers/ and a line here (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from h3.common.errors import InputError
 from h3.models import xgboost_residual
@@ -20,48 +25,70 @@ from h3.models.peers import (
     vidur,
     xgboost_raw,
 )
-from h3.models.protocol import Predictor
+from h3.models.protocol import InsidePredictor, Predictor
 
-# name: (class of its parameters, predictor from parameters, whether its trees are tuned over inner folds)
+
+@dataclass(frozen=True)
+class Entry:
+    """A dataclass of parameters and the predictor made from it.
+
+    tuned: its trees are searched over inner folds. sees_held_out: it is trained on truth of the held-out
+    group, and only scored on steps that it did not see.
+    """
+
+    params: type
+    predictor: Callable[[Any], Predictor]
+    tuned: bool = False
+    sees_held_out: bool = False
+
+
 PREDICTORS = {
-    "xgboost_residual": (xgboost_residual.Params, xgboost_residual.XGBoostResidual, True),
-    "xgboost_raw": (xgboost_raw.Params, xgboost_raw.XGBoostRaw, False),
-    "blackbox": (blackbox.Params, blackbox.Blackbox, False),
-    "roofline": (roofline.Params, roofline.Roofline, False),
-    "roofline_layers": (roofline_layers.Params, roofline_layers.RooflineLayers, False),
-    "trained_roofline": (trained_roofline.Params, trained_roofline.TrainedRoofline, False),
-    "vidur": (vidur.Params, vidur.Vidur, False),
-    "splitwise": (splitwise.Params, splitwise.Splitwise, False),
-    "habitat": (habitat.Params, habitat.Habitat, False),
-    "ridge_per_experiment": (ridge_per_experiment.Params, ridge_per_experiment.RidgePerExperiment, False),
+    "xgboost_residual": Entry(xgboost_residual.Params, xgboost_residual.XGBoostResidual, tuned=True),
+    "xgboost_raw": Entry(xgboost_raw.Params, xgboost_raw.XGBoostRaw),
+    "blackbox": Entry(blackbox.Params, blackbox.Blackbox),
+    "roofline": Entry(roofline.Params, roofline.Roofline),
+    "roofline_layers": Entry(roofline_layers.Params, roofline_layers.RooflineLayers),
+    "trained_roofline": Entry(trained_roofline.Params, trained_roofline.TrainedRoofline),
+    "vidur": Entry(vidur.Params, vidur.Vidur),
+    "splitwise": Entry(splitwise.Params, splitwise.Splitwise),
+    "habitat": Entry(habitat.Params, habitat.Habitat),
+    "ridge_per_experiment": Entry(
+        ridge_per_experiment.Params, ridge_per_experiment.RidgePerExperiment, sees_held_out=True
+    ),
 }
 
 
-def make(name: str, params: dict) -> Predictor:
+def make(name: str, params: Mapping[str, Any]) -> Predictor:
     """The predictor of that name with its parameters; raises InputError listing names, or the parameters it
     takes.
     """
     if name not in PREDICTORS:
         raise InputError(f"unknown model {name!r}; expected one of {', '.join(PREDICTORS)}")
-    params_class, predictor, _ = PREDICTORS[name]
-    known = {field.name for field in fields(params_class)}
+    entry = PREDICTORS[name]
+    known = {field.name for field in fields(entry.params)}
     unknown = sorted(set(params) - known)
     if unknown:
         raise InputError(f"model {name}: unknown parameter {unknown[0]!r}; expected {_some_of(known)}")
-    return predictor(params_class(**params))
+    return entry.predictor(entry.params(**params))
 
 
 def is_tuned(name: str) -> bool:
     """Whether the predictor's parameters are searched over inner folds."""
-    return PREDICTORS[name][2]
+    return PREDICTORS[name].tuned
+
+
+def sees_held_out(name: str) -> bool:
+    """Whether the predictor is trained on truth of the held-out group."""
+    return PREDICTORS[name].sees_held_out
+
+
+def inside(predictor: Predictor) -> InsidePredictor | None:
+    """The predictor as one that is given held-out truth, if it is registered so."""
+    if not sees_held_out(predictor.name):
+        return None
+    assert isinstance(predictor, InsidePredictor)
+    return predictor
 
 
 def _some_of(names: set[str]) -> str:
     return f"some of {', '.join(sorted(names))}" if names else "none"
-
-
-def sees_held_out(name: str) -> bool:
-    """Whether the predictor is trained on truth of the held-out group (and only scored on steps that it did
-    not see).
-    """
-    return getattr(PREDICTORS[name][1], "sees_held_out", False)

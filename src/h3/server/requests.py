@@ -1,8 +1,10 @@
 """What goes into the scheduler and what comes out: limits, requests, the batch of a step, and the run.
 
-limits = Limits(kv_blocks=31356)
-requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
-run = scheduler.simulate(requests, limits, step_time)     # a Run
+>>> from h3.server import scheduler
+>>> requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
+>>> run = scheduler.simulate(requests, Limits(kv_blocks=31356), lambda batch: 10_000)
+>>> run.num_steps, run.num_unfinished, run.end_us
+(20, 0, 200000.0)
 """
 
 from __future__ import annotations
@@ -42,11 +44,10 @@ class Requests:
     its prefill.
 
     cached_tokens: prefix tokens found in the cache, as an array or a callable of the request's index, asked
-    whenever the
-        request is admitted; only full blocks count and the last token is always computed. None: no prefix
-        caching.
+        whenever the request is admitted; only full blocks count and the last token is always computed. None:
+        no prefix caching.
     prefix_group: requests of one group (>= 0) share the blocks of an equally long cached prefix; None:
-    nothing is shared.
+        nothing is shared.
     """
 
     arrival_us: np.ndarray

@@ -1,10 +1,12 @@
 """The scheduler of h3: requests in, steps and request times out, with any function as the time of a step.
 
-    limits = Limits(kv_blocks=31356)
-    requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
-    run = simulate(requests, limits, lambda batch: 10_000 + 50 * batch.num_decode_reqs)
-    run.finish_us - run.arrival_us     # end-to-end latency, us
-    run.steps["decode_kv_tokens_sum"]  # one entry a recorded step
+>>> limits = Limits(kv_blocks=31356)
+>>> requests = Requests(arrival_us=[0, 500], prompt_tokens=[600, 80], output_tokens=[20, 5])
+>>> run = simulate(requests, limits, lambda batch: 10_000 + 50 * batch.num_decode_reqs)
+>>> run.finish_us - run.arrival_us              # end-to-end latency, us
+array([201150.,  59950.])
+>>> run.steps["decode_kv_tokens_sum"][:4]       # one entry a recorded step
+array([  0, 601, 683, 685])
 
 The rules are those of vLLM v1: continuous batching, first come first served, running requests before waiting
 ones, chunked prefill within the token budget, KV blocks with prefix caching, preemption of the latest by
@@ -20,7 +22,7 @@ admitted can have a prompt left to compute.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
@@ -101,19 +103,18 @@ class _Server:
         self.arrivals = [float(self.requests.arrival_us[request]) for request in self.queue] + [inf]
         self.arrived = self.admitted = 0
         self.clock_us = min(self.arrivals[0], self.clock_us) if self.queue else 0.0
-        self.opening = [
-            0
-        ] * self.limits.block_size_tokens  # decoding requests by the step residue that opens a block
+        # Decoding requests by the step residue that opens a block.
+        self.opening = [0] * self.limits.block_size_tokens
         self.leaving: dict[int, list[int]] = {}
         self.offset_sum = self.offset_max = 0
         self.cached_blocks = [0] * n
-        self.sharers: Counter = Counter()
-        self.rows: list[tuple] = []
+        self.sharers: Counter[tuple[int, int] | None] = Counter()
+        self.rows: list[tuple[float, ...]] = []
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.limits.block_size_tokens)
 
-    def run(self, step_time: Callable[[StepBatch], float], record: Iterable[int], horizon_us: float) -> None:
+    def run(self, step_time: Callable[[StepBatch], float], record: Iterator[int], horizon_us: float) -> None:
         """The loop: arrivals, room for decoding requests, prefills, the step itself, what it ended."""
         batch, arrivals, size = StepBatch(), self.arrivals, self.limits.block_size_tokens
         wanted = next(record, -1)
@@ -153,7 +154,7 @@ class _Server:
                 self._end_step(ended)
             self.step += 1
 
-    def _row(self, batch: StepBatch, period_us: float, ended: list[int], victims: int) -> tuple:
+    def _row(self, batch: StepBatch, period_us: float, ended: list[int], victims: int) -> tuple[float, ...]:
         finished = len(self.leaving.get(self.step, ())) + sum(
             self.done[request] + 1 == self.output[request] for request in ended
         )
@@ -204,7 +205,9 @@ class _Server:
         after = min(prefill.total_tokens, prefill.computed_tokens + budget)
         return self._blocks(after) - self._blocks(prefill.computed_tokens)
 
-    def _compute(self, prefill: _Prefill, budget: int, chunks: list, ended: list[int]) -> int:
+    def _compute(
+        self, prefill: _Prefill, budget: int, chunks: list[tuple[int, int, int]], ended: list[int]
+    ) -> int:
         """Schedule the next chunk of a prefill and take its blocks; returns its tokens."""
         new = min(prefill.total_tokens - prefill.computed_tokens, budget)
         self.free -= self._chunk_blocks(prefill, budget)
@@ -278,6 +281,7 @@ class _Server:
         return victims
 
     def _preempt_partial(self) -> None:
+        assert self.partial is not None
         self._preempt(self.partial.request, self.partial.computed_tokens)
         self.partial = None
 

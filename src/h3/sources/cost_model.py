@@ -1,10 +1,16 @@
 """What a step costs in the simulated source: kernel curves with their bends, launch floors, host time and
 noise.
 
-    model = CostModel(catalog.architecture("llama-2-7b"), tensor_parallelism=1)
-    model.mean_period_us(batch)             # of a scheduler's StepBatch: no randomness
-    noise = Noise(np.random.default_rng(7))
-    noise.period_us(model.mean_period_us(batch))
+>>> from h3.steps import catalog
+>>> model = CostModel(catalog.architecture("llama-2-7b"), tensor_parallelism=1)
+>>> batch = StepBatch()
+>>> batch.num_decode_reqs, batch.decode_kv_tokens_sum, batch.decode_kv_tokens_max = 32, 32 * 600, 600
+>>> mean_us = model.mean_period_us(batch)       # no randomness
+>>> round(mean_us)
+9390
+>>> noise = Noise(np.random.default_rng(7))
+>>> noise.period_us(mean_us) > 0
+True
 
 This is not the base of h3's own models, and shares no code with it. Where the base is a linear combination of
 physical terms, a step here is a sum of kernels: GEMMs quantised into tiles and waves that cross from memory

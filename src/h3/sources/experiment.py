@@ -1,7 +1,7 @@
 """Experiment folders: what they are called, what ran in them, and what every log source returns.
 
     folders = find(["runs/"])                    # experiment folders below the given ones
-    experiment = describe(folders[0], Assumptions())
+    experiment = describe(folders[0], source)
 
 An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`)
 and an `exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batched_tokens, ...), or a TraceV2
@@ -10,13 +10,15 @@ and an `exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.steps import catalog, schema
 
@@ -24,32 +26,6 @@ TRACE_FILES = ("traces.json", "traces.json.gz")
 TRACEV2_FILES = ("data.csv", "data.csv.gz")
 LIFECYCLE_FILES = ("per_request_lifecycle_metrics.json", "results/per_request_lifecycle_metrics.json")
 REQUEST_FILES = TRACEV2_FILES + LIFECYCLE_FILES
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What fills a quantity that a log does not hold; every run records the ones it used.
-
-    hardware: accelerator of an experiment whose configuration names none.
-    block_size_tokens: tokens of a KV block where the configuration names none.
-    kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count
-    once),
-        "none": null.
-    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached;
-    "uncached":
-        every prompt token is computed; "none": null.
-    shared_prefix_tokens: request logs, workload -> cached tokens at the start of its prompts, where they
-    share no more
-        than that; goes before prefill_tokens for those workloads.
-    model_configs: folder of `<model>/config.json` for models that h3 does not know.
-    """
-
-    hardware: str = "H100"
-    block_size_tokens: int = 16
-    kv_tokens: str = "blocks"
-    prefill_tokens: str = "repeat"
-    shared_prefix_tokens: Mapping[str, int] = field(default_factory=dict)
-    model_configs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +43,7 @@ class Experiment:
     block_size_tokens: float
     architecture: catalog.Architecture
 
-    def columns(self) -> dict:
+    def columns(self) -> dict[str, Any]:
         """The step table's columns that are the same for every row of this experiment (`clock` and `log`
         excepted).
         """
@@ -90,7 +66,7 @@ class Ingested:
 
     table: pd.DataFrame
     rejects: pd.DataFrame
-    record: dict = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 def combine(parts: Iterable[Ingested]) -> Ingested:
@@ -100,7 +76,7 @@ def combine(parts: Iterable[Ingested]) -> Ingested:
         raise InputError(
             "no experiment left to read; expected at least one experiment folder with a usable log"
         )
-    record: dict = {}
+    record: dict[str, Any] = {}
     for part in parts:
         for key, value in part.record.items():
             if isinstance(value, list):
@@ -155,7 +131,15 @@ def log_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def describe(folder: Path, assume: Assumptions) -> Experiment:
+def required_log(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of the files `names` that the folder holds; raises InputError if it holds none."""
+    found = log_file(folder, names)
+    if found is None:
+        raise InputError(f"{folder}: no log in it; expected one of {', '.join(names)}")
+    return found
+
+
+def describe(folder: Path, source: SourceConfig) -> Experiment:
     """What ran in an experiment folder, from its exp-config.yaml, header.yaml and name.
 
     Raises InputError for a missing or malformed configuration and for an unknown model.
@@ -172,7 +156,7 @@ def describe(folder: Path, assume: Assumptions) -> Experiment:
     arch = (
         catalog.read_hf_config(own_config)
         if own_config.is_file()
-        else catalog.architecture(model_id, assume.model_configs)
+        else catalog.architecture(model_id, source.model_configs)
     )
     catalog.check_tensor_parallelism(arch, tp, f"{folder}/exp-config.yaml")
     return Experiment(
@@ -180,16 +164,16 @@ def describe(folder: Path, assume: Assumptions) -> Experiment:
         path=folder,
         model=catalog.model_name(parsed.get("model", model_id)),
         workload=str(config.get("workload") or parsed.get("workload") or folder.name),
-        hardware=catalog.hardware(config.get("hardware") or config.get("gpu") or assume.hardware).name,
+        hardware=catalog.hardware(config.get("hardware") or config.get("gpu") or source.assume.hardware).name,
         tensor_parallelism=tp,
         max_num_seqs=_optional(folder, config, "max_num_seqs"),
         max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),
-        block_size_tokens=_optional(folder, config, "block_size", assume.block_size_tokens),
+        block_size_tokens=_optional(folder, config, "block_size", source.assume.block_size_tokens),
         architecture=arch,
     )
 
 
-def _configuration(folder: Path) -> dict:
+def _configuration(folder: Path) -> dict[str, Any]:
     """exp-config.yaml over header.yaml's server section, as one mapping with exp-config's key names."""
     header = _yaml(folder / "header.yaml")
     server = header.get("server") or {}
@@ -205,7 +189,7 @@ def _configuration(folder: Path) -> dict:
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def _yaml(path: Path) -> dict:
+def _yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -219,7 +203,7 @@ def _yaml(path: Path) -> dict:
     return content
 
 
-def _whole(folder: Path, config: dict, key: str, fallback: str | None) -> int:
+def _whole(folder: Path, config: dict[str, Any], key: str, fallback: str | None) -> int:
     value = config.get(key, fallback)
     if isinstance(value, bool) or not (
         isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
@@ -228,13 +212,13 @@ def _whole(folder: Path, config: dict, key: str, fallback: str | None) -> int:
     return int(value)
 
 
-def _optional(folder: Path, config: dict, key: str, default: float = float("nan")) -> float:
+def _optional(folder: Path, config: dict[str, Any], key: str, default: float = float("nan")) -> float:
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a number")
     return float(value)
 
 
-def assumptions_record(assume: Assumptions) -> dict:
+def assumptions_record(source: SourceConfig) -> dict[str, Any]:
     """The assumptions as a part of a source's record."""
-    return {"assumptions": asdict(assume)}
+    return {"assumptions": {**source.assume.model_dump(), "model_configs": source.model_configs}}

@@ -1,6 +1,8 @@
 """The step table of a configured source: the one door from configuration to data.
 
-ingested = load(config.source)              # Ingested: table, rejects, record
+    ingested = load(config.source)              # Ingested: table, rejects, record
+
+A new source is a file with a function like these and a line in LOADERS (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -11,63 +13,35 @@ from pathlib import Path
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources import logs, measured, simulated
-from h3.sources.experiment import Assumptions, Ingested
+from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
-from h3.sources.requests.steps import RequestOptions
 from h3.sources.traces import steps as traces
 from h3.steps import schema
 
 Progress = Callable[[str], None] | None
 
 
-def load(config: SourceConfig, progress: Progress = None) -> Ingested:
-    """The steps of a source; raises InputError where there are none to be had."""
-    if config.name == "simulated":
-        return simulated.load(_simulated(config), progress)
-    if config.name == "measured":
-        return measured.load(_measured(config))
-    if not config.path:
+def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
+    if len(source.folders()) != 1 or not isinstance(source.path, str):
         raise InputError(
-            f"source={config.name} needs source.path=DIR; expected a folder of experiment folders, or a list"
-            " of such"
+            f"source=steps: source.path={source.path!r}; expected one Parquet file written by h3.ingest"
         )
-    if config.name == "steps":
-        return _steps(config)
-    assume, options = _assumptions(config), RequestOptions(config.sample_every, config.max_failed_ratio)
-    if config.name == "traces":
-        return traces.load(config.path, assume, progress)
-    if config.name == "requests":
-        return requests.load(config.path, assume, options, progress)
-    return logs.load(config.path, assume, options, progress)
+    table, record = schema.read(Path(source.path))
+    return Ingested(table, schema.empty_rejects(), {"read_from": source.path, **record})
 
 
-def _simulated(config: SourceConfig) -> simulated.SimulatedConfig:
-    return simulated.SimulatedConfig(
-        seed=config.seed,
-        prefix_caching=config.prefix_caching,
-        scale=config.scale,
-        workers=config.workers,
-        cache_dir=config.cache_dir,
-    )
+LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
+    "simulated": simulated.load,
+    "measured": measured.load,
+    "traces": traces.load,
+    "requests": requests.load,
+    "logs": logs.load,
+    "steps": _steps,
+}
 
 
-def _measured(config: SourceConfig) -> measured.MeasuredConfig:
-    if config.path is not None and not isinstance(config.path, str):
-        raise InputError(
-            f"source=measured: source.path={config.path!r}; expected one Parquet file of"
-            " scripts/measure_steps.py pack"
-        )
-    return measured.MeasuredConfig(config.path, tuple(config.parts), config.view)
-
-
-def _assumptions(config: SourceConfig) -> Assumptions:
-    return Assumptions(**config.assume.model_dump(), model_configs=config.model_configs)
-
-
-def _steps(config: SourceConfig) -> Ingested:
-    if not isinstance(config.path, str):
-        raise InputError(
-            f"source=steps: source.path={config.path!r}; expected one Parquet file written by h3.ingest"
-        )
-    table, record = schema.read(Path(config.path))
-    return Ingested(table, schema.empty_rejects(), {"read_from": config.path, **record})
+def load(source: SourceConfig, progress: Progress = None) -> Ingested:
+    """The steps of a source; raises InputError listing the names, or where there are none to be had."""
+    if source.name not in LOADERS:
+        raise InputError(f"unknown source {source.name!r}; expected one of {', '.join(LOADERS)}")
+    return LOADERS[source.name](source, progress)

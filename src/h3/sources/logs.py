@@ -1,6 +1,6 @@
 """Traces and request logs together: each experiment folder is read by what it holds.
 
-    ingested = load(["traces/", "requests/"], Assumptions(), RequestOptions())
+    ingested = load(SourceConfig(name="logs", path=["traces/", "requests/"]))
 
 An experiment that is there in both forms is read from its trace, whose periods and batches are measured
 rather than recovered; the record says so.
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import (
     REQUEST_FILES,
     TRACE_FILES,
-    Assumptions,
     Ingested,
     combine,
     describe,
@@ -23,44 +23,34 @@ from h3.sources.experiment import (
     log_file,
 )
 from h3.sources.requests import steps as requests
-from h3.sources.requests.steps import RequestOptions
 from h3.sources.traces import steps as traces
 
 
-def load(
-    paths: str | Path | list[str | Path],
-    assume: Assumptions,
-    options: RequestOptions,
-    progress: Callable[[str], None] | None = None,
-) -> Ingested:
-    """All experiments below the given folders, whatever their log; raises InputError as the single sources
+def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
+    """All experiments below the source's folders, whatever their log; raises InputError as the single sources
     do.
     """
     parts, read, twice = [], set(), []
-    for folder in _by_form(paths):
+    for folder in _by_form(source.folders()):
         if folder.name in read:
             twice.append({"experiment": folder.name, "reason": f"{folder}: read from its trace instead"})
             continue
         read.add(folder.name)
         if progress:
             progress(folder.name)
-        experiment = describe(folder, assume)
-        if log_file(folder, TRACE_FILES):
-            parts.append(traces.load_experiment(experiment, assume))
-        else:
-            parts.append(requests.load_experiment(experiment, assume, options))
+        form = traces if log_file(folder, TRACE_FILES) else requests
+        parts.append(form.load_experiment(describe(folder, source), source))
     ingested = combine(parts)
     if ingested.table.empty:
-        raise InputError(f"{paths}: no step in any experiment; expected at least one usable log")
+        raise InputError(f"{source.path}: no step in any experiment; expected at least one usable log")
     ingested.record.setdefault("left_out", []).extend(twice)
     return ingested
 
 
-def _by_form(paths: str | Path | list[str | Path]) -> list[Path]:
+def _by_form(roots: list[str]) -> list[Path]:
     """Folders with traces first, then those with request logs; the same name twice in one form is an
     error.
     """
-    roots = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[tuple[str, ...], list[Path]] = {TRACE_FILES: [], REQUEST_FILES: []}
     for root in roots:
         for folder in find(root, TRACE_FILES + REQUEST_FILES):

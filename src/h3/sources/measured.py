@@ -1,32 +1,34 @@
 """The measured source: steps that were timed on a card of our own, rank by rank (scripts/measure_steps.py).
 
-    ingested = load(MeasuredConfig())                            # the table inside the package
-    ingested = load(MeasuredConfig(path="measured.parquet", parts=("compositions", "grid")))
+    ingested = load(SourceConfig(name="measured"))               # the table inside the package, if it has one
+    ingested = load(SourceConfig(name="measured", path="measured.parquet", parts=["compositions", "grid"]))
 
 One card shows the work of one tensor-parallel rank: `device_us`. The all-reduces between ranks are a modelled
 column of their own (`comm_us`), the server's host time is absent. So a row is given in one of two views:
 
-    rank     period_us = device_us; the architecture is the rank's own share, on one GPU: nothing in it that
-    was not measured server   period_us = device_us + comm_us; the whole model at its tensor-parallel degree
+    rank     period_us = device_us; the architecture is the rank's own share, on one GPU: all of it measured
+    server   period_us = device_us + comm_us; the whole model at its tensor-parallel degree
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import Ingested
 from h3.steps import schema
 from h3.steps.schema import Column
 
-PACKAGED = Path(__file__).parents[1] / "data" / "measured_steps.parquet"
+PACKAGED = Path(__file__).with_name("measured_steps.parquet")
 FORMAT = "h3-measured-1"
 TARGETS = tuple(column.name for column in schema.TARGETS)
 COLUMNS = (
@@ -48,37 +50,31 @@ NAMES = tuple(column.name for column in COLUMNS)
 SHARED_SIZES = ("num_heads", "dense_ffn_size", "expert_ffn_size", "shared_ffn_size")
 
 
-@dataclass(frozen=True)
-class MeasuredConfig:
-    """path: a table of `measure_steps.py pack` (None: the packaged one). parts: rows to read. view: "rank" or
-    "server".
-    """
-
-    path: str | Path | None = None
-    parts: tuple[str, ...] = ("compositions",)
-    view: str = "rank"
-
-
-def load(config: MeasuredConfig) -> Ingested:
+def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """The steps of the parts, as a step table; raises InputError where there is no table, or no step of a
     part in it.
     """
-    frame, provenance = read(config.path)
-    absent = next((part for part in config.parts if part not in set(frame["part"])), None)
-    if absent or not config.parts:
+    if source.path is not None and not isinstance(source.path, str):
+        raise InputError(
+            f"source=measured: source.path={source.path!r}; expected one Parquet file of"
+            " scripts/measure_steps.py pack"
+        )
+    frame, provenance = read(source.path)
+    absent = next((part for part in source.parts if part not in set(frame["part"])), None)
+    if absent or not source.parts:
         there = ", ".join(sorted(set(frame["part"])))
-        raise InputError(f"source.parts={list(config.parts)}: expected some of those in the table: {there}")
-    kept = frame[frame["part"].isin(config.parts)].reset_index(drop=True)
+        raise InputError(f"source.parts={source.parts}: expected some of those in the table: {there}")
+    kept = frame[frame["part"].isin(source.parts)].reset_index(drop=True)
     table = kept.drop(columns=list(NAMES)).assign(period_us=kept["device_us"], gap_steps=1)
-    if config.view == "rank":
+    if source.view == "rank":
         table = table.assign(**rank_columns(table))
     else:
         table["period_us"] += kept["comm_us"]
     record = {
-        "read_from": str(config.path or PACKAGED),
-        "parts": list(config.parts),
-        "view": config.view,
-        "period_us": "device_us" if config.view == "rank" else "device_us + comm_us",
+        "read_from": str(source.path or PACKAGED),
+        "parts": source.parts,
+        "view": source.view,
+        "period_us": "device_us" if source.view == "rank" else "device_us + comm_us",
         "provenance": provenance,
         "experiments": {
             str(name): {"sampled_steps": int(rows)}
@@ -101,7 +97,7 @@ def rank_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def write(frame: pd.DataFrame, provenance: dict, path: str | Path) -> None:
+def write(frame: pd.DataFrame, provenance: dict[str, Any], path: str | Path) -> None:
     """Write rows of step-table columns (without targets) and COLUMNS, with where they come from as metadata
     `h3`.
     """
@@ -114,7 +110,7 @@ def write(frame: pd.DataFrame, provenance: dict, path: str | Path) -> None:
     pq.write_table(arrow, path, compression="zstd")
 
 
-def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict]:
+def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The measured table and its provenance; raises InputError that says how to come by one."""
     if path is None and not PACKAGED.is_file():
         raise InputError(
@@ -166,4 +162,4 @@ def _values(values: pd.Series, column: Column, where: str) -> pd.Series:
                 f"{where}: column {column.name!r} is {found} in row {bad[0]}; expected a number of at least"
                 f" {column.minimum}"
             )
-    return values.astype(column.dtype)
+    return schema.as_dtype(values, column)

@@ -1,7 +1,7 @@
 """The built-in source: 16 simulated experiments, four models under four workloads, as the study ran them.
 
-    ingested = load(SimulatedConfig(seed=0, cache_dir="cache"))      # 122,752 sampled steps, log="simulated"
-    quick = load(SimulatedConfig(scale=0.01, workers=1))  # a hundredth of the time and of the steps
+    ingested = load(SourceConfig(name="simulated"))                 # 122,752 sampled steps, log="simulated"
+    quick = load(SourceConfig(name="simulated", scale=0.01))        # a hundredth of the time and of the steps
 
 Requests arrive by a Poisson process and repeat a few prompts, h3's scheduler batches them, and the cost model
 gives each step its time. An overloaded experiment (most of reasoning) ends DRAIN_S after its last arrival
@@ -15,16 +15,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
-from h3.server import requests as batching
+from h3.server import requests as server_requests
 from h3.server import scheduler
 from h3.server.requests import Limits, Requests, StepBatch
 from h3.sources import cost_model
@@ -70,54 +72,85 @@ WORKLOADS = (
 )
 
 
+# Sampled steps of a whole simulation, evenly spaced over all steps: about one in ten.
+TARGET_STEPS = 122_752
+
+
 @dataclass(frozen=True)
-class SimulatedConfig:
-    """What to simulate; `workers` and `cache_dir` change nothing in the result.
+class Cell:
+    """One experiment of the simulation: its number, model by model, the model's name, and its workload."""
 
-    scale shortens every stage and the number of sampled steps alike. workers: processes (None: one a CPU
-    core).
-    """
+    number: int
+    model: str
+    workload: Workload
 
-    seed: int = 0
-    prefix_caching: bool = True
-    target_steps: int = 122_752
-    scale: float = 1.0
-    workloads: tuple[Workload, ...] = WORKLOADS
-    cache_dir: str | Path | None = None
-    workers: int | None = None
+    @property
+    def experiment(self) -> Experiment:
+        """Its names, setup and architecture."""
+        tp = MODELS[self.model]
+        name = f"20260101-{self.number:06d}-{self.model}-tp{tp}-{self.workload.name}"
+        return Experiment(
+            name,
+            Path(name),
+            self.model,
+            self.workload.name,
+            "H100",
+            tp,
+            float(MAX_NUM_SEQS),
+            float(MAX_NUM_BATCHED_TOKENS),
+            float(BLOCK_SIZE_TOKENS),
+            catalog.MODELS[self.model],
+        )
 
-    def __post_init__(self) -> None:
-        for name, valid, expected in (
-            ("seed", self.seed >= 0, "a whole number of at least 0"),
-            ("target_steps", self.target_steps >= 1, "at least 1"),
-            ("scale", 0 < self.scale <= 1, "a number above 0, at most 1"),
-            ("workers", self.workers is None or self.workers >= 1, "at least 1, or null"),
-        ):
-            if not valid:
-                raise InputError(f"source.{name}={getattr(self, name)}; expected {expected}")
+    @property
+    def limits(self) -> Limits:
+        """What bounds its batches."""
+        return Limits(kv_blocks(self.experiment), MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS, BLOCK_SIZE_TOKENS)
 
-    def digest(self) -> str:
-        """First 16 hex digits of a sha256 over what determines the result: these settings and the simulating
-        code.
-        """
-        settings = {
-            name: value for name, value in asdict(self).items() if name not in ("cache_dir", "workers")
-        }
-        sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for module in (catalog, batching, scheduler, cost_model, sys.modules[__name__]):
-            sha.update(Path(module.__file__).read_bytes())
-        return sha.hexdigest()[:16]
+    def generator(self, config: SourceConfig, stream: int) -> np.random.Generator:
+        """Its random numbers: stream 0 arrivals, 1 noise of step times, 2 durations."""
+        return np.random.default_rng([config.seed, self.number, stream])
+
+    def requests(self, config: SourceConfig) -> Requests:
+        """The requests that arrive."""
+        return draw_requests(self.workload, config, self.generator(config, 0))
+
+    def step_time(self, config: SourceConfig) -> Callable[[StepBatch], float]:
+        """The period of a step in us, with noise."""
+        model = cost_model.CostModel(catalog.MODELS[self.model], MODELS[self.model])
+        noise = cost_model.Noise(self.generator(config, 1))
+        return lambda batch: noise.period_us(model.mean_period_us(batch))
+
+    def horizon_us(self, config: SourceConfig) -> float:
+        """When the simulation ends."""
+        return 1e6 * config.scale * (sum(seconds for _, seconds in self.workload.stages) + DRAIN_S)
 
 
-def load(config: SimulatedConfig, progress: Callable[[str], None] | None = None) -> Ingested:
+def cells() -> dict[str, Cell]:
+    """The experiments of the simulation by name."""
+    pairs = [(model, workload) for model in MODELS for workload in WORKLOADS]
+    made = [Cell(number, model, workload) for number, (model, workload) in enumerate(pairs)]
+    return {cell.experiment.name: cell for cell in made}
+
+
+def digest(config: SourceConfig) -> str:
+    """First 16 hex digits of a sha256 over what determines the result: settings and the simulating code."""
+    settings = config.model_dump(include={"seed", "prefix_caching", "scale"})
+    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for module in (catalog, server_requests, scheduler, cost_model, sys.modules[__name__]):
+        sha.update(Path(str(module.__file__)).read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def load(config: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """The simulated step table: the same rows for the same settings, whatever the number of workers.
 
-    The sample is target_steps x scale steps, evenly spaced over all steps of all experiments (about one in
+    The sample is TARGET_STEPS x scale steps, evenly spaced over all steps of all experiments (about one in
     ten), with exact KV columns, gap_steps=1 and log="simulated". With a cache_dir the table is kept there
     under the config's digest.
     """
     path = (
-        Path(config.cache_dir) / f"simulated-{config.digest()}.parquet"
+        Path(config.cache_dir) / f"simulated-{digest(config)}.parquet"
         if config.cache_dir is not None
         else None
     )
@@ -136,37 +169,38 @@ def load(config: SimulatedConfig, progress: Callable[[str], None] | None = None)
     return ingested
 
 
-def _simulate(config: SimulatedConfig, progress: Callable[[str], None] | None) -> Ingested:
-    cells = [(model, workload) for model in MODELS for workload in config.workloads]
-    tables, counts = [], {}
-    for number, (table, record) in enumerate(_run_all(config, len(cells)), start=1):
+def _simulate(config: SourceConfig, progress: Callable[[str], None] | None) -> Ingested:
+    tables: list[pd.DataFrame] = []
+    counts: dict[str, dict[str, int]] = {}
+    for number, (table, counted) in enumerate(_run_all(config), start=1):
         name = table["experiment"].iloc[0]
         tables.append(table)
-        counts[name] = record
+        counts[name] = counted
         if progress:
-            progress(f"simulated {number} of {len(cells)}: {name}, {record['steps']} steps")
-    table = _sample(pd.concat(tables, ignore_index=True), round(config.target_steps * config.scale))
+            progress(f"simulated {number} of {len(cells())}: {name}, {counted['steps']} steps")
+    table = _sample(pd.concat(tables, ignore_index=True), round(TARGET_STEPS * config.scale))
     for name, rows in table["experiment"].value_counts().items():
-        counts[name]["sampled_steps"] = int(rows)
-    record = {
+        counts[str(name)]["sampled_steps"] = int(rows)
+    record: dict[str, Any] = {
         "experiments": counts,
         "seed": config.seed,
         "scale": config.scale,
         "prefix_caching": config.prefix_caching,
         "steps_per_sample": sum(entry["steps"] for entry in counts.values()) / len(table),
         "cost_model": cost_model.VERSION,
-        "simulation_digest": config.digest(),
+        "simulation_digest": digest(config),
     }
     return Ingested(schema.check(table, "simulated steps"), schema.empty_rejects(), record)
 
 
-def _run_all(config: SimulatedConfig, cells: int) -> Iterator[tuple[pd.DataFrame, dict]]:
+def _run_all(config: SourceConfig) -> Iterator[tuple[pd.DataFrame, dict[str, int]]]:
     """Every experiment in order, in this process or in several."""
     # joblib runs them in this process where it is itself called from one of its workers, as in a parallel
     # sweep.
-    workers = min(config.workers or os.cpu_count() or 1, cells)
+    todo = list(cells().values())
+    workers = min(config.workers or os.cpu_count() or 1, len(todo))
     yield from Parallel(n_jobs=workers, return_as="generator")(
-        delayed(simulate_experiment)(config, cell) for cell in range(cells)
+        delayed(simulate_experiment)(config, cell) for cell in todo
     )
 
 
@@ -177,19 +211,11 @@ def _sample(table: pd.DataFrame, target: int) -> pd.DataFrame:
     return table.iloc[rows].reset_index(drop=True)
 
 
-def simulate_experiment(config: SimulatedConfig, cell: int) -> tuple[pd.DataFrame, dict]:
-    """One experiment, numbered model by model: every RECORD_STRIDE-th step as a step table, and its
-    counts.
-    """
-    model = list(MODELS)[cell // len(config.workloads)]
-    workload = config.workloads[cell % len(config.workloads)]
-    experiment = _experiment(cell, model, workload)
-    arrivals, noise, durations = (np.random.default_rng([config.seed, cell, stream]) for stream in range(3))
-    requests = draw_requests(workload, config, arrivals)
-    limits = Limits(kv_blocks(experiment), MAX_NUM_SEQS, MAX_NUM_BATCHED_TOKENS, BLOCK_SIZE_TOKENS)
-    step_time = _step_time(experiment, noise)
-    horizon_us = 1e6 * config.scale * (sum(seconds for _, seconds in workload.stages) + DRAIN_S)
-    run = scheduler.simulate(requests, limits, step_time, count(0, RECORD_STRIDE), horizon_us)
+def simulate_experiment(config: SourceConfig, cell: Cell) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One experiment: every RECORD_STRIDE-th step as a step table, and its counts."""
+    requests, limits = cell.requests(config), cell.limits
+    recorded = count(0, RECORD_STRIDE)
+    run = scheduler.simulate(requests, limits, cell.step_time(config), recorded, cell.horizon_us(config))
     record = {
         "requests": len(requests.arrival_us),
         "finished": int(np.isfinite(run.finish_us).sum()),
@@ -199,30 +225,7 @@ def simulate_experiment(config: SimulatedConfig, cell: int) -> tuple[pd.DataFram
         "steps": run.num_steps,
         "kv_blocks": limits.kv_blocks,
     }
-    return _table(experiment, run.steps, limits, durations), record
-
-
-def _experiment(cell: int, model: str, workload: Workload) -> Experiment:
-    tp = MODELS[model]
-    name = f"20260101-{cell:06d}-{model}-tp{tp}-{workload.name}"
-    return Experiment(
-        name,
-        Path(name),
-        model,
-        workload.name,
-        "H100",
-        tp,
-        float(MAX_NUM_SEQS),
-        float(MAX_NUM_BATCHED_TOKENS),
-        float(BLOCK_SIZE_TOKENS),
-        catalog.MODELS[model],
-    )
-
-
-def _step_time(experiment: Experiment, generator: np.random.Generator) -> Callable[[StepBatch], float]:
-    model = cost_model.CostModel(experiment.architecture, experiment.tensor_parallelism)
-    noise = cost_model.Noise(generator)
-    return lambda batch: noise.period_us(model.mean_period_us(batch))
+    return _table(cell.experiment, run.steps, limits, cell.generator(config, 2)), record
 
 
 def kv_blocks(experiment: Experiment) -> int:
@@ -246,7 +249,7 @@ def kv_blocks(experiment: Experiment) -> int:
     )
 
 
-def draw_requests(workload: Workload, config: SimulatedConfig, generator: np.random.Generator) -> Requests:
+def draw_requests(workload: Workload, config: SourceConfig, generator: np.random.Generator) -> Requests:
     """The requests of one experiment: Poisson arrivals of a fixed number a stage, each with one of the
     repeated prompts.
 

@@ -1,9 +1,10 @@
 """The batch of a step as a latency model is given it, and the composition columns that physics and features
 count on.
 
-    llama, h100 = catalog.architecture("llama-2-7b"), "H100"
-    row = step_row([(600, 1, 512), (0, 512, 512)])  # one decoding request, one that prefills its whole prompt
-    table = step_table(Deployment(llama, 1, h100), [[(600, 1, 512)], [(0, 512, 512)]])
+>>> llama = catalog.architecture("llama-2-7b")
+>>> table = step_table(Deployment(llama, 1, "H100"), [[(600, 1, 512)], [(0, 512, 512)]])
+>>> table[["num_decode_reqs", "decode_kv_tokens_sum", "prefill_tokens"]].to_numpy().tolist()
+[[1.0, 601.0, 0.0], [0.0, 0.0, 512.0]]
 
 A request is (progress_index, new_tokens, prompt_tokens): tokens computed before this step, tokens of this
 step, length of the prompt. It prefills iff progress_index < prompt_tokens, else it decodes. A request without
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from h3.steps import catalog
 from h3.steps.catalog import Architecture
 
 Request = tuple[int, int, int]
+Tokens = np.ndarray | float
 COMPOSITION = (
     "num_prefill_reqs",
     "num_decode_reqs",
@@ -53,37 +56,13 @@ class Deployment:
             )
         catalog.check_tensor_parallelism(self.architecture, self.tensor_parallelism, "deployment")
 
-    def columns(self) -> dict:
+    def columns(self) -> dict[str, Any]:
         """The setup and architecture columns that physics needs."""
         return {
             "hardware": self.hardware,
             "tensor_parallelism": self.tensor_parallelism,
             **self.architecture.columns(),
         }
-
-
-def step_row(requests: Sequence[Request]) -> dict[str, int]:
-    """Composition columns of one step, counted request by request.
-
-    A decoding request attends to its context and its new tokens; t new prompt tokens after s old ones attend
-    to t*s + t*(t+1)/2 tokens. Raises InputError for anything but three whole numbers from 0 to 2^31-1 a
-    request.
-    """
-    row = dict.fromkeys(COMPOSITION, 0)
-    for number, request in enumerate(requests):
-        progress, new, prompt = _checked(request, number)
-        if new == 0:
-            continue
-        if progress < prompt:
-            row["num_prefill_reqs"] += 1
-            row["prefill_tokens"] += new
-            row["prefill_kv_tokens_sum"] += progress
-            row["prefill_attended_tokens"] += new * progress + new * (new + 1) // 2
-        else:
-            row["num_decode_reqs"] += 1
-            row["decode_tokens"] += new
-            row["decode_kv_tokens_sum"] += progress + new
-    return row
 
 
 def _checked(request: Request, number: int) -> Request:
@@ -94,7 +73,7 @@ def _checked(request: Request, number: int) -> Request:
             f"request {number} of the batch is {list(values)}; "
             "expected [progress_index, new_tokens, prompt_tokens], whole numbers from 0 to 2^31-1"
         )
-    return tuple(int(value) for value in values)
+    return int(values[0]), int(values[1]), int(values[2])
 
 
 def compose(requests: np.ndarray, lengths: np.ndarray) -> pd.DataFrame:
@@ -125,7 +104,9 @@ def compose(requests: np.ndarray, lengths: np.ndarray) -> pd.DataFrame:
 
 
 def flatten(batches: Iterable[Sequence[Request]]) -> tuple[np.ndarray, np.ndarray]:
-    """Batches as `compose` takes them; raises InputError as `step_row` does."""
+    """Batches as `compose` takes them; raises InputError for anything but three whole numbers from 0 to
+    2^31-1 a request.
+    """
     checked = [[_checked(request, number) for number, request in enumerate(batch)] for batch in batches]
     rows = [request for batch in checked for request in batch]
     return np.array(rows, dtype=float).reshape(-1, 3), np.array([len(batch) for batch in checked], dtype=int)
@@ -141,27 +122,24 @@ def with_deployment(composition: pd.DataFrame, deployment: Deployment) -> pd.Dat
     return composition.assign(**deployment.columns())
 
 
-def uniform(
-    decodes: np.ndarray, context: np.ndarray, prefill: np.ndarray, before: np.ndarray | float = 0.0
-) -> pd.DataFrame:
+def uniform(decodes: Tokens, context: Tokens, prefill: Tokens, before: Tokens = 0.0) -> pd.DataFrame:
     """Composition of steps with `decodes` requests of `context` computed tokens each, and one prefill chunk
     of `prefill` tokens.
 
     Arrays of shape (steps,), or broadcast to it; prefill 0: no chunk; `before`: tokens of that prompt
     computed before.
     """
-    decodes, context, prefill, before = np.broadcast_arrays(
-        *(np.asarray(values, float) for values in (decodes, context, prefill, before))
-    )
+    given = (np.asarray(values, float) for values in (decodes, context, prefill, before))
+    requests, computed, new, done = np.broadcast_arrays(*given)
     return pd.DataFrame(
         {
-            "num_prefill_reqs": (prefill > 0).astype(float),
-            "num_decode_reqs": decodes,
-            "prefill_tokens": prefill,
-            "decode_tokens": decodes,
-            "decode_kv_tokens_sum": decodes * (context + 1),
-            "prefill_kv_tokens_sum": np.where(prefill > 0, before, 0.0),
-            "prefill_attended_tokens": prefill * before + prefill * (prefill + 1) / 2,
+            "num_prefill_reqs": (new > 0).astype(float),
+            "num_decode_reqs": requests,
+            "prefill_tokens": new,
+            "decode_tokens": requests,
+            "decode_kv_tokens_sum": requests * (computed + 1),
+            "prefill_kv_tokens_sum": np.where(new > 0, done, 0.0),
+            "prefill_attended_tokens": new * done + new * (new + 1) / 2,
         },
         columns=list(COMPOSITION),
     )

@@ -1,9 +1,12 @@
 """What a model and an accelerator are made of. This file owns architectures, hardware and the names of
 models.
 
-llama = catalog.architecture("llama-2-70b")             # one of the four models that h3 knows
-mine = catalog.from_hf_config(json.load(open("config.json")), "config.json")
-h100 = catalog.hardware("H100")
+    mine = from_hf_config(json.load(open("config.json")), "config.json")
+
+>>> architecture("llama-2-70b").num_kv_heads            # one of the four models that h3 knows
+8
+>>> hardware("H100").streaming_multiprocessors
+132
 """
 
 from __future__ import annotations
@@ -12,6 +15,10 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from h3.common.errors import InputError
 
@@ -22,6 +29,7 @@ EXPERT_COUNT_KEYS = (
     "num_local_experts",
     "num_routed_experts",
 )
+LEAST_EXPERTS = 2  # of a model that is MoE, as BLIS has it
 MAX_CONFIG_BYTES = 16_000_000
 BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
 
@@ -43,6 +51,11 @@ class Architecture:
     expert_ffn_size: int
     shared_ffn_size: int
     bytes_per_parameter: float
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether it has experts."""
+        return self.num_experts >= LEAST_EXPERTS
 
     def columns(self) -> dict[str, float]:
         """Field name → value, as columns of a step table."""
@@ -106,6 +119,11 @@ MODEL_ALIASES = {
 }
 
 
+def is_moe(table: pd.DataFrame) -> np.ndarray:
+    """Whether the model of each row of a step table has experts, bool of shape (rows,)."""
+    return np.asarray(table["num_experts"].to_numpy() >= LEAST_EXPERTS)
+
+
 def model_name(name_or_id: str) -> str:
     """The name of a model from its name or HuggingFace id: last part, lower case, known aliases joined."""
     name = name_or_id.strip().rstrip("/").split("/")[-1].lower()
@@ -149,7 +167,7 @@ def read_hf_config(path: str | Path) -> Architecture:
     return from_hf_config(config, str(path))
 
 
-def from_hf_config(config: dict, where: str) -> Architecture:
+def from_hf_config(config: dict[str, Any], where: str) -> Architecture:
     """The architecture that a HuggingFace config describes (a `text_config` inside is used where present).
 
     A model is MoE iff the first key >= 2 of EXPERT_COUNT_KEYS exists. Gated FFNs of three matrices are
@@ -180,10 +198,15 @@ def from_hf_config(config: dict, where: str) -> Architecture:
     )
 
 
-def _experts(config: dict, where: str, layers: int, ffn: int) -> dict[str, int]:
+def _experts(config: dict[str, Any], where: str, layers: int, ffn: int) -> dict[str, int]:
     keys = ("num_moe_layers", "num_experts", "experts_per_token", "expert_ffn_size", "shared_ffn_size")
     count_key = next(
-        (key for key in EXPERT_COUNT_KEYS if isinstance(config.get(key), int) and config[key] >= 2), None
+        (
+            key
+            for key in EXPERT_COUNT_KEYS
+            if isinstance(config.get(key), int) and config[key] >= LEAST_EXPERTS
+        ),
+        None,
     )
     if count_key is None:
         return dict.fromkeys(keys, 0)
@@ -216,7 +239,7 @@ def _experts(config: dict, where: str, layers: int, ffn: int) -> dict[str, int]:
     return dict(zip(keys, (moe_layers, experts, top_k, expert_ffn, shared), strict=True))
 
 
-def _positive(config: dict, where: str, key: str, default: int | None = None) -> int:
+def _positive(config: dict[str, Any], where: str, key: str, default: int | None = None) -> int:
     value = config.get(key)
     if value is None:
         value = default
@@ -227,12 +250,12 @@ def _positive(config: dict, where: str, key: str, default: int | None = None) ->
     return value
 
 
-def _at_least_zero(config: dict, where: str, key: str) -> int:
+def _at_least_zero(config: dict[str, Any], where: str, key: str) -> int:
     """An optional whole number; 0 where it is missing or null."""
     return _positive(config, where, key) if config.get(key) else 0
 
 
-def _mapping(config: dict, where: str, key: str) -> dict:
+def _mapping(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
     """An optional mapping; empty where it is missing or null."""
     value = config.get(key) or {}
     if not isinstance(value, dict):
@@ -240,7 +263,7 @@ def _mapping(config: dict, where: str, key: str) -> dict:
     return value
 
 
-def _bytes_per_parameter(config: dict, where: str) -> float:
+def _bytes_per_parameter(config: dict[str, Any], where: str) -> float:
     quantised = _mapping(config, where, "quantization_config")
     if "fp8" in str(quantised.get("quant_method", "")).lower():
         return 1.0

@@ -1,24 +1,26 @@
 """Named feature sets: step table → float32 frame, and the manifest that says what each column is.
 
     frame = features.build("scale_free", table)        # float32, columns in manifest order
-    features.manifest("scale_free")                    # name, dtype, unit, formula of each, in order
+
+>>> manifest("scale_free")[0]["name"], manifest("scale_free")[0]["formula"]
+('kv_to_weights', 'kv_us / weights_us')
 
 `scale_free` holds ratios that mean the same for any model; `raw30` the study's thirty raw features
-(feature_raw30.py). The same functions serve training, serving and export. None of them has a state: nothing
-is learned from rows.
+(raw30.py). The same functions serve training, serving and export. None of them has a state: nothing is
+learned from rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.steps import physics
-from h3.steps import raw30 as feature_raw30
+from h3.steps import physics, raw30
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ SETS = {
     "scale_free": FeatureSet("scale_free", SCALE_FREE, _scale_free),
     "raw30": FeatureSet(
         "raw30",
-        tuple(Feature(*row) for row in feature_raw30.FEATURES),
-        lambda table, _: feature_raw30.compute(table),
+        tuple(Feature(*row) for row in raw30.FEATURES),
+        lambda table, _: raw30.compute(table),
     ),
 }
 
@@ -123,7 +125,7 @@ def monotone_constraints(name: str, drop_groups: tuple[str, ...] = ()) -> dict[s
     }
 
 
-def manifest(name: str, drop_groups: tuple[str, ...] = ()) -> list[dict]:
+def manifest(name: str, drop_groups: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Order, name, dtype, unit, group and formula of each feature of the set."""
     kept = [feature for feature in feature_set(name).features if feature.group not in drop_groups]
     return [

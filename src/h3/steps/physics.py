@@ -1,8 +1,12 @@
 """FLOPs, bytes and communication of one step on one tensor-parallel rank: pure functions of the step table.
 
-    # bytes of weights that a step with those tokens reads
-    physics.weight_bytes(table, physics.decode_only(table))
-    physics.terms_us(table)  # times at the hardware's peak, by physical cause
+>>> from h3.steps import batch, catalog
+>>> one_h100 = batch.Deployment(catalog.architecture("llama-2-7b"), 1, "H100")
+>>> table = batch.step_table(one_h100, [[(600, 1, 512)]])
+>>> weight_bytes(table, decode_tokens(table))           # bytes of weights that a step with those tokens reads
+array([1.32141548e+10])
+>>> terms_us(table)["weights_us"].round(1).tolist()     # times at the hardware's peak, by physical cause
+[3944.5]
 
 Every function takes a frame with the columns of the step table (architecture, setup, composition) and gives
 float64 arrays of shape (rows,). Unknown quantities count as the least they can be: null prefill tokens as one

@@ -70,7 +70,7 @@ def compute(table: pd.DataFrame) -> dict[str, np.ndarray]:
     batch = _batch(known)
     kv = _kv(known)
     physics = _physics(table, known, batch)
-    moe = (known["num_experts"] > 1).astype(float)
+    moe = catalog.is_moe(table).astype(float)
     requests = batch["num_prefill_reqs"] + batch["num_decode_reqs"]
     return (
         batch

@@ -1,8 +1,7 @@
 """The step table: one row a step of an inference server. This file owns its columns, units and null rules.
 
-    columns = schema.COLUMNS                  # documented: name, kind, unit, nullable, meaning
-    # columns in order, exact dtypes, or an InputError that says what differs
-    table = schema.check(frame, "my.parquet")
+    columns = schema.COLUMNS                    # documented: name, kind, unit, nullable, meaning
+    table = schema.check(frame, "my.parquet")   # columns in order, exact dtypes, or an InputError
     schema.write(table, rejects, "steps.parquet", {"source": "requests"})
     table, metadata = schema.read("steps.parquet")
 
@@ -16,18 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from h3.common import files
 from h3.common.errors import InputError
 
 FORMAT_VERSION = "1"
@@ -172,6 +172,13 @@ def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     return pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS})
 
 
+def as_dtype(values: pd.Series, column: Column) -> pd.Series:
+    """The values in the column's exact type; raises TypeError or ValueError where they have none."""
+    if column.kind == "text":
+        return values.astype("str")
+    return values.astype("int64") if column.kind == "count" else values.astype("float64")
+
+
 def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
     if column.name not in frame.columns:
         if not column.nullable:
@@ -186,7 +193,7 @@ def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
     if column.kind == "count" and values.dtype.kind == "f":
         _check_whole(values.to_numpy(), column, where)
     try:
-        values = values.astype(column.dtype)
+        values = as_dtype(values, column)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{where}: column {column.name!r} holds {values.dtype}; expected {column.kind}: {error}"
@@ -226,7 +233,7 @@ def digest(table: pd.DataFrame) -> str:
     return sha.hexdigest()[:32]
 
 
-def write(table: pd.DataFrame, rejects: pd.DataFrame, path: str | Path, metadata: dict[str, str]) -> None:
+def write(table: pd.DataFrame, rejects: pd.DataFrame, path: str | Path, metadata: Mapping[str, Any]) -> None:
     """Write the table, and its rejects beside it as `<stem>.rejects.parquet`; whole or not at all.
 
     The Parquet metadata gets `h3` = JSON of the given metadata with digest, format and library versions.
@@ -254,16 +261,13 @@ def rejects_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.rejects.parquet")
 
 
-def _write_parquet(frame: pd.DataFrame, path: Path, record: dict) -> None:
+def _write_parquet(frame: pd.DataFrame, path: Path, record: Mapping[str, Any]) -> None:
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
     arrow = arrow.replace_schema_metadata({"h3": json.dumps(record, sort_keys=True, default=str)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    pq.write_table(arrow, scratch, compression="zstd")
-    os.replace(scratch, path)
+    files.write(path, lambda scratch: pq.write_table(arrow, scratch, compression="zstd"))
 
 
-def read(path: str | Path) -> tuple[pd.DataFrame, dict]:
+def read(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """A step table and its metadata; raises InputError if it is none, is damaged or has another format
     version.
     """

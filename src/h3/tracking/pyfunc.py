@@ -2,7 +2,7 @@
 never pickled.
 
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
-    model.predict(rows)  # DataFrame: period_us, us; rows: columns of the step table without targets
+    model.predict(rows)         # rows: columns of the step table without targets → DataFrame: period_us, us
 
 The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3
 itself predicts from the bundle (`registry.load`).
@@ -10,11 +10,13 @@ itself predicts from the bundle (`registry.load`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.models.signature import ModelSignature
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema
 
 from h3 import bundle
@@ -62,15 +64,16 @@ def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
 class StepTime(PythonModel):
     """The bundle in the artifact `bundle` as a pyfunc."""
 
-    _skip_type_hint_validation = (
-        True  # the signature says what is needed; MLflow warns about missing type hints otherwise
-    )
+    # The signature says what is needed; MLflow warns about missing type hints otherwise.
+    _skip_type_hint_validation = True
 
-    def load_context(self, context) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Read the bundle; MLflow calls it once, before the first prediction."""
         self.bundle = bundle.read(context.artifacts["bundle"])
 
-    def predict(self, context, model_input, params=None):
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Predicted period of each row (`periods_us`); context and params are MLflow's and not used."""
         return periods_us(self.bundle, pd.DataFrame(model_input))
 

@@ -1,93 +1,105 @@
-"""Reading the tracking store: sweeps, their runs, what those left behind. With track.py the only importer of
-mlflow.
+"""Sweeps and their runs, as they are read for comparison and promotion.
 
     sweep = find_sweep(store, None)                     # newest; a run id for another
     runs = read_runs(store, sweep)                      # every child run, failed ones too
-    runs[0].result["mape"], runs[0].frame("predictions.parquet")
+    runs[0].result.mape, runs[0].frame("predictions.parquet")
 
-Artifacts in a folder of this machine are read where they lie; others are downloaded.
+A run that failed has no result; `trouble` says why.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
-import math
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlparse
+from typing import Any, Literal
 
-import mlflow
 import pandas as pd
+import yaml
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from h3.common.errors import InputError
-from h3.tracking import store as track
+from h3.evaluation import result as fold_result
+from h3.evaluation.result import FoldResult
+from h3.tracking import artifacts
+from h3.tracking.store import ERROR_TAG, Store
 
 LISTED, READERS = 5, 4
+SWEEPS = "tags.`h3.role` = 'sweep'"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A parent run; `kind` is sweep, ablation, within, or single (one fold, not a multirun)."""
+    """A parent run; `overrides` None: one fold, not a multirun."""
 
     run_id: str
-    kind: str
-    overrides: str
+    overrides: str | None
     source: str
     commit: str
     status: str
     started: str
 
+    @property
+    def ablation(self) -> str:
+        """The override that makes it an ablation, such as experiment=ablation; "" without one."""
+        parts = (self.overrides or "").split()
+        return next((part for part in parts if "ablation" in part and part != "ablation=none"), "")
+
+    @property
+    def kind(self) -> Literal["sweep", "ablation", "within", "single"]:
+        """What it was run for."""
+        if self.overrides is None:
+            return "single"
+        if self.ablation:
+            return "ablation"
+        return "within" if "fold=within" in self.overrides else "sweep"
+
     def __str__(self) -> str:
         return f"{self.run_id} ({self.started}, {self.kind}: {self.overrides or 'one fold'})"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 @dataclass(frozen=True)
 class FoldRun:
-    """A child run; `result` is its result.json, None where the run did not get that far; `error` what it
-    failed with, if known.
-    """
+    """A child run; `result` None: it did not get that far; `error` what it failed with, if known."""
 
     run_id: str
     name: str
     status: str
     commit: str
     artifacts: str
-    result: dict | None
+    result: FoldResult | None
     error: str = ""
 
     @property
-    def finished(self) -> bool:
-        """Whether the run ended well, with an error that is a number."""
-        return self.status == "FINISHED" and self.result is not None and _is_number(self.result["mape"])
+    def finished(self) -> FoldResult | None:
+        """The result, if the run ended well with an error that is a number."""
+        ended = self.status == "FINISHED" and self.result is not None and self.result.mape is not None
+        return self.result if ended else None
 
     @property
     def trouble(self) -> str:
         """Why an unfinished run has no number."""
         if self.status == "FINISHED" and self.result is not None:
-            return f"run {self.run_id} finished with mape={self.result['mape']}"
+            return f"run {self.run_id} finished with mape={self.result.mape}"
         return f"run {self.run_id} {self.status.lower()}: {self.error or 'no result'}"
 
     def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """A Parquet artifact, None if the run has none of that name."""
-        return _read(self.artifacts, name, lambda path: pd.read_parquet(path, columns=columns))
+        return artifacts.frame(self.artifacts, name, columns)
 
-    def json(self, name: str) -> dict | None:
+    def json(self, name: str) -> dict[str, Any] | None:
         """A JSON artifact, None if the run has none of that name."""
-        return _read(self.artifacts, name, lambda path: json.loads(path.read_text()))
+        return artifacts.content(self.artifacts, name)
+
+    def config(self) -> Any:
+        """The configuration that the run recorded; None without one."""
+        found = artifacts.text(self.artifacts, "config.yaml")
+        return None if found is None else yaml.safe_load(found)
 
 
-def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
+def find_sweep(store: Store, run_id: str | None) -> Sweep:
     """The sweep of that id; None: the newest multirun that is no ablation and no within check, else the
     newest single run.
 
@@ -97,9 +109,8 @@ def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
     if run_id is not None:
         chosen = [sweep for sweep in found if sweep.run_id == run_id]
     else:
-        chosen = [sweep for sweep in found if sweep.kind == "sweep"] or [
-            sweep for sweep in found if sweep.kind == "single"
-        ]
+        chosen = [sweep for sweep in found if sweep.kind == "sweep"]
+        chosen = chosen or [sweep for sweep in found if sweep.kind == "single"]
     if chosen:
         return chosen[0]
     if not found:
@@ -111,7 +122,7 @@ def find_sweep(store: track.Store, run_id: str | None) -> Sweep:
     )
 
 
-def find_beside(store: track.Store, kind: str, run_id: str | None, digest: str) -> Sweep | None:
+def find_beside(store: Store, kind: str, run_id: str | None, digest: str) -> Sweep | None:
     """The ablation or within sweep of that id; None: the newest with data of this digest, or None if there is
     none.
 
@@ -123,18 +134,16 @@ def find_beside(store: track.Store, kind: str, run_id: str | None, digest: str) 
     return next(same, None)
 
 
-def _digests(store: track.Store, sweep: Sweep) -> set[str | None]:
+def _digests(store: Store, sweep: Sweep) -> set[str | None]:
     return {run.data.params.get("data_digest") for run in store.children(sweep.run_id)}
 
 
-def sweeps(store: track.Store) -> list[Sweep]:
+def sweeps(store: Store) -> list[Sweep]:
     """Parent runs, newest first, at most a thousand."""
+    newest_first = ["attributes.start_time DESC"]
     try:
         found = store.client.search_runs(
-            [store.experiment_id],
-            "tags.`h3.role` = 'sweep'",
-            max_results=1000,
-            order_by=["attributes.start_time DESC"],
+            [store.experiment_id], SWEEPS, max_results=1000, order_by=newest_first
         )
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0][:160]
@@ -144,56 +153,44 @@ def sweeps(store: track.Store) -> list[Sweep]:
     return [_sweep(run) for run in found]
 
 
+def ended_sweeps(store: Store, only: str | None) -> list[Sweep]:
+    """Sweeps that have ended, newest first; or the one asked for, ended or not."""
+    found = sweeps(store)
+    chosen = [sweep for sweep in found if (sweep.run_id == only if only else sweep.status != "RUNNING")]
+    if only and not chosen:
+        newest = ", ".join(sweep.run_id for sweep in found[:3]) or "none yet"
+        raise InputError(f"sweep={only}: no such sweep; expected the id of a parent run, such as {newest}")
+    return chosen
+
+
 def _sweep(run: Run) -> Sweep:
     tags = run.data.tags
-    started = datetime.datetime.fromtimestamp(run.info.start_time / 1e3, datetime.UTC).strftime(
-        "%Y-%m-%d %H:%M:%S"
+    started = datetime.datetime.fromtimestamp(run.info.start_time / 1e3, datetime.UTC)
+    return Sweep(
+        run.info.run_id,
+        tags.get("overrides"),
+        tags.get("source", "unknown"),
+        tags.get("git_commit", "unknown"),
+        run.info.status,
+        started.strftime("%Y-%m-%d %H:%M:%S"),
     )
-    overrides = tags.get("overrides")
-    source, commit = tags.get("source", "unknown"), tags.get("git_commit", "unknown")
-    return Sweep(run.info.run_id, _kind(overrides), overrides or "", source, commit, run.info.status, started)
 
 
-def _kind(overrides: str | None) -> str:
-    if overrides is None:
-        return "single"
-    if "ablation" in overrides:
-        return "ablation"
-    return "within" if "fold=within" in overrides else "sweep"
-
-
-def read_runs(store: track.Store, sweep: Sweep) -> list[FoldRun]:
-    """The child runs of a sweep, oldest first, each with its result.json."""
+def read_runs(store: Store, sweep: Sweep) -> list[FoldRun]:
+    """The child runs of a sweep, oldest first, each with its result."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(_fold_run, store.children(sweep.run_id)))
 
 
 def _fold_run(run: Run) -> FoldRun:
-    info = run.info
-    result = _read(info.artifact_uri, "result.json", lambda path: json.loads(path.read_text()))
-    commit, error = run.data.tags.get("git_commit", "unknown"), run.data.tags.get(track.ERROR_TAG, "")
+    info, tags = run.info, run.data.tags
+    text = artifacts.text(info.artifact_uri, "result.json")
+    result = None if text is None else fold_result.read(text, f"run {info.run_id}")
+    commit, error = tags.get("git_commit", "unknown"), tags.get(ERROR_TAG, "")
     return FoldRun(info.run_id, info.run_name, info.status, commit, info.artifact_uri, result, error)
 
 
-def _read(artifacts: str, name: str, read: Callable[[Path], Any]) -> Any:
-    """What `read` makes of an artifact, which is downloaded if it is not on this machine; None if it is not
-    there.
-    """
-    parsed = urlparse(artifacts)
-    if parsed.scheme in ("", "file"):
-        path = Path(unquote(parsed.path)) / name
-        return read(path) if path.is_file() else None
-    with tempfile.TemporaryDirectory(prefix="h3-artifacts-") as folder:
-        try:
-            path = Path(
-                mlflow.artifacts.download_artifacts(artifact_uri=f"{artifacts}/{name}", dst_path=folder)
-            )
-        except (MlflowException, OSError):
-            return None
-        return read(path)
-
-
-def log_files(store: track.Store, run_id: str, paths: list[Path]) -> None:
+def log_files(store: Store, run_id: str, paths: list[Path]) -> None:
     """Add files to a run as artifacts."""
     for path in paths:
         store.client.log_artifact(run_id, str(path))

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from h3.common.config import SourceConfig, TrackingConfig
 from h3.common.progress import Progress
-from h3.sources import load
-from h3.tracking import store as track
+from h3.evaluation.fold_table import FoldRow, markdown
+from h3.sources.load import load
+from h3.tracking.store import Store, open_store
 
 PARENT_VARIABLE = "H3_PARENT_RUN"
 
@@ -27,13 +28,13 @@ class SweepParent(Callback):
     """Opens and closes the parent run of a multirun."""
 
     def __init__(self) -> None:
-        self.store: track.Store | None = None
+        self.store: Store | None = None
         self.parent, self.process = "", 0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the parent run and make the simulated data once; Hydra calls it before the first job."""
         tracking = TrackingConfig(**config.tracking)
-        self.store = track.open_store(tracking.uri, tracking.experiment)
+        self.store = open_store(tracking.uri, tracking.experiment)
         overrides = " ".join(config.hydra.overrides.task)
         self.parent = self.store.start_parent(
             "sweep", {"overrides": overrides, "source": str(config.source.name)}
@@ -46,10 +47,10 @@ class SweepParent(Callback):
 
     def _warm_cache(self, config: DictConfig) -> None:
         """Simulate once, before jobs that may run side by side all want the same data."""
-        source = OmegaConf.to_container(config.source, resolve=True)
-        if source.get("name") == "simulated":
+        if config.source.name == "simulated":
+            source = OmegaConf.to_container(config.source, resolve=True)
             say = Progress("sweep")
-            load.load(SourceConfig(**source), lambda text: say("data", detail=text))
+            load(SourceConfig.model_validate(source), lambda text: say("data", detail=text))
             say.finish()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -68,7 +69,7 @@ class SweepParent(Callback):
         print(f"parent run {self.parent}", file=sys.stderr)
 
 
-def print_table(rows: list[dict]) -> None:
+def print_table(rows: list[FoldRow]) -> None:
     """Print the fold table, and how to look at the runs."""
-    print("\n" + track.markdown(rows))
+    print("\n" + markdown(rows))
     print("Look at the runs with `make ui`, then open http://127.0.0.1:5000 in a browser.")

@@ -1,9 +1,8 @@
 """Where a fold is wrong, and how: bias or spread, over or under, which steps. From its predictions alone.
 
-    # 0.9: one factor would remove 90 % of the error
-    diagnose(pd.read_parquet("predictions.parquet"))["bias_share"]
+    diagnose(predictions).whole.bias_share       # 0.9: one factor would remove 90 % of the error
 
-A table of predictions is evaluate.predict's: a row a held-out step, time in us, `ape` in %.
+A table of predictions is one_fold.predict's: a row a held-out step, time in us, `ape` in %.
 """
 
 from __future__ import annotations
@@ -11,71 +10,89 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from h3.common.records import Number, Record
+
 BATCH_EDGES = (0, 1, 8, 32, 64, 96, 128, np.inf)
 QUANTILES = 5
 WORST = 20
-COLUMNS = [
-    "experiment",
-    "model",
-    "workload",
-    "step_id",
-    "num_prefill_reqs",
-    "num_decode_reqs",
-    "prefill_tokens",
-    "decode_tokens",
-    "decode_kv_tokens_sum",
-    "observed_us",
-    "predicted_us",
-    "base_us",
-    "ape",
-    "phase",
-    "clock",
-]
 
 
-def diagnose(predictions: pd.DataFrame) -> dict:
-    """Every diagnostic of one fold, JSON-serialisable; n = 0 and None for an empty table.
-
-    whole: `describe` of all steps; by_phase, by_batch, by_kv, by_period, by_experiment: lists of `describe`
-    with a label;
-    worst: the twenty steps of largest ape with their context.
+class Described(Record):
+    """Some steps: n, MAPE and signed error in %, share of steps overpredicted, bias_share and whether that is
+    bias or spread; label: which steps they are (None: all).
     """
+
+    label: str | None = None
+    n: int = 0
+    mape: Number = None
+    bias: Number = None
+    over_share: Number = None
+    bias_share: Number = None
+    says: str = "no steps"
+
+
+class WorstStep(Record):
+    """A step and what was in it; times in us, ape in %."""
+
+    experiment: str
+    model: str | None = None
+    workload: str | None = None
+    step_id: int
+    num_prefill_reqs: Number = None
+    num_decode_reqs: Number = None
+    prefill_tokens: Number = None
+    decode_tokens: Number = None
+    decode_kv_tokens_sum: Number = None
+    observed_us: float
+    predicted_us: float
+    base_us: float
+    ape: float
+    phase: str = ""
+    clock: int | None = None
+
+
+class Diagnosis(Record):
+    """One fold: all steps, groups of steps, and the twenty steps of largest ape."""
+
+    whole: Described
+    by_phase: list[Described]
+    by_batch: list[Described]
+    by_kv: list[Described]
+    by_period: list[Described]
+    by_experiment: list[Described]
+    worst: list[WorstStep]
+
+
+def diagnose(predictions: pd.DataFrame) -> Diagnosis:
+    """Every diagnostic of one fold; n = 0 and None for an empty table."""
     batch = predictions["num_prefill_reqs"].fillna(0) + predictions["num_decode_reqs"].fillna(0)
-    return {
-        "whole": describe(predictions),
-        "by_phase": _by(predictions, predictions["phase"]),
-        "by_batch": _by(predictions, pd.cut(batch, BATCH_EDGES, right=False)),
-        "by_kv": _by(predictions, _quantiles(predictions["decode_kv_tokens_sum"])),
-        "by_period": _by(predictions, _quantiles(predictions["observed_us"] / 1e3)),
-        "by_experiment": _by(predictions, predictions["experiment"]),
-        "worst": worst(predictions),
-    }
+    return Diagnosis(
+        whole=describe(predictions),
+        by_phase=_by(predictions, predictions["phase"]),
+        by_batch=_by(predictions, pd.cut(batch, BATCH_EDGES, right=False)),
+        by_kv=_by(predictions, _quantiles(predictions["decode_kv_tokens_sum"])),
+        by_period=_by(predictions, _quantiles(predictions["observed_us"] / 1e3)),
+        by_experiment=_by(predictions, predictions["experiment"]),
+        worst=worst(predictions),
+    )
 
 
-def describe(rows: pd.DataFrame) -> dict:
-    """n, MAPE and signed error in %, share of steps overpredicted, bias_share and whether that is bias or
-    spread.
-    """
+def describe(rows: pd.DataFrame, label: str | None = None) -> Described:
+    """What is to be said of some steps."""
     if not len(rows):
-        return {
-            "n": 0,
-            "mape": None,
-            "bias": None,
-            "over_share": None,
-            "bias_share": None,
-            "says": "no steps",
-        }
+        return Described(label=label)
     ratio = (rows["predicted_us"] / rows["observed_us"]).to_numpy(float)
     share = bias_share(ratio)
     bias = float(100 * (ratio - 1).mean())
-    return {
-        "n": len(rows),
-        "mape": float(100 * np.abs(ratio - 1).mean()),
-        "bias": bias,
-        "over_share": float((ratio > 1).mean()),
-        "bias_share": share,
-        "says": f"{'over' if bias > 0 else 'under'}, {'bias' if share > 0.5 else 'spread'}",
-    }
+    return Described(
+        label=label,
+        n=len(rows),
+        mape=float(100 * np.abs(ratio - 1).mean()),
+        bias=bias,
+        over_share=float((ratio > 1).mean()),
+        bias_share=share,
+        says=f"{'over' if bias > 0 else 'under'}, {'bias' if share > 0.5 else 'spread'}",
+    )
 
 
 def bias_share(ratio: np.ndarray) -> float:
@@ -99,14 +116,12 @@ def _quantiles(values: pd.Series) -> pd.Series:
     return cut.reindex(values.index)
 
 
-def _by(predictions: pd.DataFrame, group: pd.Series) -> list[dict]:
+def _by(predictions: pd.DataFrame, group: pd.Series) -> list[Described]:
     """`describe` of each group, in the order of its values; rows without a group come last as "unknown"."""
-    parts = [
-        {"label": _label(name), **describe(rows)}
-        for name, rows in predictions.groupby(group, observed=True, sort=True)
-    ]
+    groups = predictions.groupby(group, observed=True, sort=True)
+    parts = [describe(rows, _label(name)) for name, rows in groups]
     rest = predictions[group.isna().to_numpy()]
-    return parts + ([{"label": "unknown", **describe(rest)}] if len(rest) else [])
+    return parts + ([describe(rest, "unknown")] if len(rest) else [])
 
 
 def _label(name: object) -> str:
@@ -121,13 +136,7 @@ def _label(name: object) -> str:
     return f"{max(name.left, 0):,.{digits}f}–{name.right:,.{digits}f}"
 
 
-def worst(predictions: pd.DataFrame, count: int = WORST) -> list[dict]:
+def worst(predictions: pd.DataFrame, count: int = WORST) -> list[WorstStep]:
     """The steps of largest ape, worst first, with what was in them; ties in the order of the table."""
     rows = predictions.sort_values("ape", ascending=False, kind="stable").head(count)
-    return [{name: _plain(row[name]) for name in COLUMNS if name in rows} for _, row in rows.iterrows()]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float | np.floating):
-        return None if np.isnan(value) else float(value)
-    return int(value) if isinstance(value, np.integer) else value
+    return [WorstStep.model_validate(row) for row in rows.to_dict("records")]

@@ -1,129 +1,160 @@
-"""Whether the hypothesis holds: fold rows → supported, not_supported or inconclusive, on intervals, not on
-points.
+"""Whether the hypothesis holds: fold results → supported, not_supported or inconclusive, on intervals.
 
-    judge([{"kind": "lomo", "holdout": "llama-2-7b", "mape": 6.7, "interval": [6.1, 7.2]}, ...])["hypothesis"]
+    judgement = judge(results, study())
+    judgement.hypothesis, judgement.sentence
 
 The hypothesis of the study: the error is below 20 % on every held-out model and workload (25 % for the MoE
-model), and it is refuted above 25 %. Pure functions; nothing is read or written.
+model), and it is refuted above 25 % (conf/study.yaml). Pure functions; nothing is read or written.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-STUDY = {"lomo_mean_mape": 2559.7, "lowo_mean_mape": 109.7, "shap_rank_std": {"lomo": 4.1, "lowo": 3.4}}
+from pydantic import Field
+
+from h3.common.config import Fold, Study, fold
+from h3.common.records import Interval, Number, Record
+from h3.evaluation.result import FoldResult
+from h3.steps import catalog
+
+Status = Literal["supported", "between", "refuted", "missing", "failed"]
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """MAPE in %: target of every fold, of the fold that holds the MoE model out, and what refutes."""
+class StudyNumbers(Record):
+    """What the study that h3 carries on found, on its own data: MAPE in %, and spread of the SHAP ranks."""
 
-    target: float = 20.0
-    moe: float = 25.0
-    refute: float = 25.0
+    lomo_mean_mape: float = 2559.7
+    lowo_mean_mape: float = 109.7
+    shap_rank_std: dict[str, float] = Field(default={"lomo": 4.1, "lowo": 3.4})
+
+    def mean_mape(self, kind: str) -> float:
+        """Mean MAPE of the folds of a kind, %."""
+        return self.lomo_mean_mape if kind == "lomo" else self.lowo_mean_mape
 
 
-@dataclass(frozen=True)
-class Expected:
-    """A fold that the verdict needs."""
+STUDY = StudyNumbers()
+
+
+class FoldVerdict(Record):
+    """One fold that the verdict needs: its error and interval in %, its threshold, and what follows.
+
+    reason: why there is no number, where status is missing or failed.
+    """
 
     fold: str
     kind: str
     holdout: str
-    moe: bool = False
+    moe: bool
+    threshold: float
+    status: Status
+    mape: Number = None
+    interval: Interval | None = None
+    reason: str | None = None
+    mape_base: Number = None
+    mape_train: Number = None
+    bias: Number = None
+    n_train: int | None = None
+    n_test: int | None = None
+    tuning: str | None = None
+    target: str | None = None
+    run_id: str | None = None
+
+    def said(self) -> str:
+        """The fold with its error and interval, in words."""
+        low, high = self.interval or (None, None)
+        return f"{self.fold}, {self.mape:.1f} % [{low:.1f}–{high:.1f}]"
 
 
-EXPECTED = (
-    Expected("lomo_llama2_7b", "lomo", "llama-2-7b"),
-    Expected("lomo_codellama_34b", "lomo", "codellama-34b"),
-    Expected("lomo_llama2_70b", "lomo", "llama-2-70b"),
-    Expected("lomo_mixtral", "lomo", "mixtral-8x7b-v0-1", moe=True),
-    Expected("lowo_general", "lowo", "general"),
-    Expected("lowo_codegen", "lowo", "codegen"),
-    Expected("lowo_roleplay", "lowo", "roleplay"),
-    Expected("lowo_reasoning", "lowo", "reasoning"),
-)
-NAMES = tuple(fold.fold for fold in EXPECTED)
+@dataclass(frozen=True)
+class Judgement:
+    """The hypothesis, the sentence that says it, and each fold."""
+
+    hypothesis: Literal["supported", "not_supported", "inconclusive"]
+    sentence: str
+    folds: tuple[FoldVerdict, ...]
 
 
-def judge(
-    rows: list[dict], thresholds: Thresholds | None = None, failed: dict[str, str] | None = None
-) -> dict:
-    """The hypothesis, the sentence that says it, and a row for each of the eight folds.
+def holds_moe_out(asked: Fold) -> bool:
+    """Whether the fold holds out a model that h3 knows to be MoE."""
+    known = catalog.MODELS.get(catalog.model_name(asked.holdout or ""))
+    return asked.kind == "lomo" and known is not None and known.is_moe
 
-    rows: a dict a finished fold with kind, holdout, mape and interval ([low, high], 95 %), in %; other keys
-    are kept.
-    failed: fold name → why it has no row. A fold is supported if its upper bound is below its threshold,
-    refuted if its lower bound is above `refute`, else between. One refuted fold refutes; a missing or failed
-    fold never supports.
+
+def judge(results: Sequence[FoldResult], study: Study, failed: Mapping[str, str] | None = None) -> Judgement:
+    """Judge the folds of the study.
+
+    results: finished folds, whatever their names. failed: fold name → why it has no result. A fold is
+    supported if its upper bound is below its threshold, refuted if its lower bound is above `refute`, else
+    between. One refuted fold refutes; a missing or failed fold never supports.
     """
-    thresholds, failed = thresholds or Thresholds(), failed or {}
-    given = {(row["kind"], row["holdout"]): row for row in rows}
-    folds = [_fold(fold, given.get((fold.kind, fold.holdout)), thresholds, failed) for fold in EXPECTED]
-    states = {row["status"] for row in folds}
-    hypothesis = (
-        "not_supported" if "refuted" in states else "supported" if states == {"supported"} else "inconclusive"
-    )
-    return {"hypothesis": hypothesis, "sentence": _sentence(hypothesis, folds, thresholds), "folds": folds}
+    folds = tuple(_fold(fold(name), results, study, failed or {}) for name in study.folds)
+    states = {row.status for row in folds}
+    if "refuted" in states:
+        return Judgement("not_supported", _refuted(folds, study), folds)
+    if states == {"supported"}:
+        return Judgement("supported", _supported(folds, study), folds)
+    return Judgement("inconclusive", _inconclusive(folds), folds)
 
 
-def _fold(fold: Expected, row: dict | None, thresholds: Thresholds, failed: dict[str, str]) -> dict:
-    limit = thresholds.moe if fold.moe else thresholds.target
-    known = {
-        "fold": fold.fold,
-        "kind": fold.kind,
-        "holdout": fold.holdout,
-        "moe": fold.moe,
-        "threshold": limit,
-    }
-    if row is None:
-        status = "failed" if fold.fold in failed else "missing"
-        return known | {
-            "mape": None,
-            "interval": None,
+def _fold(asked: Fold, results: Sequence[FoldResult], study: Study, failed: Mapping[str, str]) -> FoldVerdict:
+    moe = holds_moe_out(asked)
+    limit = study.moe_threshold if moe else study.threshold
+    known = {"fold": asked.name, "kind": asked.kind, "holdout": asked.holdout, "moe": moe, "threshold": limit}
+    result = next((each for each in results if each.holds_out(asked)), None)
+    if result is None:
+        status, reason = (
+            ("failed", failed[asked.name])
+            if asked.name in failed
+            else ("missing", "no such run in the sweep")
+        )
+        return FoldVerdict.model_validate(known | {"status": status, "reason": reason})
+    status = _status(result, limit, study.refute)
+    return FoldVerdict.model_validate(
+        result.model_dump(include=set(FoldVerdict.model_fields))
+        | known
+        | {
+            "interval": result.mape_interval,
+            "run_id": result.mlflow_run_id or None,
             "status": status,
-            "reason": failed.get(fold.fold, "no such run in the sweep"),
+            "reason": f"its error is {result.mape}, no number" if status == "failed" else None,
         }
-    status = _status(row, limit, thresholds.refute)
-    return {**row, **known, "status": status} | (
-        {"reason": f"its error is {row['mape']}, no number"} if status == "failed" else {}
     )
 
 
-def _status(row: dict, limit: float, refute: float) -> str:
-    low, high = row["interval"]
-    if not all(value is not None and math.isfinite(value) for value in (row["mape"], low, high)):
+def _status(result: FoldResult, limit: float, refute: float) -> Status:
+    if result.mape is None or result.low is None or result.high is None:
         return "failed"
-    if low > refute:
+    if result.low > refute:
         return "refuted"
-    return "supported" if high < limit else "between"
+    return "supported" if result.high < limit else "between"
 
 
-def _sentence(hypothesis: str, folds: list[dict], thresholds: Thresholds) -> str:
-    scored = [row for row in folds if row["status"] in ("supported", "between", "refuted")]
-    worst = max(scored, key=lambda row: row["interval"][1], default=None)
-    told = f"; the worst is {_said(worst)}" if worst else ""
-    limits = f"{thresholds.target:g} % ({thresholds.moe:g} % for the MoE model)"
-    if hypothesis == "supported":
-        return (
-            f"Supported: on all {len(folds)} folds even the upper bound of the error is below {limits}{told}."
-        )
-    if hypothesis == "not_supported":
-        refuted = ", ".join(_said(row) for row in folds if row["status"] == "refuted")
-        return (
-            f"Not supported: even the lower bound of the error is above {thresholds.refute:g} % on {refuted}."
-        )
-    names = {
-        status: [row["fold"] for row in folds if row["status"] == status] for status in ("missing", "failed")
-    }
-    absent = [f"{', '.join(each)} ({status})" for status, each in names.items() if each]
-    between = [_said(row) for row in folds if row["status"] == "between"]
-    why = ([f"no result for {', '.join(absent)}"] if absent else []) + (
-        [f"undecided on {', '.join(between)}"] if between else []
-    )
-    return f"Inconclusive: {'; '.join(why)}{told}."
+def _worst(folds: Sequence[FoldVerdict]) -> str:
+    scored = [row for row in folds if row.interval and row.status in ("supported", "between", "refuted")]
+    worst = max(scored, key=lambda row: (row.interval or (0, 0))[1] or 0, default=None)
+    return f"; the worst is {worst.said()}" if worst else ""
 
 
-def _said(row: dict) -> str:
-    return f"{row['fold']}, {row['mape']:.1f} % [{row['interval'][0]:.1f}–{row['interval'][1]:.1f}]"
+def _supported(folds: Sequence[FoldVerdict], study: Study) -> str:
+    limits = f"{study.threshold:g} % ({study.moe_threshold:g} % for the MoE model)"
+    even = f"on all {len(folds)} folds even the upper bound of the error is below {limits}"
+    return f"Supported: {even}{_worst(folds)}."
+
+
+def _refuted(folds: Sequence[FoldVerdict], study: Study) -> str:
+    refuted = ", ".join(row.said() for row in folds if row.status == "refuted")
+    return f"Not supported: even the lower bound of the error is above {study.refute:g} % on {refuted}."
+
+
+def _inconclusive(folds: Sequence[FoldVerdict]) -> str:
+    absent = []
+    for status in ("missing", "failed"):
+        names = [row.fold for row in folds if row.status == status]
+        absent += [f"{', '.join(names)} ({status})"] if names else []
+    between = [row.said() for row in folds if row.status == "between"]
+    why = [f"no result for {', '.join(absent)}"] if absent else []
+    why += [f"undecided on {', '.join(between)}"] if between else []
+    return f"Inconclusive: {'; '.join(why)}{_worst(folds)}."

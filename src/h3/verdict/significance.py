@@ -1,6 +1,6 @@
 """Is one predictor better than another, or is the difference noise? Paired block bootstrap on the same steps.
 
-    # {"difference": -3.1, "interval": [-3.6, -2.7], "verdict": "better", "n_steps": 9000}
+    # Difference(difference=-3.1, interval=(-3.6, -2.7), verdict="better", n_steps=9000)
     compare(ours, rival, seed=0)
 
 A resample draws the same blocks of consecutive steps for both, so what makes a step hard for both cancels. As
@@ -9,13 +9,15 @@ the mean is linear, that is the bootstrap of the difference of the errors (metri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
+from h3.common.records import Record
 from h3.steps import metrics
 
 KEYS = ["experiment", "clock", "step_id"]
@@ -81,34 +83,48 @@ def _merged(ours: pd.DataFrame, rival: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values([*KEYS, "nth"]).drop(columns="nth").reset_index(drop=True)
 
 
-def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> dict:
-    """Macro MAPE of ours minus the rival's on the same steps, points, with its 95 % interval; negative: ours
-    is better.
+class Difference(Record):
+    """Macro MAPE of ours minus the rival's on the same steps, points, with its 95 % interval.
 
+    Negative: ours is better.
     verdict: better, worse, or noise where the interval holds 0.
     """
+
+    difference: float
+    interval: tuple[float, float]
+    verdict: Literal["better", "worse", "noise"]
+    n_steps: int
+    predictor: str = ""
+    fold: str = ""
+    sees_held_out: bool = False
+
+
+def compare(ours: pd.DataFrame, rival: pd.DataFrame, seed: int = 0) -> Difference:
+    """The difference between two predictors on the steps that both predicted."""
     both = paired(ours, rival)
     difference = (both["ape_ours"] - both["ape_rival"]).to_numpy()
     experiment = both["experiment"].to_numpy()
     means = metrics.bootstrap_means(difference, experiment, seed)
     low, high = (float(value) for value in np.quantile(means, [0.025, 0.975]))
-    verdict = "noise" if low <= 0 <= high else ("better" if high < 0 else "worse")
+    verdict: Literal["better", "worse", "noise"] = (
+        "noise" if low <= 0 <= high else ("better" if high < 0 else "worse")
+    )
     point = float(pd.Series(difference).groupby(experiment).mean().mean())
-    return {"difference": point, "interval": [low, high], "verdict": verdict, "n_steps": len(both)}
+    return Difference(difference=point, interval=(low, high), verdict=verdict, n_steps=len(both))
 
 
 def table(
-    ours: pd.DataFrame, rivals: dict[str, Callable[[], pd.DataFrame | None]], seed: int = 0
-) -> list[dict]:
+    ours: pd.DataFrame, rivals: Mapping[str, Callable[[], pd.DataFrame | None]], seed: int = 0
+) -> list[Difference]:
     """Ours against each rival on one fold: predictor, and what `compare` says, in the order of the rivals.
 
     rivals: name → what reads its predictions (COLUMNS); a rival that has none (None) gives no row. Two are
     read at a time.
     """
 
-    def row(name: str) -> dict | None:
+    def row(name: str) -> Difference | None:
         rival = rivals[name]()
-        return None if rival is None else {"predictor": name, **compare(ours, rival, seed)}
+        return None if rival is None else compare(ours, rival, seed).model_copy(update={"predictor": name})
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return [found for found in pool.map(row, rivals) if found]

@@ -1,7 +1,6 @@
 """Do the folds agree on which features matter? Rankings by mean |SHAP|, one a fold, compared.
 
-    # 1: all folds rank alike, 0: no agreement
-    measure({"lowo_general": ranking, "lowo_codegen": ranking})["kendall_w"]
+    measure({"lowo_general": ranking, "lowo_codegen": other}).kendall_w  # 1: all rank alike, 0: no agreement
 
 A ranking is the table of explain.ranking: feature, mean_abs_shap, rank. Folds without trees, or whose trees
 contribute nothing, rank nothing; they are counted, not averaged. Source of W: Kendall and Babington Smith
@@ -10,17 +9,58 @@ contribute nothing, rank nothing; they are counted, not averaged. Source of W: K
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy.stats import rankdata
+
+from h3.common.records import Interval, Number, Record
 
 TOP = 10
 DRAWS = 1000
+Rankings = Mapping[str, pd.DataFrame | None]
 
 
-def ranks(rankings: dict[str, pd.DataFrame | None]) -> pd.DataFrame:
+class Pair(Record):
+    """Spearman's correlation of two folds with its 95 % interval."""
+
+    folds: tuple[str, str]
+    rho: Number
+    interval: Interval
+
+
+class Chance(Record):
+    """What permuted ranks give: means, the best 5 %, and the share of draws that agree as much."""
+
+    kendall_w_mean: Number
+    kendall_w_95: Number
+    rank_std_mean: Number
+    rank_std_05: Number
+    p_value: Number
+
+
+class Stability(Record):
+    """How much some folds agree; numbers are None where fewer than two folds have trees.
+
+    top: features by mean rank; ranks: fold → feature → rank, of those.
+    """
+
+    folds: list[str]
+    folds_without_trees: list[str]
+    n_folds: int
+    top: tuple[str, ...] = ()
+    ranks: dict[str, dict[str, float]] = Field(default={})
+    rank_std: Number = None
+    kendall_w: Number = None
+    spearman: tuple[Pair, ...] = ()
+    baseline: Chance | None = None
+
+
+def ranks(rankings: Rankings) -> pd.DataFrame:
     """Ranks of the features that all folds with contributing trees share, shape (features, folds), 1 the most
     important.
 
@@ -97,54 +137,50 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide((first * second).sum(axis=1), scale, out=np.full(len(first), np.nan), where=scale > 0)
 
 
-def baseline(table: np.ndarray, rng: np.random.Generator) -> dict:
+def baseline(table: np.ndarray, rng: np.random.Generator) -> Chance:
     """What chance gives: W and rank std with each fold's ranks permuted; p is the share of draws that agree
     as much.
     """
     draws = rng.permuted(np.broadcast_to(table, (DRAWS, *table.shape)), axis=1)
     spread = ((draws.sum(axis=2) - table.sum(axis=1).mean()) ** 2).sum(axis=1)
     observed = ((table.sum(axis=1) - table.sum(axis=1).mean()) ** 2).sum()
-    chance_w = (
-        spread * (kendall_w(table) / observed) if observed > 0 else np.zeros(DRAWS)
-    )  # ties and sizes stay: W goes with S
+    # Ties and sizes stay: W goes with S.
+    chance_w = spread * (kendall_w(table) / observed) if observed > 0 else np.zeros(DRAWS)
     chance_std = _rank_stds(draws)
-    return {
-        "kendall_w_mean": float(chance_w.mean()),
-        "kendall_w_95": float(np.quantile(chance_w, 0.95)),
-        "rank_std_mean": float(chance_std.mean()),
-        "rank_std_05": float(np.quantile(chance_std, 0.05)),
-        "p_value": float((1 + (chance_w >= kendall_w(table) - 1e-12).sum()) / (1 + DRAWS)),
-    }
+    return Chance(
+        kendall_w_mean=float(chance_w.mean()),
+        kendall_w_95=float(np.quantile(chance_w, 0.95)),
+        rank_std_mean=float(chance_std.mean()),
+        rank_std_05=float(np.quantile(chance_std, 0.05)),
+        p_value=float((1 + (chance_w >= kendall_w(table) - 1e-12).sum()) / (1 + DRAWS)),
+    )
 
 
-def measure(rankings: dict[str, pd.DataFrame | None], seed: int = 0) -> dict:
-    """Everything about the agreement of some folds; numbers are None where fewer than two folds have trees.
-
-    rankings: fold → ranking, None for a fold without one. Returns folds, folds_without_trees, top (features),
-    ranks, rank_std, kendall_w, spearman (a dict a pair), baseline.
-    """
+def measure(rankings: Rankings, seed: int = 0) -> Stability:
+    """Everything about the agreement of some folds; rankings: fold → ranking, None for a fold without one."""
     table = ranks(rankings)
-    without = sorted(set(rankings) - set(table.columns))
-    known = {"folds": list(table.columns), "folds_without_trees": without, "n_folds": len(rankings)}
+    known: dict[str, Any] = {
+        "folds": list(table.columns),
+        "folds_without_trees": sorted(set(rankings) - set(table.columns)),
+        "n_folds": len(rankings),
+        "top": tuple(table.index[:TOP]),
+    }
     if table.shape[1] < 2:
-        return known | {
-            "top": list(table.index[:TOP]),
-            "ranks": {},
-            "rank_std": None,
-            "kendall_w": None,
-            "spearman": [],
-            "baseline": None,
-        }
+        return Stability(**known)
     rng, values = np.random.default_rng(seed), table.to_numpy(float)
+    return Stability(
+        **known,
+        ranks={fold: table[fold].head(TOP).to_dict() for fold in table.columns},
+        rank_std=rank_std(values),
+        kendall_w=kendall_w(values),
+        spearman=_pairs(table, rng),
+        baseline=baseline(values, rng),
+    )
+
+
+def _pairs(table: pd.DataFrame, rng: np.random.Generator) -> tuple[Pair, ...]:
     pairs = []
     for first, second in combinations(table.columns, 2):
         rho, low, high = spearman(table[first].to_numpy(), table[second].to_numpy(), rng)
-        pairs.append({"folds": [first, second], "rho": rho, "interval": [low, high]})
-    return known | {
-        "top": list(table.index[:TOP]),
-        "ranks": {fold: table[fold].head(TOP).to_dict() for fold in table.columns},
-        "rank_std": rank_std(values),
-        "kendall_w": kendall_w(values),
-        "spearman": pairs,
-        "baseline": baseline(values, rng),
-    }
+        pairs.append(Pair(folds=(first, second), rho=rho, interval=(low, high)))
+    return tuple(pairs)

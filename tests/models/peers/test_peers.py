@@ -1,7 +1,4 @@
-"""Every predictor behind the protocol: what all promise, then each against numbers worked by hand.
-
-pytest tests/test_predictors.py
-"""
+"""Every predictor behind the protocol: what all promise, then each against numbers worked by hand."""
 
 from __future__ import annotations
 
@@ -13,14 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from builders import Steps, step, steps
+from builders import Steps, simulated_source, step, steps
 
-from h3.common.config import TrainConfig
+from h3.common.config import FeaturesConfig, Fold, TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
-from h3.evaluation import folds
-from h3.evaluation import one_fold as evaluate
-from h3.models import zoo as registry
+from h3.evaluation import folds, one_fold
+from h3.models import zoo
 from h3.models.peers import (
     blackbox,
     habitat,
@@ -35,10 +31,10 @@ from h3.sources import simulated
 from h3.sources.experiment import Ingested
 from h3.steps import metrics, physics
 
-NAMES = tuple(registry.PREDICTORS)
-HONEST = tuple(name for name in NAMES if not registry.sees_held_out(name))
+NAMES = tuple(zoo.PREDICTORS)
+HONEST = tuple(name for name in NAMES if not zoo.sees_held_out(name))
 INSIDE = "ridge_per_experiment"
-FOLD = folds.FoldSpec("lomo_mixtral", "lomo", "mixtral-8x7b-v0-1")
+FOLD = Fold(name="lomo_mixtral", kind="lomo", holdout="mixtral-8x7b-v0-1")
 DENSE = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 COMPOSITION = (
     "prefill_tokens",
@@ -54,17 +50,17 @@ COMPOSITION = (
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """A two-hundredth of the built-in data."""
-    config = simulated.SimulatedConfig(scale=0.005, workers=1, cache_dir=tmp_path_factory.mktemp("cache"))
+    config = simulated_source(0.005, workers=1, cache_dir=tmp_path_factory.mktemp("cache"))
     return simulated.load(config).table
 
 
 def context_of(name):
-    return Context(features="raw30") if name == "xgboost_raw" else Context()
+    return Context(features=FeaturesConfig(name="raw30")) if name == "xgboost_raw" else Context()
 
 
 def fit(name, split, **params):
     """The fit as evaluation makes it, and the split that it is scored on."""
-    fitted, scored, _ = evaluate.fit(registry.make(name, params), split, context_of(name))
+    fitted, scored, _ = one_fold.fit(zoo.make(name, params), split, context_of(name))
     return fitted, scored
 
 
@@ -78,7 +74,7 @@ def run(name, table):
             "tune": {"trials": 0},
         }
     )
-    return evaluate.run_fold(Ingested(table, pd.DataFrame(), {}), config, Progress("test", StringIO()))
+    return one_fold.run_fold(Ingested(table, pd.DataFrame(), {}), config, Progress("test", StringIO()))
 
 
 def served(truth_us, models=DENSE, rows=200, seed=0, noise=0.0):
@@ -136,7 +132,7 @@ def test_rows_with_unknown_batches_can_be_trained_on(name, table):
     split = folds.make_split(table, FOLD)
     train = split.train.copy()
     train.loc[train.index[::3], list(COMPOSITION)] = np.nan
-    predicted = registry.make(name, {}).fit(train, context_of(name)).predict(split.inputs)
+    predicted = zoo.make(name, {}).fit(train, context_of(name)).predict(split.inputs)
     assert np.isfinite(predicted).all() and (predicted > 0).all()
 
 
@@ -182,18 +178,18 @@ def test_every_predictor_has_a_config_that_names_it(name):
 
 
 def test_only_the_residual_model_is_tuned_and_an_unknown_parameter_is_an_error():
-    assert [name for name in NAMES if registry.is_tuned(name)] == ["xgboost_residual"]
+    assert [name for name in NAMES if zoo.is_tuned(name)] == ["xgboost_residual"]
     with pytest.raises(InputError, match=r"unknown parameter 'depth'; expected none"):
-        registry.make("roofline", {"depth": 3})
+        zoo.make("roofline", {"depth": 3})
 
 
 # The one that sees held-out truth
 
 
 def test_ridge_alone_is_marked_as_having_seen_the_held_out_group(table):
-    assert [name for name in NAMES if registry.sees_held_out(name)] == [INSIDE]
-    assert run(INSIDE, table).result["sees_held_out"] is True
-    assert run("roofline", table).result["sees_held_out"] is False
+    assert [name for name in NAMES if zoo.sees_held_out(name)] == [INSIDE]
+    assert run(INSIDE, table).result.sees_held_out is True
+    assert run("roofline", table).result.sees_held_out is False
 
 
 def test_ridge_is_scored_on_the_last_fifth_of_each_experiment_in_time_order(table):
@@ -203,13 +199,13 @@ def test_ridge_is_scored_on_the_last_fifth_of_each_experiment_in_time_order(tabl
         scored = outcome.predictions.loc[outcome.predictions["experiment"] == experiment, "step_id"]
         assert len(scored) == pytest.approx(0.2 * len(rows), abs=1)
         assert scored.min() > rows.loc[~rows["step_id"].isin(scored), "step_id"].max()
-    assert outcome.result["n_test"] == len(outcome.predictions) == len(outcome.split.inputs)
+    assert outcome.result.n_test == len(outcome.predictions) == len(outcome.split.inputs)
 
 
 def test_ridge_sees_the_held_out_steps_but_never_the_ones_that_it_is_scored_on(table):
     held = (table["model"] == FOLD.holdout).to_numpy()
     last = np.zeros(len(table), dtype=bool)
-    last[held] = registry.make(INSIDE, {}).scored(folds.without_targets(table[held]))
+    last[held] = zoo.make(INSIDE, {}).scored(folds.without_targets(table[held]))
     before = digest(fit(INSIDE, folds.make_split(table, FOLD))[0])
     assert before != digest(fit(INSIDE, folds.make_split(spoil(table, held & ~last, "scaled"), FOLD))[0])
     assert before == digest(fit(INSIDE, folds.make_split(spoil(table, last, "scaled"), FOLD))[0])
@@ -223,7 +219,7 @@ def test_ridge_learns_nothing_from_the_training_side(table):
     )
     assert digest(before) == digest(after)
     with pytest.raises(InputError, match="fit_inside"):
-        registry.make(INSIDE, {}).fit(table, Context())
+        zoo.make(INSIDE, {}).fit(table, Context())
 
 
 def test_ridge_recovers_a_linear_truth_and_refuses_other_or_too_short_experiments():
@@ -232,7 +228,7 @@ def test_ridge_recovers_a_linear_truth_and_refuses_other_or_too_short_experiment
         ["llama-2-7b"],
         rows=500,
     )
-    inputs, predictor = folds.without_targets(table), registry.make(INSIDE, {})
+    inputs, predictor = folds.without_targets(table), zoo.make(INSIDE, {})
     fitted = predictor.fit_inside(inputs, table, Context())
     assert error(fitted, table[predictor.scored(inputs)]) < 0.1
     with pytest.raises(InputError, match=r"not trained inside .*codellama"):
@@ -248,7 +244,7 @@ def test_ridge_chooses_alpha_by_the_middle_fifth_alone():
     level = table["period_us"].to_numpy()[:60].mean()
     flat = table.assign(period_us=np.where(np.arange(100) < 60, table["period_us"], level))
     alphas = [
-        next(iter(registry.make(INSIDE, {}).fit_inside(inputs, truth, Context()).ridges.values())).alpha
+        next(iter(zoo.make(INSIDE, {}).fit_inside(inputs, truth, Context()).ridges.values())).alpha
         for truth in (table, flat)
     ]
     assert alphas[0] < 1 and alphas[1] == 1e5
@@ -259,14 +255,14 @@ def test_ridge_chooses_alpha_by_the_middle_fifth_alone():
 
 def test_blackbox_recovers_known_coefficients():
     table = served(lambda rows: 7000 + 11 * rows["prefill_tokens"] + 90 * rows["decode_tokens"])
-    fitted = registry.make("blackbox", {}).fit(table, Context())
+    fitted = zoo.make("blackbox", {}).fit(table, Context())
     assert fitted.coefficients == pytest.approx([7000, 11, 90], rel=1e-6)
     assert fitted.predict(step(decode=[500] * 4, prefill=[(100, 0)])) == pytest.approx([7000 + 1100 + 360])
 
 
 def test_blackbox_minimises_plain_errors_in_us():
     table = steps(*(step(decode=[500] * 8, period_us=period) for period in (1000.0, 1000.0, 10_000.0)))
-    assert registry.make("blackbox", {}).fit(table, Context()).predict(table.head(1)) == pytest.approx([4000])
+    assert zoo.make("blackbox", {}).fit(table, Context()).predict(table.head(1)) == pytest.approx([4000])
 
 
 def test_a_coefficient_that_would_be_negative_is_zero():
@@ -285,20 +281,18 @@ def test_roofline_of_a_step_worked_by_hand():
     # TB/s is 3.35e6 bytes/us.
     weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 4096 * 32000
     kv = 32 * 2 * 4096 * 2 * 1500
-    predicted = registry.make("roofline", {}).fit(step(), Context()).predict(step(decode=[700, 800]))
+    predicted = zoo.make("roofline", {}).fit(step(), Context()).predict(step(decode=[700, 800]))
     assert predicted == pytest.approx([(2 * weights + kv) / 3.35e6])
 
 
 def test_roofline_layers_recovers_its_two_coefficients_and_weighs_models_alike():
     table = served(lambda rows: 1.3 * physics.roofline_us(rows) + 40 * rows["num_layers"])
-    assert registry.make("roofline_layers", {}).fit(table, Context()).coefficients == pytest.approx(
+    assert zoo.make("roofline_layers", {}).fit(table, Context()).coefficients == pytest.approx(
         [1.3, 40], rel=1e-6
     )
     noisy = served(lambda rows: 1.3 * physics.roofline_us(rows) + 40 * rows["num_layers"], noise=0.1)
     more = pd.concat([noisy, noisy[noisy["model"] == "llama-2-7b"]], ignore_index=True)
-    one, two = (
-        registry.make("roofline_layers", {}).fit(each, Context()).coefficients for each in (noisy, more)
-    )
+    one, two = (zoo.make("roofline_layers", {}).fit(each, Context()).coefficients for each in (noisy, more))
     assert one == pytest.approx(two, rel=1e-6)
     assert roofline_layers.TERMS == ("roofline_us", "layers")
 
@@ -350,7 +344,7 @@ def test_blis_counts_prefill_requests_of_equal_length_one_by_one():
 def test_trained_roofline_recovers_known_betas():
     betas = np.array([0.6, 1.5, 1.3, 2.0, 30.0, 5.0, 200.0, 4.0, 1.9])
     table = served(lambda rows: trained_roofline.terms(rows) @ betas, [*DENSE, "mixtral-8x7b-v0-1"], rows=300)
-    fitted = registry.make("trained_roofline", {}).fit(table, Context())
+    fitted = zoo.make("trained_roofline", {}).fit(table, Context())
     assert error(fitted, served(lambda rows: trained_roofline.terms(rows) @ betas, seed=7)) < 0.01
     assert fitted.coefficients[[0, 1, 2, 4, 5, 6, 8]] == pytest.approx(betas[[0, 1, 2, 4, 5, 6, 8]], rel=0.02)
 
@@ -359,9 +353,7 @@ def test_vidur_predicts_a_profiled_model_well_and_another_by_the_ratio_of_roofli
     def truth(rows):
         return 5000 + 1.4 * physics.roofline_us(rows)
 
-    fitted = registry.make("vidur", {"max_rows": 3000}).fit(
-        served(truth, ["llama-2-7b"], rows=2500), Context()
-    )
+    fitted = zoo.make("vidur", {"max_rows": 3000}).fit(served(truth, ["llama-2-7b"], rows=2500), Context())
     assert error(fitted, served(truth, ["llama-2-7b"], rows=300, seed=9)) < 3
     seven = step("llama-2-7b", 1, decode=[700] * 30)
     other = habitat.as_if(seven, habitat.configurations(step("codellama-34b", 2))[0][0])
@@ -411,17 +403,17 @@ def test_splitwise_averages_both_curves_over_a_window_with_a_prefill_in_some_ste
 
 def test_habitat_returns_the_measured_times_of_its_own_steps():
     table = served(lambda rows: 3000 + 1.5 * physics.roofline_us(rows), rows=100, noise=0.1)
-    fitted = registry.make("habitat", {"neighbours": 1}).fit(table, Context())
+    fitted = zoo.make("habitat", {"neighbours": 1}).fit(table, Context())
     assert fitted.predict(folds.without_targets(table)) == pytest.approx(table["period_us"].to_numpy())
 
 
 def test_habitat_scales_operators_by_roofline_and_the_rest_by_layers():
     source = step("llama-2-70b", 4, decode=[700] * 30, period_us=19_000.0)
     target = habitat.as_if(source, habitat.configurations(step("codellama-34b", 2))[0][0])
-    fitted = registry.make("habitat", {}).fit(source, Context())
+    fitted = zoo.make("habitat", {}).fit(source, Context())
     rest = 19_000 - habitat.operators_us(source).sum()
     assert fitted.predict(target) == pytest.approx([habitat.operators_us(target).sum() + rest * 48 / 80])
-    below = registry.make("habitat", {}).fit(
+    below = zoo.make("habitat", {}).fit(
         source.assign(period_us=0.5 * habitat.operators_us(source).sum()), Context()
     )
     assert below.predict(target) == pytest.approx([0.5 * habitat.operators_us(target).sum()])

@@ -1,7 +1,4 @@
-"""The study's recipe: as it was, exported whole, and bound to fail beyond the scale of its training data.
-
-pytest tests/test_xgboost_raw.py
-"""
+"""The study's recipe: as it was, exported whole, and bound to fail beyond the scale of its training data."""
 
 from __future__ import annotations
 
@@ -11,12 +8,14 @@ import numpy as np
 import pytest
 from builders import Steps
 
+from h3.common.config import FeaturesConfig
 from h3.evaluation import folds
 from h3.models.peers.xgboost_raw import Params, XGBoostRaw
 from h3.models.protocol import Context, digest
 from h3.steps import features, metrics
 
-CONTEXT = Context(target="duration_us", features="raw30")
+RAW30 = FeaturesConfig(name="raw30")
+CONTEXT = Context(target="duration_us", features=RAW30)
 SMALL = Params(n_estimators=10)
 
 
@@ -82,7 +81,7 @@ def test_a_prediction_is_never_below_a_microsecond():
 
 
 def test_the_number_of_threads_changes_nothing(fitted):
-    other = XGBoostRaw(SMALL).fit(TRAIN, Context(target="duration_us", features="raw30", threads=2))
+    other = XGBoostRaw(SMALL).fit(TRAIN, Context(target="duration_us", features=RAW30, threads=2))
     assert digest(other) == digest(fitted)
     assert digest(
         XGBoostRaw(SMALL).fit(TRAIN.assign(duration_us=TRAIN["duration_us"] * 2), CONTEXT)

@@ -1,8 +1,5 @@
 """The step clock of a request log: recovered from servers whose every step is known, and held against
-measured traces.
-
-pytest tests/test_clock.py
-"""
+measured traces."""
 
 from __future__ import annotations
 
@@ -12,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from builders import Server
+from builders import Server, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h3.sources.experiment import REQUEST_FILES, Assumptions, describe, find
+from h3.sources.experiment import REQUEST_FILES, describe, find
 from h3.sources.requests import clock
 from h3.sources.requests import steps as requests
 from h3.sources.traces import steps as traces
@@ -195,9 +192,9 @@ def test_the_window_of_a_period_holds_at_least_twelve_starts_or_ends():
 
 @NEEDS_SHARED
 def test_the_clock_of_every_measured_log_agrees_with_its_requests_to_a_thousandth():
-    assume, read = Assumptions(), 0
+    logs, read = source("requests"), 0
     for folder in find(SHARED / "requests", REQUEST_FILES):
-        record = requests.load_experiment(describe(folder, assume), assume, requests.RequestOptions()).record
+        record = requests.load_experiment(describe(folder, logs), logs).record
         if not record["left_out"]:
             entry = record["experiments"][folder.name]
             assert entry["clock_residual_ratio"] <= 0.001, folder.name
@@ -217,11 +214,9 @@ def median_by_batch(table):
 @pytest.mark.parametrize("workload", ["general", "codegen"])
 def test_periods_from_a_request_log_are_within_one_and_a_half_percent_of_the_traces(workload):
     (folder,) = (SHARED / "traces").glob(f"*llama-2-70b*-{workload}")
-    from_trace = median_by_batch(traces.load(folder, Assumptions()).table)
+    from_trace = median_by_batch(traces.load(source("traces", folder)).table)
     log = SHARED / "requests" / folder.name
-    from_log = median_by_batch(
-        requests.load(log, Assumptions(), requests.RequestOptions(sample_every=1)).table
-    )
+    from_log = median_by_batch(requests.load(source("requests", log, sample_every=1)).table)
     error = (from_log / from_trace - 1).dropna()
     assert len(error) >= 4
     assert error.abs().max() <= 0.015, pd.Series(error).to_string()

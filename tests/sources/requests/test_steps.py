@@ -1,8 +1,5 @@
 """Steps from request logs: the truth of a simulated server comes back, and bad input is refused, rejected or
-left out.
-
-pytest tests/test_requests.py
-"""
+left out."""
 
 from __future__ import annotations
 
@@ -12,17 +9,15 @@ import zlib
 
 import numpy as np
 import pytest
-from builders import Server
+from builders import Server, source
 
+from h3.common.config import validated
 from h3.common.errors import InputError
-from h3.sources.experiment import Assumptions
-from h3.sources.requests import files as request_logs
-from h3.sources.requests import steps as requests
-from h3.sources.requests.steps import RequestOptions
+from h3.ingest import IngestConfig
+from h3.sources.requests import files, steps
 from h3.steps import schema
 
 NAME = "20260101-000000-llama-2-7b-tp1-general"
-ALL = RequestOptions(sample_every=1)
 PERIOD_US = 20_000.0
 
 
@@ -31,8 +26,8 @@ def busy_server(steps=600):
     return Server([PERIOD_US] * steps).serve(0, steps, 50).serve_at_random(60, seed=2)
 
 
-def load(root, assume=Assumptions(), options=ALL):  # noqa: B008
-    return requests.load(root, assume, options)
+def load(root, sample_every=1, **settings):
+    return steps.load(source("requests", root, sample_every=sample_every, **settings))
 
 
 def entry(ingested, name=NAME):
@@ -98,7 +93,7 @@ def regular_server():
 
 def prefilling(root, **assumed):
     """Steps away from both ends whose window holds a prefill."""
-    return load(root, Assumptions(**assumed)).table.query("200 < step_id < 1800 and num_prefill_reqs > 0")
+    return load(root, **assumed).table.query("200 < step_id < 1800 and num_prefill_reqs > 0")
 
 
 def of_a_prefill(table, name):
@@ -133,7 +128,7 @@ def test_the_prefills_of_all_steps_add_up_to_the_requests(tmp_path):
 
 def test_unassumed_prompt_tokens_are_null_where_there_is_a_prefill(tmp_path):
     regular_server().write_tracev2(tmp_path)
-    table = load(tmp_path, Assumptions(prefill_tokens="none")).table
+    table = load(tmp_path, prefill_tokens="none").table
     prefilling = table["num_prefill_reqs"] > 0
     unknown = ["prefill_tokens", "prefill_kv_tokens_sum", "prefill_attended_tokens"]
     assert table.loc[prefilling, unknown].isna().all().all()
@@ -157,19 +152,22 @@ def test_recorded_prefix_groups_go_before_any_assumption(tmp_path):
 
 
 def test_an_unknown_assumption_lists_the_known(tmp_path):
-    busy_server(100).write_tracev2(tmp_path)
+    asked = {
+        "source": {"name": "requests", "path": str(tmp_path), "assume": {"prefill_tokens": "some"}},
+        "out": "x",
+    }
     with pytest.raises(
-        InputError, match=r"source\.assume\.prefill_tokens='some'; expected one of repeat, uncached, none"
+        InputError, match=r"source\.assume\.prefill_tokens='some': .*'repeat', 'uncached' or 'none'"
     ):
-        load(tmp_path, Assumptions(prefill_tokens="some"))
+        validated(asked, IngestConfig)
 
 
 def test_one_step_in_ten_is_kept_by_default_and_the_same_ones_each_time(tmp_path):
     busy_server().write_tracev2(tmp_path)
-    whole, sample = load(tmp_path), load(tmp_path, options=RequestOptions())
+    whole, sample = load(tmp_path), load(tmp_path, sample_every=10)
     assert len(sample.table) == pytest.approx(len(whole.table) / 10, abs=1)
     assert set(np.diff(sample.table["step_id"])) == {10}
-    assert schema.digest(sample.table) == schema.digest(load(tmp_path, options=RequestOptions()).table)
+    assert schema.digest(sample.table) == schema.digest(load(tmp_path, sample_every=10).table)
     kept = whole.table[whole.table["step_id"].isin(sample.table["step_id"])].reset_index(drop=True)
     assert schema.digest(kept) == schema.digest(sample.table)
 
@@ -187,7 +185,7 @@ def test_assumptions_are_recorded(known):
 def test_progress_tells_each_experiment(tmp_path):
     busy_server(100).write_tracev2(tmp_path)
     told = []
-    requests.load(tmp_path, Assumptions(), ALL, told.append)
+    steps.load(source("requests", tmp_path), told.append)
     assert told == [NAME]
 
 
@@ -216,7 +214,7 @@ def test_times_of_single_tokens_pin_the_clock_within_a_request(tmp_path):
     server.write_lifecycle(tmp_path / "times")
     server.write_lifecycle(tmp_path / "ends", token_times=False)
     assert worst_period(load(tmp_path / "ends").table, server) > 0.2
-    pinned = requests.load(tmp_path / "times", Assumptions(), ALL).table
+    pinned = load(tmp_path / "times").table
     assert np.abs(pinned["start_us"] - server.times_us[pinned["step_id"]]).max() < 0.5 * PERIOD_US
 
 
@@ -231,7 +229,7 @@ def test_token_times_that_do_not_match_the_token_count_are_not_believed(tmp_path
     server = busy_server()
     server.changes[3] = {"output_token_times": [1.0, 2.0, 3.0]}
     folder = server.write_lifecycle(tmp_path)
-    log = request_logs.read(NAME, folder / "per_request_lifecycle_metrics.json", 16)
+    log = files.read(NAME, folder / "per_request_lifecycle_metrics.json", 16)
     assert log.requests.loc[log.requests["request"] == "4", "token_times_us"].isna().all()
 
 
@@ -333,7 +331,7 @@ def test_an_unknown_column_is_refused_by_name(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("column", request_logs.REQUIRED)
+@pytest.mark.parametrize("column", files.REQUIRED)
 def test_a_missing_column_is_refused_by_name(tmp_path, column):
     busy_server(100).write_tracev2(tmp_path, drop=(column,))
     with pytest.raises(InputError, match=f"column '{column}' is missing; expected a TraceV2 header"):
@@ -341,7 +339,7 @@ def test_a_missing_column_is_refused_by_name(tmp_path, column):
 
 
 def test_columns_that_are_not_needed_may_be_absent(tmp_path, known):
-    optional = tuple(set(request_logs.TRACEV2_COLUMNS) - set(request_logs.REQUIRED))
+    optional = tuple(set(files.TRACEV2_COLUMNS) - set(files.REQUIRED))
     busy_server().write_tracev2(tmp_path, drop=optional)
     assert schema.digest(load(tmp_path).table) == schema.digest(known[1].table)
 
@@ -437,7 +435,7 @@ def test_more_than_a_tenth_failed_leaves_the_experiment_out_unless_allowed(tmp_p
     )
     assert set(ingested.table["workload"]) == {"codegen"}
     assert entry(ingested)["failed"] == count // 9 + 1
-    allowed = load(tmp_path, options=RequestOptions(sample_every=1, max_failed_ratio=0.5))
+    allowed = load(tmp_path, max_failed_ratio=0.5)
     assert set(allowed.table["workload"]) == {"codegen", "general"}
 
 
@@ -452,9 +450,9 @@ def test_up_to_a_tenth_failed_is_kept_and_counted(tmp_path, known):
 def test_all_failed_is_refused_with_the_reason(tmp_path, form):
     getattr(Server([PERIOD_US]).fail(5), form)(tmp_path)
     with pytest.raises(InputError, match="5 of 5 requests failed, more than max_failed_ratio"):
-        load(tmp_path, options=RequestOptions())
+        load(tmp_path, sample_every=10)
     with pytest.raises(InputError, match="no usable request"):
-        load(tmp_path, options=RequestOptions(max_failed_ratio=1.0))
+        load(tmp_path, sample_every=10, max_failed_ratio=1.0)
 
 
 def test_duplicate_experiments_unknown_models_and_empty_folders_are_refused(tmp_path):

@@ -1,22 +1,19 @@
 """KV tokens of traced steps: exact from snapshots and journeys, by a named assumption, or null."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from builders import source
 from trace_builder import TraceBuilder
 
+from h3.common.config import validated
 from h3.common.errors import InputError
-from h3.sources.experiment import Assumptions
-from h3.sources.traces import steps as traces
-
-ASSUME = Assumptions()
-NO_ASSUMPTION = replace(ASSUME, kv_tokens="none")
+from h3.ingest import IngestConfig
+from h3.sources.traces import steps
 
 
-def ingest(root, builder, assume=ASSUME):
+def ingest(root, builder, **assumed):
     builder.write(root)
-    return traces.load(root, assume)
+    return steps.load(source("traces", root, **assumed))
 
 
 def entry(ingested):
@@ -28,7 +25,7 @@ def test_kv_tokens_are_null_unless_they_are_assumed_and_the_record_says_so(tmp_p
     TraceBuilder().step(1, 0, decode=4).step(2, 20, prefill=2, prefill_tokens=8, decode=4).step(3, 40).write(
         folder
     )
-    assumed, null = traces.load(folder, ASSUME), traces.load(folder, NO_ASSUMPTION)
+    assumed, null = (steps.load(source("traces", folder, kv_tokens=each)) for each in ("blocks", "none"))
     assert list(assumed.table["decode_kv_tokens_sum"]) == [1600.0, 1600.0]  # 100 used blocks of 16 tokens
     assert list(assumed.table["decode_kv_tokens_mean"]) == [400.0, 400.0]
     assert assumed.table["decode_kv_tokens_max"].isna().all()
@@ -40,8 +37,12 @@ def test_kv_tokens_are_null_unless_they_are_assumed_and_the_record_says_so(tmp_p
 
 
 def test_an_unknown_assumption_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"kv_tokens='guess'; expected one of blocks, none"):
-        ingest(tmp_path, TraceBuilder().steps(2), replace(ASSUME, kv_tokens="guess"))
+    asked = {
+        "source": {"name": "traces", "path": str(tmp_path), "assume": {"kv_tokens": "guess"}},
+        "out": "x",
+    }
+    with pytest.raises(InputError, match=r"source.assume.kv_tokens='guess': .*'blocks' or 'none'"):
+        validated(asked, IngestConfig)
 
 
 def snapshots(builder):

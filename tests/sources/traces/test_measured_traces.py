@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from builders import source
 
-from h3.sources.experiment import Assumptions
-from h3.sources.traces import steps as traces
+from h3.sources.traces import steps
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "traces"
 
@@ -15,7 +15,7 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("the measured data (../shared/data/traces) is not on this machine")
     told = []
-    ingested = traces.load(SHARED, Assumptions(), progress=told.append)
+    ingested = steps.load(source("traces", SHARED), told.append)
     assert told == sorted(ingested.record["experiments"])
     return ingested
 

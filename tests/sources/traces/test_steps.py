@@ -7,23 +7,19 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from builders import source
 from trace_builder import TraceBuilder, step_attributes
 
 from h3.common.errors import InputError
-from h3.sources.experiment import Assumptions
-from h3.sources.traces import blocks as otlp_files
-from h3.sources.traces import lines as otlp_lines
-from h3.sources.traces import otlp
-from h3.sources.traces import steps as traces
+from h3.sources.traces import blocks, lines, otlp, steps
 from h3.steps import schema
 
-ASSUME = Assumptions()
 NAME = "20260101-000000-llama-2-7b-tp1-general"
 
 
-def ingest(root, builder, assume=ASSUME, **options):
+def ingest(root, builder, **options):
     builder.write(root, **options)
-    return traces.load(root, assume)
+    return steps.load(source("traces", root))
 
 
 def entry(ingested):
@@ -101,8 +97,8 @@ def test_lines_of_one_layout_need_no_json_decoder():
     builder.open_line()
     for step in range(101, 140):
         builder.step(step, 20.0 * step, decode=2).snapshot(step, f"chat-{step}", "DECODE", step, 1)
-    block = otlp_files.Block(1, builder.close_line().content())
-    taken, columns, _ = otlp_lines.read(block, otlp.SCHEDULER_SCOPE, otlp.LAYOUT_NEEDS, {})
+    block = blocks.Block(1, builder.close_line().content())
+    taken, columns, _ = lines.read(block, otlp.SCHEDULER_SCOPE, otlp.LAYOUT_NEEDS, {})
     assert taken.all()
     assert list(columns[otlp.STEP]["step.id"]) == list(range(1, 140))
     assert list(columns[otlp.SNAPSHOT]["request.num_computed_tokens"]) == list(range(101, 140))
@@ -110,8 +106,8 @@ def test_lines_of_one_layout_need_no_json_decoder():
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_blocks_of_lines_join_without_a_seam(tmp_path, monkeypatch, packed):
-    monkeypatch.setattr(otlp_files, "BLOCK_BYTES", 5000)
-    monkeypatch.setattr(otlp_files, "CHUNK_BYTES", 999)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 999)
     ingested = ingest(tmp_path, TraceBuilder().steps(200), packed=packed)
     assert list(ingested.table["step_id"]) == list(range(1, 200))
     assert (ingested.table["period_us"] == 20_000).all()
@@ -147,7 +143,7 @@ def test_no_damaged_byte_slips_past_the_fast_reader(tmp_path, place):
 
 
 def test_a_cut_gzip_file_keeps_what_was_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(otlp_files, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 1000)
     builder = TraceBuilder().steps(400)
     whole = len(gzip.compress(builder.content()))
     ingested = ingest(tmp_path, builder, packed=True, cut=whole // 2)
@@ -160,7 +156,7 @@ def test_a_gz_file_that_is_no_gzip_is_refused(tmp_path):
     folder = TraceBuilder().steps(2).write(tmp_path)
     (folder / "traces.json").rename(folder / "traces.json.gz")
     with pytest.raises(InputError, match=r"traces\.json\.gz: not a gzip file"):
-        traces.load(tmp_path, ASSUME)
+        steps.load(source("traces", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -229,18 +225,18 @@ def test_a_pretty_printed_document_is_read_as_one_line(tmp_path):
     folder = TraceBuilder().open_line().steps(4).close_line().write(tmp_path)
     path = folder / "traces.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=2))
-    ingested = traces.load(tmp_path, ASSUME)
+    ingested = steps.load(source("traces", tmp_path))
     assert list(ingested.table["step_id"]) == [1, 2, 3]
     assert reasons(ingested) == {1: "last_of_clock"}
 
 
 def test_a_line_beyond_the_limit_is_refused_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(otlp_files, "LONGEST_LINE", 2000)
-    monkeypatch.setattr(otlp_files, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(otlp_files, "CHUNK_BYTES", 500)
+    monkeypatch.setattr(blocks, "LONGEST_LINE", 2000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 500)
     TraceBuilder().step(1, 0).open_line().steps(20).close_line().write(tmp_path)
     with pytest.raises(InputError, match=r"line 2 has over .*one resourceSpans object a line"):
-        traces.load(tmp_path, ASSUME)
+        steps.load(source("traces", tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "not json\n", '{"resourceSpans":[]}\n'])
@@ -248,7 +244,7 @@ def test_a_file_without_steps_is_an_error_of_one_line(tmp_path, text):
     folder = TraceBuilder().write(tmp_path)
     (folder / "traces.json").write_text(text)
     with pytest.raises(InputError, match=r"traces\.json: no usable step\.BATCH_SUMMARY event") as caught:
-        traces.load(tmp_path, ASSUME)
+        steps.load(source("traces", tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -261,7 +257,7 @@ def test_two_folders_with_one_experiment_name_are_refused(tmp_path):
     for root in ("one", "two"):
         TraceBuilder().steps(2).write(tmp_path / root)
     with pytest.raises(InputError, match="is there twice"):
-        traces.load([tmp_path / "one", tmp_path / "two"], ASSUME)
+        steps.load(source("traces", [tmp_path / "one", tmp_path / "two"]))
 
 
 def test_the_table_is_a_step_table_as_it_is(tmp_path):

@@ -13,6 +13,7 @@ its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ class FittedBlackbox:
         """Predicted target in us, shape (rows,)."""
         return combine(terms(inputs), self.coefficients)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, names of the terms, and their coefficients in the same order, us."""
         return {"model": "blackbox", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 

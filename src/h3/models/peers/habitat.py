@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def configurations(table: pd.DataFrame) -> list[tuple[pd.DataFrame, np.ndarray]]
 
 def as_if(table: pd.DataFrame, configuration: pd.DataFrame) -> pd.DataFrame:
     """The same batches on another configuration (a frame of one row)."""
-    return table.assign(**configuration.iloc[0].to_dict())
+    return table.assign(**{str(name): value for name, value in configuration.iloc[0].items()})
 
 
 def coordinates(configuration: pd.DataFrame) -> np.ndarray:
@@ -79,7 +80,7 @@ def nearest(sources: list[pd.DataFrame], target: pd.DataFrame) -> int:
     return int(np.argmin(distances))
 
 
-def record(configuration: pd.DataFrame) -> dict:
+def record(configuration: pd.DataFrame) -> dict[str, Any]:
     """A configuration as JSON content."""
     return json.loads(configuration.to_json(orient="records"))[0]
 
@@ -155,7 +156,7 @@ class Source:
         operators = operators_us(targets).sum(axis=1) * self.efficiency[alike].mean(axis=1)
         return operators + self.rest_us[alike].mean(axis=1) * layers_ratio
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: the configuration, number of measured steps, and sha256 of what is kept of them."""
         digest = sha256(self.spread, self.points, self.efficiency, self.rest_us)
         return {"configuration": record(self.configuration), "rows": len(self.points), "sha256": digest}
@@ -182,7 +183,7 @@ class FittedHabitat:
             predicted[at] = source.transfer(inputs.iloc[at])
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, and each training configuration's source."""
         return {"model": "habitat", "sources": [source.describe() for source in self.sources]}
 

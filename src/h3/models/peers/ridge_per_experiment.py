@@ -3,20 +3,19 @@ held-out truth.
 
     predictor = RidgePerExperiment(Params())
     fitted = predictor.fit_inside(inputs, truth, Context())      # inputs and truth of the held-out side
-    # the last 20 % of each experiment, all that may be scored
-    fitted.predict(inputs[predictor.scored(inputs)])
+    fitted.predict(inputs[predictor.scored(inputs)])             # the last 20 % of each experiment
 
 No generaliser, but the measure of what generalising costs. Each experiment is cut in time order: 60 % train,
-20 % choose alpha by MAPE, 20 % test. Source: inference-sim, branch stepml-experiments (temporal 60/20/20,
-Ridge). Simplified: features are standardised by the training part, unknown ones are 0 as in the study, and
-the chosen fit is not repeated on 80 %. `sees_held_out` marks it; `fit`, which every other predictor has,
-refuses.
+20 % choose alpha by MAPE, 20 % test, all that may be scored. Source: inference-sim, branch stepml-experiments
+(temporal 60/20/20, Ridge). Simplified: features are standardised by the training part, unknown ones are 0 as
+in the study, and the chosen fit is not repeated on 80 %. `sees_held_out` marks it; `fit`, which every other
+predictor has, refuses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -80,7 +79,7 @@ class Ridge:
         predicted = self.intercept_us + np.einsum("ij,j->i", (matrix - self.mean) / self.scale, self.slopes)
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: penalty, mean, scale and slope of each feature, intercept in us."""
         return {
             "alpha": self.alpha,
@@ -118,7 +117,7 @@ class FittedRidgePerExperiment:
             predicted[rows] = ridge.predict(matrix[rows])
         return predicted
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, that it sees held-out truth, training steps, and each experiment's ridge."""
         ridges = {name: ridge.describe() for name, ridge in sorted(self.ridges.items())}
         return {

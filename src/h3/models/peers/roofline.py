@@ -11,6 +11,7 @@ time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ class FittedRoofline:
         """Roofline time of each step in us, shape (rows,)."""
         return np.maximum(physics.roofline_us(inputs), SMALLEST_PREDICTION_US)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, and no coefficients."""
         return {"model": "roofline", "coefficients": []}
 

@@ -11,14 +11,15 @@ different efficiencies.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from h3.evaluation import folds
 from h3.models.peers.blackbox import combine, nonnegative_least_squares
 from h3.models.protocol import Context
 from h3.steps import physics
+from h3.steps.weights import row_weights
 
 TERMS = ("roofline_us", "layers")
 
@@ -43,7 +44,7 @@ class FittedRooflineLayers:
         """Predicted target in us, shape (rows,)."""
         return combine(terms(inputs), self.coefficients)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, names of the terms, and their coefficients in the same order."""
         return {"model": "roofline_layers", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 
@@ -56,7 +57,7 @@ class RooflineLayers:
     name: str = "roofline_layers"
 
     def fit(self, train: pd.DataFrame, context: Context) -> FittedRooflineLayers:
-        """Non-negative least squares on relative errors, models weighing the same (folds.row_weights)."""
+        """Non-negative least squares on relative errors, models weighing the same (row_weights)."""
         observed = train[context.target].to_numpy(float)
-        weights = folds.row_weights(train) / observed**2
+        weights = row_weights(train) / observed**2
         return FittedRooflineLayers(nonnegative_least_squares(terms(train), observed, weights))

@@ -16,6 +16,7 @@ enter. A configuration without curves is outside its design and gets the nearest
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,7 +100,7 @@ class Curves:
             [1 - share + prompt, tokens, prompt[:, None] * ramps(prompt_tokens(table), self.prompt_knots)]
         )
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: the configuration, knots of both curves in tokens, and the coefficients, in the order of
         `design`'s columns.
         """
@@ -125,7 +126,7 @@ class FittedSplitwise:
             predicted[at] = combine(curves.design(inputs.iloc[at]), curves.coefficients)
         return predicted
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, and each training configuration's curves."""
         return {"model": "splitwise", "curves": [curves.describe() for curves in self.curves]}
 

@@ -14,14 +14,15 @@ BLIS fits on whole requests.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from h3.evaluation import folds
 from h3.models.peers.blackbox import combine, nonnegative_least_squares
 from h3.models.protocol import Context
 from h3.steps import catalog, physics
+from h3.steps.weights import row_weights
 
 TERMS = (
     "prefill_compute_us",
@@ -152,7 +153,7 @@ class FittedTrainedRoofline:
         """Predicted target in us, shape (rows,)."""
         return combine(terms(inputs), self.coefficients)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, names of the terms, and their coefficients in the same order."""
         return {"model": "trained_roofline", "terms": list(TERMS), "coefficients": self.coefficients.tolist()}
 
@@ -165,7 +166,7 @@ class TrainedRoofline:
     name: str = "trained_roofline"
 
     def fit(self, train: pd.DataFrame, context: Context) -> FittedTrainedRoofline:
-        """Non-negative least squares on relative errors, models weighing the same (folds.row_weights)."""
+        """Non-negative least squares on relative errors, models weighing the same (row_weights)."""
         observed = train[context.target].to_numpy(float)
-        weights = folds.row_weights(train) / observed**2
+        weights = row_weights(train) / observed**2
         return FittedTrainedRoofline(nonnegative_least_squares(terms(train), observed, weights))

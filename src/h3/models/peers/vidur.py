@@ -14,6 +14,7 @@ times the ratio of roofline times at the same batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ class Profile:
         scale = physics.roofline_us(inputs) / physics.roofline_us(as_if(inputs, self.configuration))
         return self.forest.predict(batch(inputs)) * scale
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: the configuration, number of steps, trees and nodes, and sha256 of the forest's arrays."""
         trees = [tree.tree_ for tree in self.forest.estimators_]
         arrays = [
@@ -115,7 +116,7 @@ class FittedVidur:
             predicted[at] = profile.predict(inputs.iloc[at])
         return np.maximum(predicted, SMALLEST_PREDICTION_US)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, parameters, what becomes of a configuration without a profile, and each training
         configuration's profile.
         """

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import xgboost as xgb
 
-from h3.models import xgboost_residual
 from h3.models.protocol import Context
 from h3.steps import features
-
-xgb = xgboost_residual.xgb
 
 SMALLEST_PREDICTION_US = 1.0
 
@@ -60,7 +59,7 @@ class FittedRaw:
             self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)[:, :-1], columns=matrix.columns
         )
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """JSON: model, the booster as XGBoost writes it, and the manifest of its features."""
         return {
             "model": "xgboost_raw",
@@ -81,7 +80,7 @@ class XGBoostRaw:
         values = asdict(self.params)
         rounds = values.pop("n_estimators")
         matrix = xgb.DMatrix(
-            features.build(context.features, train, context.drop_groups),
+            features.build(context.features.name, train, context.features.drop_groups),
             label=train[context.target].to_numpy(float),
         )
         params = values | {
@@ -90,4 +89,6 @@ class XGBoostRaw:
             "seed": context.seed,
             "nthread": context.threads,
         }
-        return FittedRaw(xgb.train(params, matrix, rounds), context.features, context.drop_groups)
+        return FittedRaw(
+            xgb.train(params, matrix, rounds), context.features.name, context.features.drop_groups
+        )

@@ -1,7 +1,10 @@
 """The step clock of a request log: how many steps the server had made at each moment.
 
-    clock = invert(Intervals(first_us, last_us, output_tokens - 1))
-    clock.period_us_at(step_numbers)
+>>> first_us = np.arange(0.0, 50e6, 1e6)        # a request a second, each decodes 200 steps in two seconds
+>>> inversion = invert(Intervals(first_us, first_us + 2e6, np.full(50, 200.0)))
+>>> first, last, period_us = inversion.clock.window_at(np.array([1000.0]))
+>>> period_us.round()
+array([10000.])
 
 While a request decodes, every step gives it one token, and all running requests share one step counter N(t).
 So request i says N(last_i) - N(first_i) = output_tokens_i - 1, and thousands of overlapping requests

@@ -1,6 +1,6 @@
 """Request logs as they lie on disk: TraceV2 and inference-perf, read into one table of requests.
 
-    log = read(experiment, Path("data.csv.gz"))     # RequestLog: requests, rejects, counts
+    log = read("20260217-...", Path("data.csv.gz"), block_size_tokens=16)        # RequestLog
 
 Requests: request (str), line, prompt_tokens, cached_tokens (NaN: not recorded), output_tokens, arrival_us,
 first_us, last_us, and token_times_us (array or None) where the log has a time for each token.
@@ -14,6 +14,7 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,10 @@ REQUIRED = (
 NUMBERS = ("prompt_tokens", "output_tokens", "arrival_us", "first_us", "last_us")
 
 
+Reject = tuple[str, str, int, str, str]
+Raw = tuple[pd.DataFrame, list[Reject], int]  # requests that ended well, rejects, how many failed
+
+
 @dataclass(frozen=True)
 class RequestLog:
     """Usable requests of one experiment, the rejected ones, and how many the log held and how many failed."""
@@ -84,7 +89,7 @@ def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:
     return RequestLog(requests, schema.rejects_frame(rejects + bad), len(raw) + len(rejects) + failed, failed)
 
 
-def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, list[tuple]]:
+def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, list[Reject]]:
     """Split requests into usable ones and rejects; the first rule that a request breaks is its reason."""
     whole = [(raw[c] >= 0) & (raw[c] == np.floor(raw[c])) for c in ("prompt_tokens", "output_tokens")]
     rules = {
@@ -102,11 +107,12 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
     reason = np.full(len(raw), "", dtype=object)
     for code, broken in rules.items():
         reason[(reason == "") & broken] = code
+    lines = raw["line"].to_numpy()
     rejects = [
         (
             name,
             str(path),
-            int(row.line),
+            int(lines[index]),
             reason[index],
             f"request {row.request}: " + ", ".join(f"{c}={getattr(row, c)}" for c in NUMBERS),
         )
@@ -135,7 +141,7 @@ def read_bytes(path: Path) -> tuple[bytes, bool]:
     return b"".join(parts), whole
 
 
-def _tracev2(name: str, path: Path, block_size_tokens: float) -> tuple[pd.DataFrame, list[tuple], int]:
+def _tracev2(name: str, path: Path, block_size_tokens: float) -> Raw:
     content, whole = read_bytes(path)
     text = content.decode("utf-8", errors="replace")
     rejects = []
@@ -213,7 +219,7 @@ def _from_tracev2(ok: pd.DataFrame, block_size_tokens: float) -> pd.DataFrame:
     )
 
 
-def _lifecycle(name: str, path: Path, block_size_tokens: float) -> tuple[pd.DataFrame, list[tuple], int]:
+def _lifecycle(name: str, path: Path, block_size_tokens: float) -> Raw:
     try:
         entries = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -247,7 +253,7 @@ def _lifecycle(name: str, path: Path, block_size_tokens: float) -> tuple[pd.Data
     return pd.DataFrame(rows, columns=columns), rejects, failed
 
 
-def _lifecycle_row(entry: dict) -> tuple:
+def _lifecycle_row(entry: dict[str, Any]) -> tuple[Any, ...]:
     """One request of inference-perf; its times are seconds, ours are microseconds."""
     info = entry["info"]
     times = np.asarray(info.get("output_token_times") or [], dtype=float) * 1e6

@@ -1,6 +1,6 @@
 """Steps from request logs: the log is inverted into the step clock, and steps are laid on it.
 
-    ingested = load(["requests/"], Assumptions(), RequestOptions())
+    ingested = load(SourceConfig(name="requests", path="requests/"))
 
 A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a
 request log does not tell (new prompt tokens after prefix caching) is filled by the assumption
@@ -11,26 +11,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from h3.common.config import Assumptions, SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import (
     REQUEST_FILES,
-    Assumptions,
     Experiment,
     Ingested,
     assumptions_record,
     combine,
     describe,
     find,
-    log_file,
+    required_log,
 )
 from h3.sources.requests import clock as step_clock
-from h3.sources.requests import files as request_logs
+from h3.sources.requests import files
 from h3.steps import schema
 
 CHUNK_STEPS = 512
@@ -38,49 +36,36 @@ CHUNK_STEPS = 512
 TOKENS_PER_INTERVAL = 8
 
 
-@dataclass(frozen=True)
-class RequestOptions:
-    """sample_every: keep one step in so many (1: all); max_failed_ratio: leave out experiments above it."""
-
-    sample_every: int = 10
-    max_failed_ratio: float = 0.10
-
-
-def load(
-    paths: str | Path | list[str | Path],
-    assume: Assumptions,
-    options: RequestOptions,
-    progress: Callable[[str], None] | None = None,
-) -> Ingested:
-    """All request-log experiments below the given folders.
+def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
+    """All request-log experiments below the source's folders.
 
     Experiments with more failed requests than `max_failed_ratio` are left out and listed in
     record["left_out"]. Raises InputError if nothing usable is left.
     """
     parts = []
-    for folder in find(paths, REQUEST_FILES):
+    for folder in find(source.folders(), REQUEST_FILES):
         if progress:
             progress(folder.name)
-        parts.append(load_experiment(describe(folder, assume), assume, options))
+        parts.append(load_experiment(describe(folder, source), source))
     ingested = combine(parts)
     if ingested.table.empty:
         reasons = "; ".join(
             f"{entry['experiment']}: {entry['reason']}" for entry in ingested.record.get("left_out", [])
         )
         raise InputError(
-            f"{paths}: no step in any experiment ({reasons or 'no request with two output tokens'})"
+            f"{source.path}: no step in any experiment ({reasons or 'no request with two output tokens'})"
         )
     return ingested
 
 
-def load_experiment(experiment: Experiment, assume: Assumptions, options: RequestOptions) -> Ingested:
+def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     """The steps of one experiment; an empty table, with the reason in record["left_out"], where it has none
     to give.
     """
-    path = log_file(experiment.path, REQUEST_FILES)
-    log = request_logs.read(experiment.name, path, experiment.block_size_tokens)
+    path = required_log(experiment.path, REQUEST_FILES)
+    log = files.read(experiment.name, path, experiment.block_size_tokens)
     record = {
-        **assumptions_record(assume),
+        **assumptions_record(source),
         "left_out": [],
         "experiments": {
             experiment.name: {
@@ -92,12 +77,12 @@ def load_experiment(experiment: Experiment, assume: Assumptions, options: Reques
         },
     }
     decoding = log.requests[log.requests["output_tokens"] > 1]
-    reason = _unusable(log, decoding, options)
+    reason = _unusable(log, decoding, source)
     if reason:
         record["left_out"].append({"experiment": experiment.name, "reason": reason})
         return Ingested(_empty(), log.rejects, record)
     inversion = step_clock.invert(_intervals(decoding))
-    table, unresolved = _steps(experiment, log.requests, inversion.clock, assume, options)
+    table, unresolved = _steps(experiment, log.requests, inversion.clock, source)
     record["experiments"][experiment.name] |= {
         "steps": len(table),
         "unresolved_steps": unresolved,
@@ -107,13 +92,13 @@ def load_experiment(experiment: Experiment, assume: Assumptions, options: Reques
     return Ingested(table, log.rejects, record)
 
 
-def _unusable(log: request_logs.RequestLog, decoding: pd.DataFrame, options: RequestOptions) -> str:
+def _unusable(log: files.RequestLog, decoding: pd.DataFrame, source: SourceConfig) -> str:
     if log.total == 0:
         return "the log holds no request"
-    if log.failed / log.total > options.max_failed_ratio:
+    if log.failed / log.total > source.max_failed_ratio:
         return (
             f"{log.failed} of {log.total} requests failed, more than"
-            f" max_failed_ratio={options.max_failed_ratio:g}"
+            f" max_failed_ratio={source.max_failed_ratio:g}"
         )
     return "" if len(decoding) else "no usable request with two or more output tokens"
 
@@ -144,19 +129,18 @@ def _steps(
     experiment: Experiment,
     requests: pd.DataFrame,
     clock: step_clock.StepClock,
-    assume: Assumptions,
-    options: RequestOptions,
+    source: SourceConfig,
 ) -> tuple[pd.DataFrame, int]:
     """Sampled steps with their composition, and how many were dropped because the clock stands still
     there.
     """
-    every = options.sample_every
+    every = source.sample_every
     numbers = np.arange(zlib.crc32(experiment.name.encode()) % every, int(clock.steps[-1]), every)
     low, high, period = clock.window_at(numbers.astype(float))
     resolved = ~np.isnan(period)
     numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
     composition = _composition(
-        requests, clock, numbers, (low, high), new_prompt_tokens(requests, assume, experiment)
+        requests, clock, numbers, (low, high), new_prompt_tokens(requests, source.assume, experiment)
     )
     frame = composition.assign(
         **experiment.columns(),
@@ -231,10 +215,6 @@ def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: E
         "uncached": np.zeros(len(prompt)),
         "none": np.full(len(prompt), np.nan),
     }
-    if assume.prefill_tokens not in assumed:
-        raise InputError(
-            f"source.assume.prefill_tokens={assume.prefill_tokens!r}; expected one of {', '.join(assumed)}"
-        )
     guess = assumed[assume.prefill_tokens]
     if experiment.workload in assume.shared_prefix_tokens:
         guess = np.full(len(prompt), assume.shared_prefix_tokens[experiment.workload] // block * block)

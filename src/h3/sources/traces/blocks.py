@@ -1,9 +1,8 @@
 """Lines of a trace file in blocks of about two megabytes, compressed or not. This file owns files, gzip and
 line numbers.
 
-    for block in otlp_files.blocks(Path("traces.json.gz")):
-        block.first_line, block.text          # whole lines; a file that is one JSON document counts as one
-        line
+    for block in blocks(Path("traces.json.gz")):
+        block.first_line, block.text            # whole lines; a file that is one JSON document is one line
 
 Memory is a few blocks whatever the size of the file; the longest line, or document, may have LONGEST_LINE
 bytes.
@@ -15,15 +14,18 @@ import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 
 from h3.common.errors import InputError
 
 BLOCK_BYTES = 2 << 20  # small enough that its memory is reused from block to block, without page faults
 CHUNK_BYTES = 128 << 10
 LONGEST_LINE = 32 << 20
+DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def blocks(path: Path) -> Iterator[Block]:
 
     A gzip stream that ends early or is damaged gives the whole lines before, the last block with the damage.
     """
-    pending, size, line, document = [], 0, 1, None
+    pending: list[bytes] = []
+    size, line, document = 0, 1, None
     chunks = _chunks(path)
     for chunk in chunks:
         if isinstance(chunk, tuple):
@@ -94,18 +97,22 @@ def _opens_document(chunk: bytes) -> bool:
     return chunk.lstrip().partition(b"\n")[0].strip() in (b"{", b"[")
 
 
+def _opened(path: Path) -> BufferedIOBase:
+    opened: BufferedIOBase = igzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return opened
+
+
 def _chunks(path: Path) -> Iterator[bytes | tuple[str, str]]:
     """Text of the file; last, if a gzip stream is cut or damaged, the reason and the detail."""
     total = 0
     try:
-        with igzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as file:
-            read = file.read1 if path.suffix == ".gz" else file.read
-            while chunk := read(CHUNK_BYTES):  # at most one chunk is lost where a stream breaks off
+        with _opened(path) as file:
+            while chunk := file.read1(CHUNK_BYTES):  # at most one chunk is lost where a stream breaks off
                 total += len(chunk)
                 yield chunk
     except EOFError:
         yield "truncated_gzip", f"the gzip stream ends early, after {total} bytes of text"
-    except (gzip.BadGzipFile, isal_zlib.error) as error:
+    except DAMAGED as error:
         if not total:
             raise InputError(
                 f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON"

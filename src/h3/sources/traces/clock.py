@@ -1,9 +1,11 @@
 """The step clock of a trace: how long steps took, from the ids and start times of the steps that were
 sampled.
 
-    clock = trace_clock.read([5, 10, 11], [0.0, 90_000.0, 110_000.0])
-    clock.period_us      # [18000, 20000, nan]: the last step of a clock has no successor
-    clock.reason         # ["", "", "last_of_clock"]
+>>> clock = read([5, 10, 11], [0.0, 90_000.0, 110_000.0])
+>>> clock.period_us.tolist()                    # the last step of a clock has no successor
+[18000.0, 20000.0, nan]
+>>> clock.reason.tolist()
+['', '', 'last_of_clock']
 
 About one step in ten is sampled. Consecutive samples i < j of one server give the mean period of the steps
 i..j-1, `(start_j - start_i) / (id_j - id_i)`; the gap `id_j - id_i` is kept, because a mean over fewer steps
@@ -38,30 +40,26 @@ class TraceClock:
     reason: np.ndarray
 
 
-def read(step_id, start_us, tokens=None, drained=None, budget_tokens: float = 2048.0) -> TraceClock:
+def read(
+    step_id: np.ndarray,
+    start_us: np.ndarray,
+    tokens: np.ndarray | None = None,
+    drained: np.ndarray | None = None,
+    budget_tokens: float = 2048.0,
+) -> TraceClock:
     """The clock of one experiment's sampled steps, in file order.
 
-    step_id, start_us: ids and start times (us). tokens: scheduled tokens of each step (None or NaN: a full
-    budget).
-    drained: true where nothing was left to run after the step. budget_tokens: most tokens that a step may
-    schedule.
+    step_id, start_us: ids and start times (us).
+    tokens: scheduled tokens of each step (None or NaN: a full budget).
+    drained: true where nothing was left to run after the step.
+    budget_tokens: most tokens that a step may schedule.
 
     Guarantees: periods are exact means, `sum(period * gap)` over a clock is its last start minus its first,
     rejected idle gaps included; no period spans a restart. A step id or a time that goes back is a restart;
     an event seen before (same id and time), or the id of the sample just before it, is a duplicate.
 
-    Idle gaps. A period is not the time of steps (reason idle_gap) where the server had nothing left to run
-    after the step (`drained`), or where the period exceeds what its steps could take:
-
-        period > local median x (4 + tokens / 300)
-
-    with the median over the stretch of about 100 samples around it, and tokens = those of the sampled step,
-    and a full budget for each unsampled one. 300 tokens are the ridge of an H100 (peak FLOP/s over bytes/s):
-    beyond it, that many tokens cost as much as reading the weights once, which bounds a decode step from
-    below. So genuine prefill passes at any budget. Measured on two Llama-2-70B runs (12,671 steps): the rule
-    takes three periods, of 569, 316 and 289 ms, 31, 17 and 16 times the local median; the longest that it
-    keeps is 88 ms, 5 steps with 2046 prefill tokens in the first, 4.4 times it. What it cannot see is idle
-    time shorter than the bound between samples that are both busy.
+    A period is not the time of steps (reason idle_gap) where the server had nothing left to run after the
+    step (`drained`), or where it is longer than its steps could take (`_too_long`).
     """
     ids = np.asarray(step_id, dtype=np.int64)
     start = np.asarray(start_us, dtype=np.float64)
@@ -118,7 +116,16 @@ def _periods(
 def _too_long(
     clock: np.ndarray, period: np.ndarray, gap: np.ndarray, load: np.ndarray, budget: float
 ) -> np.ndarray:
-    """True where a period exceeds the bound of `read`."""
+    """True where a period exceeds what its steps could take: local median x (4 + tokens / 300).
+
+    The median is over the stretch of about 100 samples around it; tokens are those of the sampled step, and a
+    full budget for each unsampled one. 300 tokens are the ridge of an H100 (peak FLOP/s over bytes/s): beyond
+    it, that many tokens cost as much as reading the weights once, which bounds a decode step from below. So
+    genuine prefill passes at any budget. Measured on two Llama-2-70B runs (12,671 steps): the rule takes
+    three periods, of 569, 316 and 289 ms, 31, 17 and 16 times the local median; the longest that it keeps is
+    88 ms, 5 steps with 2046 prefill tokens in the first, 4.4 times it. What it cannot see is idle time
+    shorter than the bound between samples that are both busy.
+    """
     typical = np.full(len(period), np.nan)
     for number in range(int(clock.max(initial=-1)) + 1):
         rows = np.flatnonzero((clock == number) & ~np.isnan(period))

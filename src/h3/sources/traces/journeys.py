@@ -1,8 +1,12 @@
 """Journeys of requests → the steps in which they decode and prefill. This file owns what journey events mean.
 
-    spans = decodes(events)  # events: (line, request, kind, step, prefill done, prefill total, decode done)
-    # requests that decode in step 17
-    count, _ = active(spans.first, spans.last, spans.offset, np.array([17]))
+>>> spans = decodes([(1, "a", "FIRST_TOKEN", 10, 100, 100, 1), (2, "a", "FINISHED", 14, 100, 100, 5)])
+>>> steps = np.array([10, 11, 14, 15])
+>>> count, tokens = active(spans.first, spans.last, spans.offset, steps)
+>>> count                                       # requests that decode in each step
+array([0, 1, 1, 0])
+>>> tokens + count * steps                      # KV tokens that they attend to
+array([  0, 101, 104,   0])
 
 A request is SCHEDULED in a step, has its FIRST_TOKEN in the step that ends its prefill, and gets one token a
 step from then on until it is FINISHED or PREEMPTED; `decode done` counts its output tokens so far. Preempted,
@@ -14,11 +18,24 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 ENDLESS = 1 << 60
+# Line, request, kind, step, prompt tokens done and in all, output tokens done.
+Journey = tuple[int, str, str, int, int, int, int]
+
+
+class Event(NamedTuple):
+    """One event of a request: kind, step, prompt tokens done and in all, output tokens done."""
+
+    kind: str
+    step: int
+    before: int
+    total: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Decodes:
     offset: np.ndarray
 
 
-def decodes(events: list[tuple]) -> Decodes:
+def decodes(events: list[Journey]) -> Decodes:
     """The decode runs of all requests of one clock; a request that is still running when the log ends runs
     on.
     """
@@ -41,7 +58,7 @@ def decodes(events: list[tuple]) -> Decodes:
     return Decodes(first, last, offset)
 
 
-def prefills(events: list[tuple]) -> pd.DataFrame:
+def prefills(events: list[Journey]) -> pd.DataFrame:
     """Prefills up to the first token: first and last step, prompt tokens cached or computed before, and new
     ones.
     """
@@ -55,20 +72,20 @@ def prefills(events: list[tuple]) -> pd.DataFrame:
     )
 
 
-def _by_request(events: list[tuple]) -> dict[str, list[tuple]]:
-    journeys: dict[str, list[tuple]] = {}
-    for _, request, *event in events:
-        journeys.setdefault(request, []).append(tuple(event))
+def _by_request(events: list[Journey]) -> dict[str, list[Event]]:
+    journeys: dict[str, list[Event]] = {}
+    for _, request, kind, step, before, total, tokens in events:
+        journeys.setdefault(request, []).append(Event(kind, step, before, total, tokens))
     return journeys
 
 
-def _decode_runs(journey: list[tuple]) -> list[tuple[int, int, int]]:
+def _decode_runs(journey: list[Event]) -> list[tuple[int, int, int]]:
     """(first, last, offset) of each run; the tokens between two events say how many steps it had."""
     runs = []
     resumed = 0  # output tokens at the preemption, while the KV cache is computed anew
     for index, (kind, step, _, total, tokens) in enumerate(journey):
         end, end_tokens = next(
-            ((e[1], e[4]) for e in journey[index + 1 :] if e[0] in ("PREEMPTED", "FINISHED")),
+            ((e.step, e.tokens) for e in journey[index + 1 :] if e.kind in ("PREEMPTED", "FINISHED")),
             (ENDLESS, ENDLESS),
         )
         if kind == "FIRST_TOKEN" and end_tokens > tokens:
@@ -77,7 +94,7 @@ def _decode_runs(journey: list[tuple]) -> list[tuple[int, int, int]]:
         elif kind == "PREEMPTED":
             resumed = tokens
         elif kind == "SCHEDULED" and resumed and end != ENDLESS:
-            ended_by = next(e[0] for e in journey[index + 1 :] if e[1] == end)
+            ended_by = next(e.kind for e in journey[index + 1 :] if e.step == end)
             last = end - (ended_by == "PREEMPTED")  # a preempted request is not in the batch of that step
             runs.append((last - (end_tokens - resumed - 1) + 1, last, total + end_tokens - 1 - last))
     return [run for run in runs if run[1] >= run[0]]

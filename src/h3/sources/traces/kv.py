@@ -1,10 +1,10 @@
 """KV tokens of traced steps, from request snapshots, from journeys, or by assumption. This file owns the
 three ways.
 
-    sums = snapshot_sums(batch.snapshots)                    # per batch of a trace file: memory is per step
-    kv = from_snapshots(pd.concat(parts), steps)  # exact: every request's computed tokens are in the log
-    kv = from_journeys(batch.journeys, steps)  # exact: requests are placed in steps by their events
-    kv = from_blocks(used, num_decode_reqs, 16)                # assumed: used blocks x block size
+    sums = snapshot_sums(batch.snapshots)               # per batch of a trace file: memory is per step
+    kv = from_snapshots(pd.concat(parts), steps)        # exact: every request's computed tokens are logged
+    kv = from_journeys(journeys, steps)                 # exact: requests are placed in steps by their events
+    kv = from_blocks(used, num_decode_reqs, 16)         # assumed: used blocks x block size
 
 `steps` has a row per sampled step: line, clock, step_id, num_prefill_reqs, num_decode_reqs, prefill_tokens,
 scheduled_tokens. Each way gives columns of that length: NaN where the log does not tell.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from h3.sources.traces.journeys import Decodes, active, decodes, longest, prefills
+from h3.sources.traces.journeys import Decodes, Journey, active, decodes, longest, prefills
 
 KV_COLUMNS = (
     "decode_kv_tokens_sum",
@@ -57,7 +57,7 @@ def snapshot_sums(snapshots: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({**place, **sums, "decode_kv_tokens_max": np.maximum.reduceat(attended, heads)})
 
 
-def _merged(rows: pd.DataFrame, keys: list) -> pd.DataFrame:
+def _merged(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     how = {"line": "first", **dict.fromkeys((*COMPOSITION, *SUMS), "sum"), "decode_kv_tokens_max": "max"}
     return rows.groupby(keys, sort=False).agg(how).reset_index()
 
@@ -86,7 +86,7 @@ def clock_at(lines: np.ndarray, steps: pd.DataFrame) -> np.ndarray:
     return np.maximum(np.searchsorted(first_lines, lines, side="right") - 1, 0)
 
 
-def from_journeys(events: list[tuple], steps: pd.DataFrame) -> Columns:
+def from_journeys(events: list[Journey], steps: pd.DataFrame) -> Columns:
     """KV columns of the steps in which the journeys place as many requests as the log counts.
 
     Prefill columns are known where every prefill of the step took one step and the tokens add up to the

@@ -1,9 +1,11 @@
 """Fast reading of events that an exporter writes again and again in one layout. This file owns the byte
 layout.
 
-    layout = Layout.learn(raw_event)              # from the bytes of one event, as JSON
-    found = layout.match(block)                   # every event of a block of text that has this layout
-    found.values["step.id"], found.starts         # columns, one entry an event
+>>> event = b'{"name":"step","attributes":[{"key":"step.id","value":{"intValue":"7"}}]}'
+>>> layout = Layout.learn(event)                # from the bytes of one event, as JSON
+>>> found = layout.match(event + b"," + event.replace(b"7", b"12") + b"]}]}]}]}")
+>>> found.values["step.id"], found.starts       # columns, one entry an event
+(array([ 7, 12]), array([ 0, 74]))
 
 Trace events differ in their values only: between them every byte is the same. So events are read column by
 column: the digits of one field in all events at once, then the text up to the next field compared with the

@@ -1,8 +1,9 @@
 """Lines that hold nothing but events of known byte layouts. This file owns which lines are read without a
 JSON decoder.
 
-    taken, columns, layouts = otlp_lines.read(block, "vllm.scheduler", {"step.BATCH_SUMMARY": {"step.id"}},
-    {}) columns["step.BATCH_SUMMARY"]["step.id"]      # and "line", the index of the line in the block
+    needs = {"step.BATCH_SUMMARY": {"step.id"}}
+    taken, columns, layouts = read(block, "vllm.scheduler", needs, {})
+    columns["step.BATCH_SUMMARY"]["step.id"]      # and "line", the index of the line in the block
 
 A line is taken if each of its events has a layout, byte for byte, and what is left of the line without its
 events is JSON with empty lists of events. So a damaged or a foreign line is never taken; it is left to the

@@ -5,7 +5,7 @@
         batch.snapshots, batch.journeys                 # optional events: exact KV lengths
         batch.rejects                                   # (line, reason, detail)
 
-Lines whose events all have a known byte layout are read by `otlp_lines`, every other line by a typed JSON
+Lines whose events all have a known byte layout are read by lines.py, every other line by a typed JSON
 decoder. Both give the same columns.
 """
 
@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from h3.sources.traces import lines as otlp_lines
+from h3.sources.traces import lines
 from h3.sources.traces.blocks import blocks
+from h3.sources.traces.journeys import Journey
 from h3.sources.traces.layout import Layout
-from h3.sources.traces.types import DECODER, LINE, Attribute, Event, Span, Value, spans_of
+from h3.sources.traces.types import DECODER, Attribute, Event, Lines, Span, Value, spans_of
 
 SCHEDULER_SCOPE = "vllm.scheduler"
 STEP, SNAPSHOT, JOURNEY = "step.BATCH_SUMMARY", "step.REQUEST_SNAPSHOT", "journey."
@@ -50,21 +51,33 @@ JOURNEY_KINDS = ("SCHEDULED", "FIRST_TOKEN", "PREEMPTED", "FINISHED")
 JOURNEY_NUMBERS = ("scheduler.step", "prefill.done_tokens", "prefill.total_tokens", "decode.done_tokens")
 
 
+Row = dict[str, float]
+Snapshot = tuple[float, float, bool, float, float]
+
+
+@dataclass
+class Slow:
+    """What the JSON decoder takes from a block: steps as rows, snapshots as in Batch."""
+
+    steps: list[Row] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+
+
 @dataclass
 class Batch:
     """Events of a block of lines: columns of steps (with `line`), rows of the rest, rejects (line, reason,
     detail).
 
     Step columns are int64 for step.id, step.ts_start_ns and line, else float64, NaN where the event lacks the
-    attribute. snapshots: float64[n, 5], (line, step id, 1 if decoding, computed tokens before, scheduled
-    tokens); a list while it is read. journeys: (line, request id, kind, step, prefill done, prefill total,
-    decode done). rejected_steps: how many of the rejects are step events; the others are lines, or events of
-    other names.
+    attribute.
+    snapshots: float64[n, 5], (line, step id, 1 if decoding, computed tokens before, scheduled tokens).
+    journeys: (line, request id, kind, step, prefill done, prefill total, decode done).
+    rejected_steps: how many of the rejects are step events; the others are lines, or events of other names.
     """
 
     steps: dict[str, np.ndarray] = field(default_factory=dict)
-    snapshots: list[tuple] | np.ndarray = field(default_factory=list)
-    journeys: list[tuple] = field(default_factory=list)
+    snapshots: np.ndarray = field(default_factory=lambda: np.empty((0, 5)))
+    journeys: list[Journey] = field(default_factory=list)
     rejects: list[tuple[int, str, str]] = field(default_factory=list)
     rejected_steps: int = 0
 
@@ -80,23 +93,23 @@ class Batch:
 
 
 def read(path: Path) -> Iterator[Batch]:
-    """Events of a trace file, block by block, in order of the file; raises InputError as `otlp_files.blocks`
+    """Events of a trace file, block by block, in order of the file; raises InputError as `blocks`
     does.
     """
     layouts: dict[str, Layout] = {}
     for block in blocks(path):
-        taken, fast, layouts = otlp_lines.read(block, SCHEDULER_SCOPE, LAYOUT_NEEDS, layouts)
-        batch, rows = Batch(), []
+        taken, fast, layouts = lines.read(block, SCHEDULER_SCOPE, LAYOUT_NEEDS, layouts)
+        batch, slow = Batch(), Slow()
         for index in np.flatnonzero(~taken).tolist():
-            _decode(block[index], index, batch, rows)
-        batch.steps = _joined(fast.get(STEP, {}), _columns(rows))
-        batch.snapshots = _joined_snapshots(fast.get(SNAPSHOT, {}), batch.snapshots)
+            _decode(block[index], index, batch, slow)
+        batch.steps = _joined(fast.get(STEP, {}), _columns(slow.steps))
+        batch.snapshots = _joined_snapshots(fast.get(SNAPSHOT, {}), slow.snapshots)
         if block.damage:
             batch.rejects.append((len(block) if block.text else 0, *block.damage))
         yield batch.moved(block.first_line)
 
 
-def _joined_snapshots(fast: dict[str, np.ndarray], slow: list[tuple]) -> np.ndarray:
+def _joined_snapshots(fast: dict[str, np.ndarray], slow: list[Snapshot]) -> np.ndarray:
     """Snapshots of both readers, in order of lines."""
     rows = np.array(slow, dtype=np.float64).reshape(-1, 5)
     if not fast:
@@ -107,7 +120,7 @@ def _joined_snapshots(fast: dict[str, np.ndarray], slow: list[tuple]) -> np.ndar
     return rows[np.argsort(rows[:, 0], kind="stable")]
 
 
-def _columns(rows: list[dict]) -> dict[str, np.ndarray]:
+def _columns(rows: list[Row]) -> dict[str, np.ndarray]:
     """Columns of the steps that the JSON decoder found."""
     return {
         name: np.array([row.get(name, math.nan) for row in rows], dtype=_dtype(name)) for name in STEP_COLUMNS
@@ -133,7 +146,7 @@ def _dtype(name: str) -> type:
     return np.int64 if name in (*WHOLE, "line") else np.float64
 
 
-def _decode(line: bytes, number: int, batch: Batch, rows: list[dict]) -> None:
+def _decode(line: bytes, number: int, batch: Batch, slow: Slow) -> None:
     """One line through the JSON decoder; what is broken becomes a reject."""
     if not line.strip():
         return
@@ -141,9 +154,8 @@ def _decode(line: bytes, number: int, batch: Batch, rows: list[dict]) -> None:
         decoded = DECODER.decode(line)
     except msgspec.DecodeError as error:
         try:
-            decoded = msgspec.convert(
-                json.loads(line), LINE
-            )  # also takes the bare NaN and Infinity that Python writes
+            # json also takes the bare NaN and Infinity that Python writes.
+            decoded = msgspec.convert(json.loads(line), Lines)
         except msgspec.ValidationError as other:
             batch.rejects.append((number, "malformed_otlp", str(other)))
             return
@@ -152,29 +164,22 @@ def _decode(line: bytes, number: int, batch: Batch, rows: list[dict]) -> None:
             return
     for scope, span in spans_of(decoded):
         for event in span.events:
-            _take(scope, span, event, number, batch, rows)
+            _take(scope, span, event, number, batch, slow)
 
 
-def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, rows: list[dict]) -> None:
+def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, slow: Slow) -> None:
     """One event into the batch; events of other scopes and names are no concern of this file."""
     try:
         if event.name == STEP and scope == SCHEDULER_SCOPE:
-            rows.append({"line": number, **_numbers(event, NEEDED, OPTIONAL)})
+            slow.steps.append({"line": number, **_numbers(event, NEEDED, OPTIONAL)})
         elif event.name == SNAPSHOT and scope == SCHEDULER_SCOPE:
             step, computed, scheduled = _numbers(event, SNAPSHOT_NUMBERS).values()
-            batch.snapshots.append(
-                (number, step, _text(event.attributes, "request.phase") == "DECODE", computed, scheduled)
-            )
+            decodes = _text(event.attributes, "request.phase") == "DECODE"
+            slow.snapshots.append((number, step, decodes, computed, scheduled))
         elif event.name.startswith(JOURNEY) and event.name.removeprefix(JOURNEY) in JOURNEY_KINDS:
-            request = _text(span.attributes, "gen_ai.request.id")
-            batch.journeys.append(
-                (
-                    number,
-                    request,
-                    event.name.removeprefix(JOURNEY),
-                    *_numbers(event, JOURNEY_NUMBERS).values(),
-                )
-            )
+            request, kind = _text(span.attributes, "gen_ai.request.id"), event.name.removeprefix(JOURNEY)
+            step, before, total, done = map(int, _numbers(event, JOURNEY_NUMBERS).values())
+            batch.journeys.append((number, request, kind, step, before, total, done))
     except _Unusable as problem:
         batch.rejects.append((number, *problem.args))
         batch.rejected_steps += event.name == STEP
@@ -186,17 +191,17 @@ class _Unusable(Exception):
 
 def _numbers(event: Event, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, float]:
     """The event's numbers by attribute, in the order of `needed`, then those of `optional` that it has."""
-    found = {attribute.key: attribute.value for attribute in event.attributes}
+    found = {each.key: each.value for each in event.attributes if each.value is not None}
     for name in needed:
-        if found.get(name) is None:
+        if name not in found:
             raise _Unusable("missing_attribute", f"{event.name} has no attribute {name}")
-    return {name: _number(found[name], name) for name in (*needed, *optional) if found.get(name) is not None}
+    return {name: _number(found[name], name) for name in (*needed, *optional) if name in found}
 
 
 def _number(value: Value, name: str) -> float:
     raw = value.intValue if value.intValue is not None else value.doubleValue
     try:
-        number = int(raw) if value.intValue is not None else float(raw)
+        number = math.nan if raw is None else int(raw) if value.intValue is not None else float(raw)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or abs(number) >= LARGEST:

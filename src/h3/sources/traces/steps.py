@@ -1,38 +1,40 @@
 """Step traces (OTLP/JSON) → step table. This file owns which rows a trace gives and which it rejects.
 
-    ingested = traces.load("runs/", Assumptions())          # every experiment folder below that holds a trace
+    source = SourceConfig(name="traces", path="runs/")
+    ingested = load(source)                                 # every experiment folder below that holds a trace
     ingested.table, ingested.rejects                        # every step event is in one of the two
     ingested.record["experiments"][name]["kv_tokens"]       # snapshots, journeys, assumed blocks or null
 
-The period of a step comes from the ids and start times of the sampled steps (`trace_clock`); KV tokens from
-request snapshots, else journeys, else the assumption (`trace_kv`).
+The period of a step comes from the ids and start times of the sampled steps (clock.py); KV tokens from
+request snapshots, else journeys, else the assumption (kv.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from h3.common.config import Assumptions, SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import (
     TRACE_FILES,
-    Assumptions,
     Experiment,
     Ingested,
     assumptions_record,
     combine,
     describe,
     find,
-    log_file,
+    required_log,
 )
 from h3.sources.traces import clock as trace_clock
 from h3.sources.traces import kv as trace_kv
 from h3.sources.traces import otlp
+from h3.sources.traces.journeys import Journey
 from h3.steps import schema
 
 RENAMED = {
@@ -54,46 +56,36 @@ RENAMED = {
     "kv.usage_gpu_ratio": "kv_usage_ratio",
 }
 COUNTS = ("num_prefill_reqs", "num_decode_reqs")
-KV_ASSUMPTIONS = ("blocks", "none")
 
 
-def load(
-    paths: str | Path | Iterable[str | Path],
-    assume: Assumptions,
-    progress: Callable[[str], None] | None = None,
-) -> Ingested:
-    """All trace experiments below the given folders; `progress` is told each experiment's name.
+def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
+    """All trace experiments below the source's folders; `progress` is told each experiment's name.
 
     Raises InputError where a folder, a configuration or a file cannot be used, or where no step is left.
     """
     parts = []
-    for folder in find(paths, TRACE_FILES):
+    for folder in find(source.folders(), TRACE_FILES):
         if progress:
             progress(folder.name)
-        parts.append(load_experiment(describe(folder, assume), assume))
-    ingested = (
-        parts[0] if len(parts) == 1 else combine(parts)
-    )  # one table is exact as it is: a copy would double the memory
+        parts.append(load_experiment(describe(folder, source), source))
+    # One table is exact as it is: a copy would double the memory.
+    ingested = parts[0] if len(parts) == 1 else combine(parts)
     if ingested.table.empty:
         reasons = Counter(ingested.rejects["reason"])
         raise InputError(
-            f"{paths}: no usable step in any trace (rejected: {_listed(reasons)}); expected sampled steps of"
-            " one server"
+            f"{source.path}: no usable step in any trace (rejected: {_listed(reasons)}); expected sampled"
+            " steps of one server"
         )
     return ingested
 
 
-def load_experiment(experiment: Experiment, assume: Assumptions) -> Ingested:
+def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     """The steps of one experiment's trace.
 
     Guarantees: every step event of the file is a row of the table or of the rejects; an attribute that no
     step has is null, one that only some lack rejects those. Raises InputError for a file without step events.
     """
-    if assume.kv_tokens not in KV_ASSUMPTIONS:
-        raise InputError(
-            f"source.assume.kv_tokens={assume.kv_tokens!r}; expected one of {', '.join(KV_ASSUMPTIONS)}"
-        )
-    path = log_file(experiment.path, TRACE_FILES)
+    path = required_log(experiment.path, TRACE_FILES)
     log = _read(path)
     if not len(log.steps["line"]):
         found = _listed(Counter(reason for _, reason, _ in log.rejects))
@@ -103,7 +95,7 @@ def load_experiment(experiment: Experiment, assume: Assumptions) -> Ingested:
         )
     counts = {"log": "traces", "events": len(log.steps["line"]) + log.rejected_steps}
     clock = _clock(log.steps, experiment)
-    kind, kv = _kv_tokens(log, clock, experiment, assume)
+    kind, kv = _kv_tokens(log, clock, experiment, source.assume)
     rejects, keep = _step_rejects(log.steps, clock)
     rejects = sorted(log.rejects + rejects, key=lambda entry: entry[0])
     table = _table(log.steps, kv, clock, experiment, keep)
@@ -118,11 +110,11 @@ def load_experiment(experiment: Experiment, assume: Assumptions) -> Ingested:
     return Ingested(
         table,
         schema.rejects_frame(rows),
-        {**assumptions_record(assume), "experiments": {experiment.name: counts}},
+        {**assumptions_record(source), "experiments": {experiment.name: counts}},
     )
 
 
-def _listed(reasons: Counter) -> str:
+def _listed(reasons: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"
 
 
@@ -134,7 +126,7 @@ class _Log:
 
     steps: dict[str, np.ndarray]
     snapshot_sums: list[pd.DataFrame]
-    journeys: list[tuple]
+    journeys: list[Journey]
     rejects: list[tuple[int, str, str]]
     rejected_steps: int
 

@@ -10,6 +10,7 @@ NAME_DECODER reads the name of one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -55,31 +56,42 @@ class RawSpan(msgspec.Struct, gc=False):
     events: list[msgspec.Raw] = []
 
 
+AnySpan = TypeVar("AnySpan", Span, RawSpan)
+
+
 class Scope(msgspec.Struct, gc=False):
     """The instrumentation scope that wrote the spans."""
 
     name: str = ""
 
 
-def _line_type(span: type) -> type:
-    """The type of a line with spans of the given type: an object, or a JSON array of such objects."""
-    scope_spans = msgspec.defstruct(
-        "ScopeSpans", [("scope", Scope | None, None), ("spans", list[span], [])], gc=False
-    )
-    resource = msgspec.defstruct("ResourceSpans", [("scopeSpans", list[scope_spans], [])], gc=False)
-    line = msgspec.defstruct("Line", [("resourceSpans", list[resource], [])], gc=False)
-    return line | list[line]
+class ScopeSpans(msgspec.Struct, Generic[AnySpan], gc=False):
+    """The spans of one scope."""
+
+    scope: Scope | None = None
+    spans: list[AnySpan] = []
 
 
-LINE = _line_type(Span)
-DECODER, RAW_DECODER, NAME_DECODER = (
-    msgspec.json.Decoder(LINE),
-    msgspec.json.Decoder(_line_type(RawSpan)),
-    msgspec.json.Decoder(Named),
-)
+class ResourceSpans(msgspec.Struct, Generic[AnySpan], gc=False):
+    """The scopes of one resource."""
+
+    scopeSpans: list[ScopeSpans[AnySpan]] = []
 
 
-def spans_of(line) -> Iterator[tuple[str, Span]]:
+class Line(msgspec.Struct, Generic[AnySpan], gc=False):
+    """A line of the file: an object, or one of a JSON array of such objects."""
+
+    resourceSpans: list[ResourceSpans[AnySpan]] = []
+
+
+Lines = Line[Span] | list[Line[Span]]
+RawLines = Line[RawSpan] | list[Line[RawSpan]]
+DECODER: msgspec.json.Decoder[Lines] = msgspec.json.Decoder(Lines)
+RAW_DECODER: msgspec.json.Decoder[RawLines] = msgspec.json.Decoder(RawLines)
+NAME_DECODER = msgspec.json.Decoder(Named)
+
+
+def spans_of(line: Line[AnySpan] | list[Line[AnySpan]]) -> Iterator[tuple[str, AnySpan]]:
     """(name of the scope, span) of a decoded line, in order."""
     for part in line if isinstance(line, list) else [line]:
         for resource in part.resourceSpans:

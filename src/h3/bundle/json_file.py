@@ -1,0 +1,160 @@
+"""JSON from a file that nobody vouches for: bounded in size and depth, finite numbers, checked by a model.
+
+    content = parse(read_bytes(path), str(path))                  # or an InputError that names the file
+    manifest = checked(content, Manifest, str(path))              # or one that names the place as well
+
+Every InputError is one line: where, what was found, what was expected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from h3.common.errors import InputError
+
+MAX_BYTES = 64_000_000
+MAX_DEPTH = 32
+MOST_SHOWN = 80  # characters of a value or key in a message
+Array = Field(strict=False)  # of a tuple: it stands as a JSON array, which Python reads as a list
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file of at most MAX_BYTES; raises InputError if there is none or it is larger."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path}: {size} bytes; expected at most {MAX_BYTES}")
+        with open(path, "rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of a bundle") from None
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse(data: bytes, where: str) -> Any:
+    """The JSON in `data`; raises InputError for anything else, for nesting beyond MAX_DEPTH and for NaN or
+    huge numbers.
+    """
+    _check_depth(data, where)
+
+    def refuse(literal: str) -> NoReturn:
+        raise InputError(f"{where}: the number {literal[:40]}; expected finite numbers")
+
+    def real(literal: str) -> float:
+        value = float(literal)
+        return value if abs(value) < float("inf") else refuse(literal)
+
+    def whole(literal: str) -> int:
+        return int(literal) if len(literal) <= 19 else refuse(literal)
+
+    try:
+        return json.loads(data, parse_constant=refuse, parse_float=real, parse_int=whole)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error}); expected a file of a bundle") from None
+
+
+def _check_depth(data: bytes, where: str) -> None:
+    """Counts brackets outside strings without building anything."""
+    depth = 0
+    for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', data, re.DOTALL):
+        first = token.group()[:1]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InputError(f"{where}: nested deeper than {MAX_DEPTH}; expected a file of a bundle")
+        elif first in b"]}":
+            depth -= 1
+
+
+class Part(BaseModel):
+    """An object in such a file: every key known, no value of another kind, numbers finite."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, content: Any) -> Any:
+        """As `extra` forbids, but with the keys that are valid here in the message."""
+        if cls.model_config["extra"] == "forbid" and isinstance(content, dict):
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            for key in content:
+                if key not in known:
+                    raise ValueError(f"unknown key {key[:MOST_SHOWN]!r}; expected some of {', '.join(known)}")
+        return content
+
+
+Kind = TypeVar("Kind", bound=Part)
+
+
+def checked(content: object, kind: type[Kind], where: str) -> Kind:
+    """The content as a model; raises InputError for the first thing that is wrong with it."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(explain(error, where)) from None
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """The first thing that is wrong, in one line: `where`.key[3]: what was found; what was expected."""
+    first = error.errors()[0]
+    place = first["loc"][:-1] if first["type"] == "missing" else first["loc"]
+    return f"{where}{''.join(map(_step, place))}: {_said(first)}"
+
+
+def shown(value: object, most: int = MOST_SHOWN) -> str:
+    """A value in a message: so many characters at most, on one line."""
+    text = str(value)[:most]
+    return text if text.isprintable() else repr(text)
+
+
+def _step(part: int | str) -> str:
+    return f"[{part}]" if isinstance(part, int) else f".{shown(part)}"
+
+
+# JSON's name of what a value had to be.
+KINDS = {
+    "model_type": "object",
+    "dict_type": "object",
+    "tuple_type": "array",
+    "string_type": "string",
+    "int_type": "integer",
+    "float_type": "number",
+}
+SAID = {
+    "missing": "{key} is missing",
+    "literal_error": "{found}; expected {expected}",
+    "string_pattern_mismatch": "{found}; expected a match of {pattern}",
+    "string_too_long": "{found}; expected at most {max_length} characters",
+    "finite_number": "{found}; expected a finite number",
+    "greater_than_equal": "{found}; expected at least {ge:.16g}",
+    "less_than_equal": "{found}; expected at most {le:.16g}",
+    "too_short": "{actual_length} items; expected at least {min_length}",
+    "too_long": "{actual_length} items; expected at most {max_length}",
+    "value_error": "{error}",
+}
+
+
+def _said(problem: ErrorDetails) -> str:
+    kind, value, more = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind in KINDS:
+        return f"holds {type(value).__name__}; expected {KINDS[kind]}"
+    if kind == "too_short" and more["actual_length"] == 0:
+        return "is empty"
+    found = repr(value[:MOST_SHOWN]) if isinstance(value, str) else shown(value)
+    text = SAID.get(kind, "{found}: {message}")
+    last = problem["loc"][-1] if problem["loc"] else ""
+    key = f"item {last}" if isinstance(last, int) else f"key {last!r}"
+    return text.format(found=found, key=key, message=problem["msg"], **more)

@@ -1,0 +1,238 @@
+"""What a manifest holds, as models; manifest.schema.json (manifest_schema.py) is the same as a JSON Schema.
+
+    manifest = json_file.checked(content, Manifest, "manifest.json")
+    manifest.models["all"].coefficients                            # in the order of manifest.terms
+
+Bounds keep what is computed with the numbers finite; Go has the same ones. The files of a manifest of any
+version are found through Envelope alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from h3.bundle.json_file import MAX_BYTES, Array, Part
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise ValueError("holds null; expected a value, or no such key")
+    return value
+
+
+Given = BeforeValidator(_given)  # may be absent, but not null
+Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0.001, le=1)]
+WidthBytes = Annotated[float, Field(ge=0.125, le=16)]
+LatencyUs = Annotated[float, Field(ge=0, le=1e6)]
+ConstantUs = Annotated[float, Field(ge=0, le=1e9)]
+PerSecond = Annotated[float, Field(ge=1e6, le=1e18)]
+Flops = Annotated[float, Field(ge=1e9, le=1e20)]
+Size = Annotated[float, Field(ge=0, le=2**31 - 1)]
+Float32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+Range = Annotated[tuple[Float32, ...], Array, Field(max_length=32)]
+ByteCount = Annotated[int, Field(ge=0, le=10**9)]
+
+
+class AnyFile(Part):
+    """Digest and size of a file beside the manifest."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sha256: Digest
+    bytes: int = Field(ge=0)
+
+
+class Envelope(Part):
+    """What any version of the manifest has, so that its files are found and checked."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal["h3-bundle"]
+    format_version: int
+    files: dict[str, AnyFile] = Field(min_length=1)
+
+
+class Target(Part):
+    """What is predicted."""
+
+    name: Literal["period_us"]
+    unit: Literal["us"]
+    meaning: str
+
+
+class Feature(Part):
+    """One column of the trees' features, in their order."""
+
+    index: int = Field(ge=0, le=31)
+    name: Name
+    dtype: Literal["float32"]
+    unit: str
+    group: str
+    formula: str
+
+
+class Constants(Part):
+    """The constants of physics.py, by their names there."""
+
+    activation_bytes: WidthBytes
+    kv_bytes: WidthBytes
+    attention_tile_queries: int = Field(ge=1, le=65536)
+    gemm_efficiency: Share
+    attention_efficiency: Share
+    one_shot_latency_us: LatencyUs
+    one_shot_efficiency: Share
+    two_shot_latency_us: LatencyUs
+    two_shot_rank_us: LatencyUs
+    two_shot_efficiency: Share
+    two_shot_few_ranks: int = Field(ge=1, le=65536)
+    two_shot_bytes: Annotated[tuple[ByteCount, ...], Array, Field(min_length=2, max_length=2)]
+
+
+class Hardware(Part):
+    """One accelerator; dense figures, SI units."""
+
+    peak_bf16_flops: Flops
+    peak_fp8_flops: Flops
+    memory_bandwidth_bytes_s: PerSecond
+    nvlink_bandwidth_bytes_s: PerSecond
+    memory_bytes: Annotated[float, Field(ge=1e6, le=1e18)]
+    streaming_multiprocessors: int = Field(ge=1, le=10**6)
+
+
+class Routing(Part):
+    """Which model serves dense and which MoE architectures."""
+
+    rule: Literal["moe iff num_experts >= 2"]
+    dense: str
+    moe: str
+
+
+class KnownDeployment(Part):
+    """A deployment as the step table has it."""
+
+    hardware: str = Field(max_length=64)
+    tensor_parallelism: Size
+    num_layers: Size
+    hidden_size: Size
+    num_heads: Size
+    num_kv_heads: Size
+    head_dim: Size
+    vocab_size: Size
+    dense_ffn_size: Size
+    num_moe_layers: Size
+    num_experts: Size
+    experts_per_token: Size
+    expert_ffn_size: Size
+    shared_ffn_size: Size
+    bytes_per_parameter: Size
+
+
+KnownDeployments = Annotated[tuple[KnownDeployment, ...], Array, Field(max_length=4096)]
+
+
+class Support(Part):
+    """Range of each feature in training, and the deployments that the trees serve (absent: any)."""
+
+    low: Range
+    high: Range
+    deployments: Annotated[KnownDeployments | None, Given] = None
+
+
+class Model(Part):
+    """One fit: its booster's file and number of trees, coefficients in the order of `terms`, support."""
+
+    booster: Literal["booster.json", "booster_moe.json"]
+    trees: int = Field(ge=0, le=10_000)
+    coefficients: Annotated[tuple[ConstantUs, ...], Array, Field(min_length=1, max_length=32)]
+    support: Support
+
+
+class OutsideSupport(Part):
+    """What happens outside the training ranges."""
+
+    rule: Literal["linear_trust"]
+    meaning: str
+
+
+class ConstantOverheads(Part):
+    """What a request waits beside its steps, us: arrival to queue, last token to response, every token."""
+
+    queueing_us: ConstantUs
+    post_decode_us: ConstantUs
+    output_token_us: ConstantUs
+
+
+class File(AnyFile):
+    """As AnyFile, in bounds that this version's files have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: int = Field(ge=1, le=MAX_BYTES)
+
+
+class Files(Part):
+    """The files beside the manifest."""
+
+    booster: File = Field(alias="booster.json")
+    booster_moe: Annotated[File | None, Given] = Field(None, alias="booster_moe.json")
+    golden: File = Field(alias="golden.json")
+
+
+class Provenance(Part):
+    """What every provenance holds; it may hold more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    data_digest: str
+    commit: str
+    folds: Annotated[tuple[dict[str, Any], ...], Array]
+
+
+class Manifest(Part):
+    """All of a bundle but its trees and golden vectors."""
+
+    model_config = ConfigDict(title="Manifest of an h3 bundle, format version 1")
+
+    format: Literal["h3-bundle"]
+    format_version: Literal[1]
+    target: Target
+    formula: str
+    features: Annotated[tuple[Feature, ...], Array, Field(min_length=1, max_length=32)]
+    terms: Annotated[tuple[Name, ...], Array, Field(min_length=1, max_length=32)]
+    constants: Constants
+    hardware: dict[str, Hardware] = Field(min_length=1)
+    hardware_aliases: dict[str, str] = Field(min_length=1)
+    routing: Routing
+    models: dict[str, Model] = Field(min_length=1)
+    outside_support: OutsideSupport
+    overheads: ConstantOverheads
+    xgboost_version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
+    files: Files
+    provenance: dict[str, Any]
+
+    @field_validator("provenance")
+    @classmethod
+    def _holds_what_every_provenance_holds(cls, value: dict[str, Any]) -> dict[str, Any]:
+        Provenance.model_validate(value)
+        return value
+
+    @model_validator(mode="after")
+    def _refers_to_what_is_there(self) -> Manifest:
+        for route, name in (("dense", self.routing.dense), ("moe", self.routing.moe)):
+            if name not in self.models:
+                raise ValueError(f"routing.{route}={name!r}; expected one of {', '.join(self.models)}")
+        for name, model in self.models.items():
+            count = len(model.coefficients)
+            if model.booster == "booster_moe.json" and self.files.booster_moe is None:
+                raise ValueError(f"models.{name}.booster={model.booster!r} is not among files")
+            if count != len(self.terms):
+                raise ValueError(f"models.{name} has {count} coefficients; expected {len(self.terms)}")
+        for alias, name in self.hardware_aliases.items():
+            if name not in self.hardware:
+                there = ", ".join(self.hardware)
+                raise ValueError(f"hardware_aliases.{alias}={name!r}; expected one of {there}")
+        return self

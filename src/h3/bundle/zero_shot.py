@@ -1,0 +1,86 @@
+"""What a bundle says of steps, and how far outside the steps of its training they lie.
+
+    table = answer(bundle.read("dist/blis"), steps)       # steps of one deployment: batch.with_deployment
+    print(report(table, bundle.read("dist/blis")))
+
+Where a feature lies outside its range in training, or the deployment is none that the trees serve, the
+physical base has more of the word, down to all of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from h3.bundle.bundle import Bundle
+from h3.models.support import Support
+from h3.steps import catalog
+
+SHOWN_ROWS = 20
+SHOWN = ["tp", "batch", "context", "prefill", "period_us", "base_us", "correction", "trust", "outside"]
+DEPLOYMENT = "deployment"
+
+
+def answer(bundle: Bundle, table: pd.DataFrame) -> pd.DataFrame:
+    """A row each step of one deployment: hardware, period_us, base_us, correction, trust, outside,
+    `part_<term>` (us of the base) and features.
+
+    `outside` names the features that lie outside the range of training, and "deployment" where the trees
+    serve the training deployments only and this is none of them.
+    """
+    numbers, support = bundle.explain(table), _support(bundle, bool(catalog.is_moe(table)[0]))
+    names = [feature.name for feature in bundle.manifest.features]
+    matrix = numbers[names].to_numpy()
+    off = np.column_stack([(matrix < support.low) | (matrix > support.high), ~support.serves(table)])
+    told = pd.DataFrame(
+        {
+            "hardware": table["hardware"],
+            "period_us": np.maximum(1.0, numbers["us"]),
+            "base_us": numbers["base_us"],
+            "correction": numbers["us"] / numbers["base_us"],
+            "trust": numbers["trust"],
+            "outside": [", ".join(np.array([*names, DEPLOYMENT])[row]) for row in off],
+        }
+    )
+    return told.join(numbers.filter(like="part_")).join(numbers[names])
+
+
+def _support(bundle: Bundle, moe: bool) -> Support:
+    return bundle.fitted_by_route()["moe" if moe else "dense"].support
+
+
+def report(answered: pd.DataFrame, bundle: Bundle) -> str:
+    """A short table, and how far outside the tested range the question is."""
+    lines = [answered[SHOWN].head(SHOWN_ROWS).to_string(index=False, float_format=_short)]
+    if len(answered) > SHOWN_ROWS:
+        lines.append(f"... {len(answered) - SHOWN_ROWS} more rows")
+    outside = int((answered["outside"] != "").sum())
+    if not outside:
+        return "\n".join([*lines, "every row lies inside the range of the training steps"])
+    lines.append(
+        f"{outside} of {len(answered)} rows lie outside the range of the training steps; trust"
+        f" {answered['trust'].min():.2f} at least"
+    )
+    if answered["outside"].str.contains(DEPLOYMENT).any():
+        lines.append(
+            "  deployment: another architecture, TP degree or hardware than in training: the physical base"
+            " answers alone"
+        )
+    return "\n".join(lines + [f"  {line}" for line in _ranges(answered, bundle)])
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if value < 100 else f"{value:.1f}"
+
+
+def _ranges(answered: pd.DataFrame, bundle: Bundle) -> list[str]:
+    """Each feature that is outside somewhere: its range here and in training."""
+    outside = {name for text in answered["outside"].unique() for name in text.split(", ") if name}
+    support = _support(bundle, bool(answered["part_moe_layers"].max() > 0))
+    told = []
+    for number, feature in enumerate(bundle.manifest.features):
+        if feature.name in outside:
+            here = answered[feature.name]
+            training = f"training {support.low[number]:.4g} to {support.high[number]:.4g}"
+            told.append(f"{feature.name}: {here.min():.4g} to {here.max():.4g}, {training}")
+    return told

@@ -1,0 +1,72 @@
+"""The model card: what a version is, its data, its folds with intervals, what it was not tested on.
+
+    text = card(table, tags, held_out, recipe_rows)
+
+It is Markdown, kept with the version and shown as its description in the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from h3.evaluation.fold_table import FoldRow, markdown
+from h3.steps import catalog
+from h3.tracking.registry import NAME
+
+
+def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], recipe: list[FoldRow]) -> str:
+    """The card, Markdown. held_out: the sweep's folds; recipe: the parameters that ship on the same folds."""
+    told = {name: _listed(table[name]) for name in ("model", "workload", "hardware")}
+    return "\n".join(
+        [
+            f"# {NAME}: period of one step of an LLM inference server, us",
+            "",
+            (
+                f"{tags['winner']}, {tags['routing']}, parameters {tags['params']}."
+                f" Commit {tags['commit']}, sweep {tags['sweep']}."
+            ),
+            "",
+            (
+                f"Data: digest {tags['data_digest']}, {len(table)} steps; models {told['model']}; workloads"
+                f" {told['workload']}."
+            ),
+            "",
+            "Held-out folds of the sweep:",
+            "",
+            markdown(held_out),
+            (
+                "The parameters that ship, on the same folds. These hyperparameters are a consensus of the"
+                " same folds' tuning, so only the first"
+            ),
+            "table is held out in every respect:",
+            "",
+            markdown(recipe),
+            f"Not tested: {'; '.join(_untested(table, told['hardware']))}.",
+            "",
+        ]
+    )
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(str(value) for value in sorted(values.unique()))
+
+
+def _untested(table: pd.DataFrame, hardware: str) -> list[str]:
+    other = ", ".join(sorted(set(catalog.HARDWARE) - set(table["hardware"])))
+    moe = _listed(table.loc[catalog.is_moe(table), "model"]) or "none"
+    names = ["tensor_parallelism", "num_decode_reqs", "decode_kv_tokens_mean", "prefill_tokens"]
+    most = table[names].max()
+    weights = ", ".join(f"{value:g}" for value in sorted(table["bytes_per_parameter"].unique()))
+    return [
+        f"hardware other than {hardware} ({other})",
+        f"weights of other than {weights} bytes",
+        f"tensor parallelism above {most['tensor_parallelism']:.0f}",
+        f"more than {most['num_decode_reqs']:.0f} decoding requests",
+        f"mean contexts above {most['decode_kv_tokens_mean']:.0f} tokens",
+        f"more than {most['prefill_tokens']:.0f} prompt tokens a step",
+        f"MoE models other than: {moe}",
+        "pipeline, data and expert parallelism",
+        "speculative decoding",
+    ]

@@ -1,0 +1,137 @@
+"""From a winner to a version: refit on everything, register as challenger, check.
+
+    shipped = refit(winner, config, folder, say)
+    version = register(opened, run_id, winner, shipped)
+    checks = check(opened, config, shipped, read_version(opened, version))
+
+A dry run checks the bundle in `folder` and registers nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from h3 import bundle
+from h3.bundle import Bundle
+from h3.common.errors import InputError
+from h3.common.progress import Progress
+from h3.evaluation.fold_table import FoldRow
+from h3.latency.shipped_overheads import resolve
+from h3.promotion import gate
+from h3.promotion.candidates import Candidate, consensus
+from h3.promotion.card import card
+from h3.promotion.config import PromoteConfig
+from h3.promotion.gate import Check
+from h3.promotion.recipe import NotInData, Recipe, fold_rows, row
+from h3.sources.experiment import Ingested
+from h3.sources.load import load
+from h3.steps import schema
+from h3.tracking import artifacts, log, registry
+from h3.tracking.registry import CHALLENGER, CHAMPION, Registry
+from h3.tracking.store import git_commit
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What ships: recipe, the sweep's folds and the recipe's errors on them, data and bundle's folder.
+
+    left_out: folds that could not be cut from the recipe's data.
+    """
+
+    recipe: Recipe
+    held_out: list[FoldRow]
+    rows: list[FoldRow]
+    ingested: Ingested
+    digest: str
+    folder: Path
+    left_out: tuple[NotInData, ...] = ()
+
+
+def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress) -> Shipped:
+    """Fit the winner's recipe on all groups of its recorded source and write the bundle to `folder`.
+
+    Raises InputError if the source gives other data now than the folds had.
+    """
+    first, expected = next(iter(winner.configs.values())), winner.results[0].data_digest
+    say("data")
+    ingested = load(first.source, lambda text: say("data", detail=text))
+    digest = schema.digest(ingested.table)
+    if digest != expected:
+        raise InputError(
+            f"source={first.source.name} has the data digest {digest}; expected {expected}, as the sweep's"
+            " folds"
+        )
+    held_out = [row(result, ingested.table) for result in winner.results]
+    limit = config.gate.max_moe_fold_mape
+    two = any(each.moe and each.mape_high is not None and each.mape_high > limit for each in held_out)
+    folds = tuple(each.fold for each in winner.configs.values())
+    recipe = Recipe(first, consensus(winner.results), folds, two)
+    rows, left_out = fold_rows(recipe, ingested, say)
+    say("fit on everything")
+    overheads, origin = resolve(config.overheads, first.source, set())
+    provenance = {
+        "data_digest": digest,
+        "commit": git_commit(),
+        "sweep": winner.sweep,
+        "params": recipe.params,
+        "folds": [each.model_dump() for each in held_out],
+        "overheads": origin,
+    }
+    bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
+    return Shipped(recipe, held_out, rows, ingested, digest, folder, tuple(left_out))
+
+
+def check(opened: Registry, config: PromoteConfig, shipped: Shipped, read: Bundle) -> list[Check]:
+    """Every check of the gate; with two boosters nothing is claimed for a MoE model that was held out."""
+    held_out = [each for each in shipped.held_out if not (shipped.recipe.two_boosters and each.moe)]
+    return [
+        gate.verified(read.path),
+        gate.limits(held_out, config.gate, "fold_limits"),
+        gate.limits(shipped.rows, config.gate, "recipe_limits", shipped.left_out),
+        gate.against_champion(shipped.rows, *champion_rows(opened, shipped)),
+        gate.monotone(read.predict, config.gate.monotone_tolerance_percent),
+        gate.positive(read.predict, config.gate.architectures, config.gate.seed),
+    ]
+
+
+def champion_rows(opened: Registry, shipped: Shipped) -> tuple[list[FoldRow] | None, list[NotInData]]:
+    """The champion's recipe on the folds of the same data, and its folds that these data cannot give; None:
+    no champion.
+
+    As recorded, or, if it was on other data, evaluated again on its own folds and on those of the new
+    version.
+    """
+    champion = opened.version(CHAMPION)
+    if champion is None:
+        return None, []
+    recorded = artifacts.json_of_run(opened.store, str(champion.run_id), "recipe.json")
+    if recorded["data_digest"] == shipped.digest:
+        return [FoldRow.model_validate(each) for each in recorded["rows"]], []
+    recipe = Recipe.of(recorded["recipe"])
+    both = (*recipe.folds, *shipped.recipe.folds)
+    folds = {(fold.kind, fold.holdout, fold.within_model): fold for fold in both}
+    champions = replace(recipe, folds=tuple(folds.values()))
+    return fold_rows(champions, shipped.ingested, Progress("champion"))
+
+
+def register(opened: Registry, run_id: str, winner: Candidate, shipped: Shipped) -> str:
+    """Register the bundle as challenger with its record; the version's number."""
+    recipe, digest, table = shipped.recipe, shipped.digest, shipped.ingested.table
+    rows = [each.model_dump() for each in shipped.rows]
+    log.json("recipe.json", {"recipe": recipe.describe(), "rows": rows, "data_digest": digest})
+    tags = {
+        "sweep": winner.sweep,
+        "winner": winner.label,
+        "data_digest": digest,
+        "commit": git_commit(),
+        "routing": "two boosters" if recipe.two_boosters else "one booster",
+        "params": json.dumps(recipe.params),
+        "fold_runs": json.dumps([each.run_id for each in shipped.held_out]),
+    }
+    log.dataset(table, recipe.config.source.origin, digest, "training")
+    text = card(table, tags, shipped.held_out, shipped.rows)
+    version = registry.register(opened, run_id, shipped.folder, table, tags, text)
+    opened.set_alias(CHALLENGER, version)
+    return version

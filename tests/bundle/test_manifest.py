@@ -1,0 +1,150 @@
+"""The manifest's models: what they refuse, how they say it, and that file and JSON Schema agree with them."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from h3 import bundle
+from h3.bundle import manifest_schema
+from h3.bundle.json_file import checked
+from h3.bundle.manifest import check, dump, make, restore_model
+from h3.bundle.manifest_model import KnownDeployment, Manifest
+from h3.common.errors import InputError
+from h3.models.support import DEPLOYMENT_COLUMNS
+from h3.server.overheads import STUDY_CONSTANTS
+
+
+@pytest.fixture
+def content(golden) -> dict:
+    return json.loads((golden / "manifest.json").read_text())
+
+
+def test_a_manifest_that_was_read_is_written_byte_for_byte(golden):
+    assert dump(bundle.read(golden).manifest) == (golden / "manifest.json").read_bytes()
+
+
+def test_the_schema_file_is_current():
+    path = manifest_schema.PATH
+    said = f"python -m h3.bundle.manifest_schema > {path}"
+    assert path.read_text() == manifest_schema.text(), said
+
+
+def test_every_key_is_needed_but_two(content):
+    """What may be absent: MoE's own booster, and a support's deployments."""
+    schema = manifest_schema.schema()
+    for name, part in {**schema["$defs"], "Manifest": schema}.items():
+        optional = set(part["properties"]) - set(part["required"])
+        assert optional == {"Files": {"booster_moe.json"}, "Support": {"deployments"}}.get(name, set())
+        assert part["additionalProperties"] is False
+    for key in schema["required"]:
+        with pytest.raises(InputError, match=f"manifest: key '{key}' is missing"):
+            checked({name: value for name, value in content.items() if name != key}, Manifest, "manifest")
+
+
+def test_known_deployments_have_the_columns_of_the_step_table():
+    assert tuple(KnownDeployment.model_fields) == DEPLOYMENT_COLUMNS
+
+
+def at(content: dict, place: tuple) -> object:
+    for key in place:
+        content = content[key]
+    return content
+
+
+DENSE = ("models", "dense")
+WRONG = [
+    (("target",), [], "m.target: holds list; expected object"),
+    (("target", "unit"), "s", "m.target.unit: 's'; expected 'us'"),
+    (("features", 2, "index"), 32, r"m.features\[2\].index: 32; expected at most 31"),
+    (("features", 2, "index"), 1.0, r"m.features\[2\].index: holds float; expected integer"),
+    (("features", 0, "name"), "Kv", r"m.features\[0\].name: 'Kv'; expected a match of \^"),
+    (("features", 0), {}, r"m.features\[0\]: key 'index' is missing"),
+    (("features",), [], "m.features: is empty"),
+    (("terms",), ["a"] * 33, "m.terms: 33 items; expected at most 32"),
+    (("terms",), "weights_us", "m.terms: holds str; expected array"),
+    (("constants", "kv_bytes"), None, "m.constants.kv_bytes: holds NoneType; expected number"),
+    (("constants", "two_shot_bytes"), [1], "m.constants.two_shot_bytes: 1 items; expected at least 2"),
+    (("hardware",), {}, "m.hardware: is empty"),
+    (("hardware", "H100", "memory_bytes"), "80", "m.hardware.H100.memory_bytes: holds str; expected number"),
+    (("hardware_aliases", "h100"), "H900", "m: hardware_aliases.h100='H900'; expected one of H100, H200"),
+    (("routing", "moe"), "other", "m: routing.moe='other'; expected one of dense, moe"),
+    (("routing", "if"), "x", "m.routing: unknown key 'if'; expected some of rule, dense, moe"),
+    ((*DENSE, "coefficients", 3), "x", r"m.models.dense.coefficients\[3\]: holds str; expected number"),
+    ((*DENSE, "coefficients", 3), True, r"m.models.dense.coefficients\[3\]: holds bool; expected number"),
+    ((*DENSE, "coefficients", 3), -1, r"m.models.dense.coefficients\[3\]: -1; expected at least 0"),
+    ((*DENSE, "coefficients", 3), np.inf, r"m.models.dense.coefficients\[3\]: inf; expected a finite number"),
+    ((*DENSE, "coefficients"), [1.0] * 9, "m: models.dense has 9 coefficients; expected 10"),
+    ((*DENSE, "support", "low", 0), 1e39, r"m.models.dense.support.low\[0\]: 1e\+39; expected at most 3"),
+    ((*DENSE, "support", "deployments"), None, "support.deployments: holds null; expected a value, or no su"),
+    ((*DENSE, "support", "deployments", 0, "hardware"), "H" * 65, "expected at most 64 characters"),
+    ((*DENSE, "a\nb"), 1, r"m.models.dense: unknown key 'a\\nb'; expected some of booster, trees"),
+    (("models", "a\nb"), 1, r"m.models.'a\\nb': holds int; expected object"),
+    (("xgboost_version",), "new", "m.xgboost_version: 'new'; expected a match of"),
+    (("files", "golden.json", "bytes"), 0, "m.files.golden.json.bytes: 0; expected at least 1"),
+    (("files", "other.json"), {}, "m.files: unknown key 'other.json'; expected some of booster.json, boost"),
+    (("files", "booster_moe.json"), None, "m.files.booster_moe.json: holds null; expected a value"),
+    (("provenance", "folds"), [1], r"m.provenance.folds\[0\]: holds int; expected object"),
+    (("provenance",), [], "m.provenance: holds list; expected object"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "said"), WRONG)
+def test_what_is_wrong_is_named_with_its_place_in_a_line(place, value, said, content):
+    wrong = copy.deepcopy(content)
+    at(wrong, place[:-1])[place[-1]] = value
+    with pytest.raises(InputError, match=said) as error:
+        checked(wrong, Manifest, "m")
+    assert "\n" not in str(error.value)
+
+
+def test_a_moe_booster_that_is_no_file_is_refused(content):
+    del content["files"]["booster_moe.json"]
+    with pytest.raises(InputError, match=r"models.moe.booster='booster_moe.json' is not among files"):
+        checked(content, Manifest, "m")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("constants", "gemm_efficiency"), 0.7, "constants: gemm_efficiency: 0.7; expected 0.8"),
+        (("constants",), "a\nb", r"constants: 'a\\nb'; expected {"),
+        (
+            ("hardware", "H100", "memory_bytes"),
+            8e10 + 1,
+            "hardware: H100: memory_bytes: 80000000001.0; expec",
+        ),
+        (("hardware", "B200"), {}, "hardware: B200: {}; expected None"),
+        (("features", 0, "name"), [], r"unknown feature '\[\]'; expected some of kv_to_weights"),
+        (("features", 0), 7, "unknown feature 'None'; expected some of"),
+    ],
+)
+def test_other_physics_is_found_whatever_stands_there(place, value, said, content):
+    at(content, place[:-1])[place[-1]] = value
+    content["provenance"]["commit"] = "a\nb"
+    with pytest.raises(bundle.OtherPhysics, match=f"m: {said}.*the version that made it") as error:
+        check(content, "m")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("unit", "s"), ("group", "other")])
+def test_features_of_another_meaning_are_refused(key, value, golden, content):
+    content["features"][0][key] = value
+    manifest = check(content, "m")
+    booster = json.loads((golden / "booster.json").read_text())
+    with pytest.raises(InputError, match="order, units or groups are not those of this version"):
+        restore_model(manifest, "dense", booster, "b")
+
+
+def test_provenance_is_an_open_mapping_of_json(both, provenance):
+    more = {"rows": np.int64(5), "worst": float("nan"), "folds": [{"mape": np.float32(0.5)}]}
+    files = {"booster.json": b"{}", "golden.json": b"{}"}
+    made = make(both, provenance | more, STUDY_CONSTANTS, files)
+    assert made.provenance["commit"] == provenance["commit"]
+    assert (made.provenance["rows"], made.provenance["worst"]) == (5, None)
+    assert made.provenance["folds"] == [{"mape": 0.5}]
+    with pytest.raises(InputError, match=r"manifest.json.provenance: key 'data_digest' is missing"):
+        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, files)
