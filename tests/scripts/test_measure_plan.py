@@ -245,3 +245,12 @@ def test_without_pytorch_the_collector_says_what_to_install(tmp_path):
         == "error: PyTorch is not installed; expected it in the environment that runs the collector (extra"
         " 'measure')\n"
     )
+
+
+def test_the_collector_is_imported_where_only_numpy_and_pytorch_are_installed():
+    """What else h3 needs is not there."""
+    absent = "sys.modules.update(dict.fromkeys(['pandas', 'pydantic', 'pyarrow', 'hydra', 'yaml']))"
+    path = f"sys.path.insert(0, {str(SCRIPT.parent)!r})"
+    code = f"import runpy, sys; {absent}; {path}; runpy.run_path({str(SCRIPT)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

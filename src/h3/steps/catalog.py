@@ -15,12 +15,14 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from h3.common.errors import InputError
+
+if TYPE_CHECKING:  # scripts/measure_steps.py runs where pandas is not installed
+    import pandas as pd
 
 EXPERT_COUNT_KEYS = (
     "num_experts",
