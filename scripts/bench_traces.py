@@ -52,8 +52,9 @@ EVENT = (
     + ',{"key":"kv.usage_gpu_ratio","value":{"doubleValue":%r}}]}'
 )
 LINE = (
-    '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"vllm"}}]},"scopeSpans":'
-    '[{"scope":{"name":"vllm.scheduler"},"spans":[{"name":"scheduler_steps_%d","kind":1,"events":[%s]}]}]}]}\n'
+    '{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"vllm"}}]},'
+    '"scopeSpans":[{"scope":{"name":"vllm.scheduler"},"spans":[{"name":"scheduler_steps_%d","kind":1,'
+    '"events":[%s]}]}]}]}\n'
 )
 CONFIG = (
     "model: meta-llama/Llama-2-70b-hf\ntensor_parallelism: 4\nmax_num_batched_tokens: 2048\nmax_num_seqs:"

@@ -26,7 +26,7 @@ from h3.evaluation.replay_result import ReplayResult
 from h3.evaluation.result import FoldResult
 from h3.latency.fold import replay_fold
 from h3.sources.experiment import Ingested
-from h3.sources.load import load
+from h3.sources.load import load, loader
 from h3.tracking import log
 from h3.tracking.store import Store, open_store
 from h3.tracking.sweep import PARENT_VARIABLE, print_table
@@ -38,6 +38,7 @@ def train(config: TrainConfig, out_dir: Path) -> FoldResult:
     The run is a child of the sweep's parent, or of a parent of its own. Raises InputError for input that
     cannot be used.
     """
+    loader(config.source)  # a name that is none is refused before a run is there
     store = open_store(config.tracking.uri, config.tracking.experiment)
     parent = os.environ.get(PARENT_VARIABLE)
     if parent:

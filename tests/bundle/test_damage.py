@@ -114,6 +114,10 @@ def first_tree(content: dict) -> dict:
     return content["learner"]["gradient_booster"]["model"]["trees"][0]
 
 
+def the_model(content: dict) -> dict:
+    return content["learner"]["gradient_booster"]["model"]
+
+
 def at(name: str, value: object):
     def change(content: dict) -> None:
         first_tree(content)[name][0] = value
@@ -155,7 +159,24 @@ TREES = {
         "trees is NoneType",
     ),
     "list": (lambda content: content.update(learner=[]), "learner is list"),
+    "version": (lambda content: content.update(version=[None]), "version=\\[None\\]; expected XGBoost's"),
+    "rounds": (
+        lambda content: the_model(content)["iteration_indptr"].pop(),
+        "iteration_indptr=.*one tree a round",
+    ),
+    "outputs": (
+        lambda content: the_model(content)["tree_info"].__setitem__(0, 1),
+        "tree_info=.*one tree a round",
+    ),
+    "statistics": (lambda content: first_tree(content)["sum_hessian"].pop(), "sum_hessian has .* one a node"),
+    "no statistics": (lambda content: first_tree(content).pop("base_weights"), "base_weights is NoneType"),
 }
+# What XGBoost reads besides the trees.
+UNCHECKED = (
+    lambda content: content["learner"].update(attributes=None, feature_types=[7]),
+    lambda content: the_model(content).update(cats=None),
+    lambda content: first_tree(content).update(tree_param={"num_nodes": "1"}, parents=[], id=-1),
+)
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -167,6 +188,16 @@ def test_trees_that_are_none_are_refused(name, copied):
     sign(copied)
     with pytest.raises(InputError, match=said):
         bundle.read(copied)
+
+
+@pytest.mark.parametrize("damage", UNCHECKED)
+def test_what_nobody_checks_changes_no_answer_for_few_rows_or_for_many(damage, copied):
+    expected = bundle.verify(copied)
+    content = json.loads((copied / "booster.json").read_text())
+    damage(content)
+    (copied / "booster.json").write_text(json.dumps(content))
+    sign(copied)
+    assert bundle.verify(copied).worst_us == expected.worst_us  # by the walker and by XGBoost
 
 
 def test_a_wrong_golden_vector_is_named(copied):

@@ -244,7 +244,7 @@ def test_a_registry_that_cannot_be_reached_is_one_line_and_leaves_nothing(tmp_pa
 
 
 def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can_give(opened):
-    recorded = artifacts.json_of_run(opened.store, opened.version("1").run_id, "recipe.json")
+    recorded = artifacts.content_of_run(opened.store, opened.version("1").run_id, "recipe.json")
     built = builders.Steps(seed=6)
     for model in ("llama-2-7b", "llama-2-70b"):
         built.run(model, workload="general").run(model, workload="chat")
@@ -268,7 +268,7 @@ def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can
 
 
 def test_a_champion_of_the_same_data_is_as_recorded(opened):
-    recorded = artifacts.json_of_run(opened.store, opened.version("1").run_id, "recipe.json")
+    recorded = artifacts.content_of_run(opened.store, opened.version("1").run_id, "recipe.json")
     same = shipped.Shipped(None, [], [], "the same data", recorded["data_digest"], Path())
     rows, left_out = shipped.champion_rows(opened, same)
     assert ([each.model_dump() for each in rows], left_out) == (recorded["rows"], [])

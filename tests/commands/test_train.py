@@ -292,6 +292,7 @@ def test_the_studys_recipe_runs_on_its_own_clock_and_fails_as_it_did(tmp_path):
         ),
         (("+model.params.depth=3",), "unknown parameter 'depth'"),
         (("tracking.uri=http://127.0.0.1:9",), "tracking store"),
+        (("source.name=guess",), "source.name='guess'; expected one of simulated, measured, traces"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, arguments, said):
@@ -301,6 +302,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, arguments, said):
     assert len(errors) == 1
     assert said in errors[0]
     assert "Traceback" not in done.stderr
+    assert "source.name" not in said or not (tmp_path / "mlruns").exists()
 
 
 def test_ingest_writes_steps_and_rejects_that_training_can_read(tmp_path):

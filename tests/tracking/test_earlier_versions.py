@@ -101,7 +101,7 @@ def test_a_fold_run_of_an_earlier_version_becomes_a_bundle(folder, tracking):
 
 def test_the_recipe_of_an_earlier_champion_can_be_evaluated_again(tracking):
     opened = registry.open_registry(tracking)
-    recorded = artifacts.json_of_run(opened.store, str(opened.version("1").run_id), "recipe.json")
+    recorded = artifacts.content_of_run(opened.store, str(opened.version("1").run_id), "recipe.json")
     recipe, rows = Recipe.of(recorded["recipe"]), map(FoldRow.model_validate, recorded["rows"])
     assert [fold.name for fold in recipe.folds] == [row.fold for row in rows]
     assert recipe.params == recorded["recipe"]["params"]

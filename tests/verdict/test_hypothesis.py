@@ -5,6 +5,7 @@ import math
 import pytest
 
 from h3.common.config import fold, study
+from h3.common.errors import InputError
 from h3.evaluation.result import FoldResult
 from h3.verdict.hypothesis import judge
 
@@ -103,6 +104,11 @@ def test_a_fold_is_known_by_what_it_holds_out_not_by_its_name():
 def test_thresholds_can_be_stricter(threshold, refute, expected):
     limits = {"threshold": threshold, "moe_threshold": threshold, "refute": refute}
     assert judge(results(), study().model_copy(update=limits)).hypothesis == expected
+
+
+def test_a_study_names_folds_that_say_what_they_hold_out():
+    with pytest.raises(InputError, match="fold 'lomo' names no group"):
+        judge([], study().model_copy(update={"folds": ("lomo",)}))
 
 
 def test_a_study_of_fewer_folds_needs_those_alone():

@@ -56,6 +56,8 @@ def run(
         _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error, config_name))
+    except OSError as error:
+        _fail(_unreachable(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -71,10 +73,9 @@ def prepared(arguments: Sequence[str], literal: Sequence[str], renamed: Mapping[
 
 def _prepared(argument: str, literal: Sequence[str], renamed: Mapping[str, str]) -> str:
     key, equals, value = argument.partition("=")
-    if equals and key in renamed:
-        raise InputError(
-            f"config: {key}={value}: this is called {renamed[key]} now; expected {renamed[key]}={value}"
-        )
+    if equals and (plain := key.lstrip("+")) in renamed:
+        now = renamed[plain]
+        raise InputError(f"config: {plain}={value}: this is called {now} now; expected {now}={value}")
     if equals and key in literal and not re.match(r"['\"]", value):
         quoted = value.replace("'", "\\'")
         return f"{key}='{quoted}'"
@@ -89,13 +90,19 @@ def _reporting(main: Job, errors: list[str]) -> Job:
     def job(cfg: DictConfig) -> object:
         try:
             return main(cfg)
-        except InputError as error:
+        except (InputError, OSError) as error:
             if os.getpid() != process:
                 raise
-            errors.append(str(error))
+            errors.append(_unreachable(error) if isinstance(error, OSError) else str(error))
             return None
 
     return job
+
+
+def _unreachable(error: OSError) -> str:
+    """One line for a place that cannot be read or written."""
+    said = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())[:200]
+    return f"{said}; expected a place that can be read and written"
 
 
 def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:

@@ -240,6 +240,14 @@ def fold(name: str) -> Fold:
     return Fold.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
 
 
+def fold_with_group(name: str) -> Fold:
+    """A fold by its name; raises InputError also if its file leaves open what it holds out."""
+    found = fold(name)
+    if found.holdout is None:
+        raise InputError(f"fold {name!r} names no group; expected one whose file in conf/fold does")
+    return found
+
+
 def from_hydra(cfg: DictConfig, kind: type[Kind]) -> Kind:
     """The typed configuration; raises InputError with one line for the first thing that is wrong."""
     return validated(OmegaConf.to_container(cfg, resolve=True), kind)

@@ -42,10 +42,13 @@ def write_text(path: Path, text: str) -> None:
 def lock(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock file while the block runs; a process that dies lets go of it.
 
-    wait: False raises BlockingIOError at once if another process holds it.
+    wait: False raises BlockingIOError at once if another process holds it. Raises OSError if there can be no
+    such file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        # FileLock waits for ever where the file cannot be made; a link is not followed.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
         with FileLock(path, timeout=-1 if wait else 0):
             yield
     except Timeout:

@@ -136,5 +136,7 @@ def read(text: str, where: str) -> FoldResult:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
         raise InputError(f"{where}: result.json: {key}: {problem['msg']}; expected a fold's result") from None
-    except ValueError as error:
-        raise InputError(f"{where}: result.json: not JSON ({error}); expected a fold's result") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where}: result.json: not JSON ({str(error)[:80]}); expected a fold's result"
+        ) from None

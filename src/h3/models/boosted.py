@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.models.trees import Trees, check_booster
+from h3.models.trees import Trees, check_booster, rebuilt
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -58,11 +58,18 @@ class Boosted:
             return self.given
         loaded = xgb.Booster()
         try:
-            loaded.load_model(bytearray(json.dumps(self.content, allow_nan=False).encode()))
+            loaded.load_model(bytearray(json.dumps(self._checked(), allow_nan=False).encode()))
         except (xgb.core.XGBoostError, ValueError) as error:
-            said = str(error).splitlines()[0]
+            said = str(error).splitlines()[0][:200]
             raise InputError(f"{self.where}: XGBoost {xgb.__version__} cannot read it: {said}") from None
         return loaded
+
+    def _checked(self) -> dict[str, Any]:
+        """The content without what nobody checked: XGBoost then reads what the walker reads."""
+        assert self.content is not None  # no booster was given
+        learner = self.content["learner"]
+        trees = learner["gradient_booster"]["model"]["trees"]
+        return rebuilt(trees, learner["feature_names"], self.content["version"])
 
     @cached_property
     def trees(self) -> Trees:

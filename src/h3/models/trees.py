@@ -23,6 +23,9 @@ MAX_MARGIN = 100.0
 Tree = dict[str, Any]  # one tree of XGBoost's JSON
 Kind = TypeVar("Kind")
 NODE_LISTS = ("left_children", "right_children", "split_indices", "split_conditions", "default_left")
+# Numbers of every node that XGBoost keeps for explanations.
+STATISTICS = ("base_weights", "loss_changes", "sum_hessian")
+NO_CATEGORIES = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 
 
 def check_booster(content: object, features: list[str], where: str) -> list[Tree]:
@@ -30,6 +33,7 @@ def check_booster(content: object, features: list[str], where: str) -> list[Tree
     expected.
     """
     learner = _mapping(content, "learner", where)
+    _check_version(_items(content, "version", where), where)
     names = learner.get("feature_names")
     if names != features:
         unknown = [name for name in names if name not in features] if isinstance(names, list) else []
@@ -44,6 +48,7 @@ def check_booster(content: object, features: list[str], where: str) -> list[Tree
     counted = _mapping(model, "gbtree_model_param", where).get("num_trees")
     if len(trees) > MAX_TREES or counted != str(len(trees)):
         raise InputError(f"{where}: {len(trees)} trees; expected num_trees of them, at most {MAX_TREES}")
+    _check_rounds(model, len(trees), where)
     bound = sum(
         _check_tree(tree, len(features), f"{where}: tree {number}") for number, tree in enumerate(trees)
     )
@@ -70,6 +75,21 @@ def _mapping(content: object, key: str, where: str) -> dict[str, Any]:
 
 def _items(content: object, key: str, where: str) -> list[Any]:
     return _get(content, key, list, where)
+
+
+def _check_version(version: list[Any], where: str) -> None:
+    if len(version) != 3 or any(type(part) is not int or not 0 <= part < 1000 for part in version):
+        raise InputError(f"{where}: version={str(version)[:80]}; expected XGBoost's, three whole numbers")
+
+
+def _check_rounds(model: Tree, count: int, where: str) -> None:
+    """One tree a round, all of them in the one output."""
+    expected = {"iteration_indptr": list(range(count + 1)), "tree_info": [0] * count}
+    for key, usual in expected.items():
+        if _items(model, key, where) != usual:
+            raise InputError(
+                f"{where}: {key}={str(model[key])[:80]}; expected one tree a round: {usual[:3]}..."
+            )
 
 
 def _check_learner(learner: Tree, features: int, where: str) -> None:
@@ -112,7 +132,11 @@ def _check_tree(tree: object, features: int, where: str) -> float:
     assert isinstance(tree, dict)  # it has the lists
     if any(value != 0 for value in tree.get("split_type", [])) or tree.get("categories"):
         raise InputError(f"{where}: categorical splits; expected numerical ones only")
-    _check_numbers(condition, where)
+    _check_numbers(condition, "split_conditions", where)
+    for name in STATISTICS:
+        if len(numbers := _items(tree, name, where)) != count:
+            raise InputError(f"{where}: {name} has {len(numbers)} entries; expected {count}, one a node")
+        _check_numbers(numbers, name, where)
     leaves = _walk(left, right, where)
     bad = [node for node in range(count) if left[node] >= 0 and not 0 <= index[node] < features]
     if bad:
@@ -122,16 +146,14 @@ def _check_tree(tree: object, features: int, where: str) -> float:
     return max(abs(float(condition[node])) for node in leaves)
 
 
-def _check_numbers(values: list[Any], where: str) -> None:
+def _check_numbers(values: list[Any], name: str, where: str) -> None:
     for value in values:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
             or not abs(value) <= float(np.finfo(np.float32).max)
         ):
-            raise InputError(
-                f"{where}: split_conditions holds {str(value)[:40]}; expected finite 32-bit numbers"
-            )
+            raise InputError(f"{where}: {name} holds {str(value)[:40]}; expected finite 32-bit numbers")
 
 
 def _walk(left: list[int], right: list[int], where: str) -> list[int]:
@@ -152,6 +174,46 @@ def _walk(left: list[int], right: list[int], where: str) -> list[int]:
             seen.add(child)
             waiting.append(child)
     return leaves
+
+
+def rebuilt(trees: list[Tree], features: list[str], version: list[int]) -> Tree:
+    """XGBoost's JSON made of what check_booster checked alone, so that XGBoost reads nothing else."""
+    numbered = [_rebuilt_tree(tree, number, len(features)) for number, tree in enumerate(trees)]
+    model = {
+        "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
+        "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(trees))},
+        "iteration_indptr": list(range(len(trees) + 1)),
+        "tree_info": [0] * len(trees),
+        "trees": numbered,
+    }
+    params = {"base_score": "[0E0]", "boost_from_average": "0", "num_class": "0", "num_target": "1"}
+    learner = {
+        "attributes": {},
+        "feature_names": features,
+        "feature_types": ["float"] * len(features),
+        "gradient_booster": {"model": model, "name": "gbtree"},
+        "learner_model_param": params | {"num_feature": str(len(features))},
+        "objective": {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
+    }
+    return {"learner": learner, "version": version}
+
+
+def _rebuilt_tree(tree: Tree, number: int, features: int) -> Tree:
+    count = len(tree["left_children"])
+    parents = [2**31 - 1] * count  # of the root, as XGBoost has it
+    for node in range(count):
+        for child in (tree["left_children"][node], tree["right_children"][node]):
+            if child >= 0:
+                parents[child] = node
+    param = {"num_deleted": "0", "num_feature": str(features), "num_nodes": str(count)}
+    return {
+        **{name: tree[name] for name in (*NODE_LISTS, *STATISTICS)},
+        **{name: [] for name in NO_CATEGORIES},
+        "id": number,
+        "parents": parents,
+        "split_type": [0] * count,
+        "tree_param": param | {"size_leaf_vector": "1"},
+    }
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,11 @@ def consensus(results: Sequence[FoldResult]) -> Params:
     if most folds wanted some. Others: the median over the folds that use trees (all where none does), whole
     where they are whole.
     """
+    for result in results:
+        for name, value in result.params.items():
+            if not isinstance(value, int | float):
+                said = f"params.{name}={str(value)[:40]!r}; expected a number"
+                raise InputError(f"run {result.mlflow_run_id or result.fold}: result.json: {said}")
     models = [result.params for result in results if result.kind == "lomo"]
     workloads = [result.params for result in results if result.kind != "lomo"]
     params = models if models and _rounds(models) > 0 else workloads or models
@@ -153,5 +158,5 @@ def consensus(results: Sequence[FoldResult]) -> Params:
 
 def _rounds(params: Sequence[Params]) -> int:
     """The lower median of n_estimators."""
-    rounds = sorted(int(each["n_estimators"]) for each in params)
+    rounds = sorted(each["n_estimators"] for each in params)
     return rounds[(len(rounds) - 1) // 2]

@@ -106,7 +106,7 @@ def champion_rows(opened: Registry, shipped: Shipped) -> tuple[list[FoldRow] | N
     champion = opened.version(CHAMPION)
     if champion is None:
         return None, []
-    recorded = artifacts.json_of_run(opened.store, str(champion.run_id), "recipe.json")
+    recorded = artifacts.content_of_run(opened.store, str(champion.run_id), "recipe.json")
     if recorded["data_digest"] == shipped.digest:
         return [FoldRow.model_validate(each) for each in recorded["rows"]], []
     recipe = Recipe.of(recorded["recipe"])

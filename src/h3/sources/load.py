@@ -41,7 +41,12 @@ LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
 
 
 def load(source: SourceConfig, progress: Progress = None) -> Ingested:
-    """The steps of a source; raises InputError listing the names, or where there are none to be had."""
+    """The steps of a source; raises InputError where there are none to be had."""
+    return loader(source)(source, progress)
+
+
+def loader(source: SourceConfig) -> Callable[[SourceConfig, Progress], Ingested]:
+    """What reads a source; raises InputError listing the names if there is none of its name."""
     if source.name not in LOADERS:
-        raise InputError(f"unknown source {source.name!r}; expected one of {', '.join(LOADERS)}")
-    return LOADERS[source.name](source, progress)
+        raise InputError(f"source.name={source.name!r}; expected one of {', '.join(LOADERS)}")
+    return LOADERS[source.name]

@@ -31,13 +31,26 @@ def text(artifacts: str, name: str) -> str | None:
 
 
 def content(artifacts: str, name: str) -> dict[str, Any] | None:
-    """A JSON artifact, None if there is none of that name."""
+    """A JSON or YAML artifact (by its name), None if there is none; raises InputError if it holds no keys."""
     found = text(artifacts, name)
-    return None if found is None else json.loads(found)
+    return None if found is None else parsed(found, f"{artifacts}/{name}")
+
+
+def parsed(text: str, where: str) -> dict[str, Any]:
+    """The keys and values in the text of an artifact that is called .json or .yaml; InputError if none."""
+    parse = json.loads if where.endswith(".json") else yaml.safe_load
+    try:
+        found = parse(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise InputError(f"{where}: {said}; expected what h3 tracked") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: {type(found).__name__}; expected keys and values, as h3 tracked them")
+    return found
 
 
 def frame(artifacts: str, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
-    """A Parquet artifact, None if there is none of that name."""
+    """A Parquet artifact, None if there is none of that name; raises InputError for another file."""
     return _read(artifacts, name, lambda path: pd.read_parquet(path, columns=columns))
 
 
@@ -49,21 +62,16 @@ def of_run(store: Store, run_id: str, name: str) -> str:
     return found
 
 
-def json_of_run(store: Store, run_id: str, name: str) -> Any:
-    """A JSON artifact of the run of that id; raises InputError as `of_run` does."""
-    return json.loads(of_run(store, run_id, name))
-
-
-def yaml_of_run(store: Store, run_id: str, name: str) -> Any:
-    """A YAML artifact of the run of that id; raises InputError as `of_run` does."""
-    return yaml.safe_load(of_run(store, run_id, name))
+def content_of_run(store: Store, run_id: str, name: str) -> dict[str, Any]:
+    """A JSON or YAML artifact of the run of that id; raises InputError as `of_run` and `parsed` do."""
+    return parsed(of_run(store, run_id, name), f"run {run_id}: {name}")
 
 
 def _read(artifacts: str, name: str, read: Callable[[Path], Content]) -> Content | None:
     parsed = urlparse(artifacts)
     if parsed.scheme in ("", "file"):
         path = Path(unquote(parsed.path)) / name
-        return read(path) if path.is_file() else None
+        return _checked(path, artifacts, read) if path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="h3-artifacts-") as folder:
         try:
             path = Path(
@@ -71,4 +79,11 @@ def _read(artifacts: str, name: str, read: Callable[[Path], Content]) -> Content
             )
         except (MlflowException, OSError):
             return None
+        return _checked(path, artifacts, read)
+
+
+def _checked(path: Path, artifacts: str, read: Callable[[Path], Content]) -> Content:
+    try:
         return read(path)
+    except (OSError, ValueError) as error:  # text that is no UTF-8, a Parquet file that is none
+        raise InputError(f"{artifacts}/{path.name}: {str(error)[:120]}; expected what h3 tracked") from None

@@ -8,18 +8,20 @@ from a folder does not wait for it.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from h3 import bundle
 from h3.bundle import Bundle
-from h3.common.config import SourceConfig, TrackingConfig
+from h3.common.config import SourceConfig, TrackingConfig, validated
 from h3.evaluation import result as fold_result
 from h3.models import restore
 from h3.models.residual import FittedResidual
+
+if TYPE_CHECKING:
+    from h3.tracking.store import Store
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -65,9 +67,9 @@ def from_run(run_id: str, tracking: TrackingConfig) -> FoldFit:
     from h3.tracking.store import open_store
 
     store = open_store(tracking.uri, tracking.experiment)
-    fitted = fit_of_run(artifacts.of_run(store, run_id, "fit.json"), run_id)
+    fitted = fit_of_run(store, run_id)
     result = fold_result.read(artifacts.of_run(store, run_id, "result.json"), f"run {run_id}")
-    config = artifacts.yaml_of_run(store, run_id, "config.yaml")
+    config = artifacts.content_of_run(store, run_id, "config.yaml")
     kept = result.model_dump(include={"fold", "kind", "holdout", "model", "mape"})
     provenance = {
         "data_digest": result.data_digest,
@@ -76,9 +78,12 @@ def from_run(run_id: str, tracking: TrackingConfig) -> FoldFit:
         "note": f"one fold's fit: {result.holdout} was held out",
     }
     held_out = {entry.experiment for entry in result.experiments}
-    return FoldFit(fitted, provenance, SourceConfig.model_validate(config["source"]), held_out)
+    return FoldFit(fitted, provenance, validated(config.get("source"), SourceConfig), held_out)
 
 
-def fit_of_run(text: str, run_id: str) -> FittedResidual:
-    """The fit in the text of a run's fit.json."""
-    return restore.from_description(json.loads(text), f"run {run_id}: fit.json")
+def fit_of_run(store: Store, run_id: str) -> FittedResidual:
+    """The fit that a tracked run learned; raises InputError if there is none that can be restored."""
+    from h3.tracking import artifacts
+
+    described = artifacts.content_of_run(store, run_id, "fit.json")
+    return restore.from_description(described, f"run {run_id}: fit.json")

@@ -36,7 +36,7 @@ def _of_run(run_id: str, tracking: TrackingConfig) -> tuple[Predicts, Overheads,
     from h3.tracking.store import open_store
 
     store = open_store(tracking.uri, tracking.experiment)
-    fitted = fit_of_run(artifacts.of_run(store, run_id, "fit.json"), run_id)
+    fitted = fit_of_run(store, run_id)
     replay = result.read(artifacts.of_run(store, run_id, "result.json"), f"run {run_id}").replay
     if replay is None or replay.overheads is None:
         return fitted, STUDY_IN_STEPS, FALLBACK

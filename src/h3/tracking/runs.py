@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
@@ -93,10 +92,9 @@ class FoldRun:
         """A JSON artifact, None if the run has none of that name."""
         return artifacts.content(self.artifacts, name)
 
-    def config(self) -> Any:
+    def config(self) -> dict[str, Any] | None:
         """The configuration that the run recorded; None without one."""
-        found = artifacts.text(self.artifacts, "config.yaml")
-        return None if found is None else yaml.safe_load(found)
+        return artifacts.content(self.artifacts, "config.yaml")
 
 
 def find_sweep(store: Store, run_id: str | None) -> Sweep:

@@ -142,8 +142,8 @@ def open_store(uri: str | None, experiment: str) -> Store:
         root.mkdir(exist_ok=True)
         uri, artifacts = f"sqlite:///{root / 'mlflow.db'}", (root / "artifacts").as_uri()
     # Two processes that migrate an empty database at once collide, so the first holds a lock.
-    with files.lock(Path(tempfile.gettempdir()) / f"h3-store-{os.getuid()}.lock"):
-        try:
+    try:
+        with files.lock(Path(tempfile.gettempdir()) / f"h3-store-{os.getuid()}.lock"):
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
@@ -152,11 +152,11 @@ def open_store(uri: str | None, experiment: str) -> Store:
                 if found
                 else client.create_experiment(experiment, artifact_location=artifacts)
             )
-        except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise InputError(
-                f"tracking store {uri} cannot be reached: {reason}; expected a running store"
-            ) from None
+    except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(
+            f"tracking store {uri} cannot be reached: {reason}; expected a running store"
+        ) from None
     return Store(uri, experiment_id, client)
 
 

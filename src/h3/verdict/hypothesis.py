@@ -3,8 +3,9 @@
     judgement = judge(results, study())
     judgement.hypothesis, judgement.sentence
 
-The hypothesis of the study: the error is below 20 % on every held-out model and workload (25 % for the MoE
-model), and it is refuted above 25 % (conf/study.yaml). Pure functions; nothing is read or written.
+The hypothesis of the study: the error is below a threshold on every held-out model and workload (a wider
+one for the MoE model), and it is refuted above another (conf/study.yaml). Pure functions; nothing is read or
+written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from h3.common.config import Fold, Study, fold
+from h3.common.config import Fold, Study, fold_with_group
 from h3.common.records import Interval, Number, Record
 from h3.evaluation.result import FoldResult
 from h3.steps import catalog
@@ -90,7 +91,7 @@ def judge(results: Sequence[FoldResult], study: Study, failed: Mapping[str, str]
     supported if its upper bound is below its threshold, refuted if its lower bound is above `refute`, else
     between. One refuted fold refutes; a missing or failed fold never supports.
     """
-    folds = tuple(_fold(fold(name), results, study, failed or {}) for name in study.folds)
+    folds = tuple(_fold(fold_with_group(name), results, study, failed or {}) for name in study.folds)
     states = {row.status for row in folds}
     if "refuted" in states:
         return Judgement("not_supported", _refuted(folds, study), folds)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from h3.common.config import Fold, Study, TrackingConfig, fold
+from h3.common.config import Fold, Study, TrackingConfig, fold_with_group
 from h3.tracking.runs import FoldRun, Sweep, find_beside, find_sweep, read_runs
 from h3.tracking.store import Store
 from h3.verdict import ablation, replays
@@ -59,7 +59,7 @@ def make(store: Store, config: CompareConfig) -> Made:
     sweep = find_sweep(store, config.sweep)
     runs = read_runs(store, sweep)
     digest = one_digest(runs, sweep)
-    folds: tuple[Fold, ...] = tuple(fold(name) for name in config.folds)
+    folds: tuple[Fold, ...] = tuple(fold_with_group(name) for name in config.folds)
     chosen, beside = choose(runs, folds), _beside(store, config, runs, digest)
     judgement = judge(chosen.of(config.predictor), config, _failed(runs, config.predictor))
     predictions = predictions_of(chosen, config.predictor)

@@ -22,7 +22,9 @@ from itertools import pairwise
 import numpy as np
 
 VALUE = re.compile(
-    rb'"(?:(?P<whole>timeUnixNano|intValue)":"?(?=-?[0-9])|(?P<real>doubleValue)":(?=-?[0-9])|(?P<text>stringValue)":")(?P<value>[^"\\},]*)'
+    rb'"(?:(?P<whole>timeUnixNano|intValue)":"?(?=-?[0-9])|(?P<real>doubleValue)":(?=-?[0-9])'
+    rb'|(?P<text>stringValue)":")'
+    rb'(?P<value>[^"\\},]*)'
 )
 KEY = re.compile(rb'"key":"([^"\\]+)","value":\{"(?:intValue|doubleValue|stringValue)":"?$')
 TENS = 10 ** np.arange(9)
