@@ -15,6 +15,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from h3.bundle import json_file
 from h3.common.config import Assumptions, SourceConfig
 from h3.evaluation.result import FoldResult
 from h3.sources.requests import clock
@@ -69,6 +71,18 @@ def fold_result(fold: str = "lomo_mixtral", **changes) -> FoldResult:
         "data_digest": "d" * 32,
     }
     return FoldResult.model_validate({"fold": fold, **usual, **changes})
+
+
+def other_physics(folder: Path) -> Path:
+    """The golden bundle as a version of h3 with another constant would have written it."""
+    shutil.copytree(Path(__file__).parent / "golden" / "bundle", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["constants"]["gemm_efficiency"] = 0.7
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.sha256").write_text(
+        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
+    )
+    return folder
 
 
 def setup_columns(model: str, tp: int | None, workload: str) -> dict:

@@ -4,14 +4,12 @@ Which runs of a sweep it takes: tests/verdict/test_make.py.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from processes import h3
 from verdict.sweeps import FOLDS, INSIDE, OURS, RIVAL, Sweeps
 
 from h3.common.config import CONF, TrainConfig, from_hydra, study
@@ -162,18 +160,6 @@ def test_two_comparisons_of_one_sweep_write_the_same(sweeps):
     first = [sweeps.written(name) for name in ("verdict.json", "report.md", "report.html")]
     sweeps.compare()
     assert [sweeps.written(name) for name in ("verdict.json", "report.md", "report.html")] == first
-
-
-def h3(folder, module, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", f"h3.{module}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "MLFLOW_TRACKING_URI": ""},
-    )
 
 
 def test_a_trained_sweep_is_compared_from_the_command_line(tmp_path):

@@ -5,11 +5,7 @@ BLIS.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import builders
@@ -18,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from processes import h3
 
 from h3 import bundle, export
-from h3.bundle import distil, json_file
+from h3.bundle import distil
 from h3.bundle.blis_terms import blis_terms
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
@@ -39,16 +36,6 @@ from h3.tracking.store import open_store
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 LLAMA = Deployment(catalog.MODELS["llama-2-7b"], 1, "H100")
-
-
-def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "h3.export", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ,
-    )
 
 
 @pytest.fixture
@@ -96,31 +83,19 @@ def test_a_run_of_another_predictor_is_refused(steps, tmp_path, monkeypatch):
 
 
 def test_the_command_line_copies_and_verifies_a_bundle(tmp_path):
-    done = run([f"bundle={GOLDEN}", "out=dist/blis"], tmp_path)
+    done = h3(tmp_path, "export", f"bundle={GOLDEN}", "out=dist/blis")
     assert done.returncode == 0, done.stderr
     assert "golden vectors agree" in done.stdout
-    verified = run(["verify=dist/blis"], tmp_path)
+    verified = h3(tmp_path, "export", "verify=dist/blis")
     assert verified.stdout == done.stdout
     (tmp_path / "dist" / "blis" / "booster.json").write_text("{}")
-    damaged = run(["verify=dist/blis"], tmp_path)
+    damaged = h3(tmp_path, "export", "verify=dist/blis")
     assert damaged.returncode == 2
     assert damaged.stderr.startswith("error: dist/blis/booster.json: 2 bytes; the manifest says")
 
 
-def other_physics(folder: Path) -> Path:
-    """The golden bundle as a version of h3 with another constant would have written it."""
-    shutil.copytree(GOLDEN, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["constants"]["gemm_efficiency"] = 0.7
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "manifest.sha256").write_text(
-        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
-    )
-    return folder
-
-
 def test_a_bundle_of_other_physics_is_exported_as_it_is_and_evaluated_by_none_of_the_commands(tmp_path):
-    made = other_physics(tmp_path / "made")
+    made = builders.other_physics(tmp_path / "made")
     said = r"constants: gemm_efficiency: 0\.7; expected 0\.8.*: evaluate it with the version that made it"
     report = export.export(ExportConfig.model_validate({"bundle": str(made), "out": str(tmp_path / "blis")}))
     assert re.search(said, bundle.describe("blis", report))
@@ -176,7 +151,7 @@ def test_given_and_default_overheads_are_recorded_as_such(steps, tmp_path, monke
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path):
-    done = run(["bundle=no/such/bundle"], tmp_path)
+    done = h3(tmp_path, "export", "bundle=no/such/bundle")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
@@ -335,7 +310,7 @@ def test_the_command_line_prints_what_defaults_yaml_holds(tmp_path):
         "hardware=H100",
         "out=blis.yaml",
     ]
-    done = run(options, tmp_path)
+    done = h3(tmp_path, "export", *options)
     assert done.returncode == 0, done.stderr
     content = yaml.safe_load(done.stdout)["trained_physics_coefficients"]
     assert (len(content["alpha_coeffs"]), len(content["beta_coeffs"])) == (3, 11)

@@ -5,14 +5,12 @@ is.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from processes import h3
 
 from h3 import bundle, predict
 from h3.bundle import golden, zero_shot
@@ -44,16 +42,6 @@ def config(tmp_path) -> str:
 @pytest.fixture(scope="module")
 def read():
     return bundle.read(GOLDEN)
-
-
-def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "h3.predict", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ,
-    )
 
 
 @pytest.mark.parametrize(
@@ -162,16 +150,15 @@ def test_lists_are_quoted_for_hydra_and_others_left_alone():
 
 
 def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
-    done = run(
-        [
-            f"config={config}",
-            "tp=1,2",
-            "batch=1:256",
-            "context=512,4096",
-            f"bundle={GOLDEN}",
-            "out=grid.parquet",
-        ],
+    done = h3(
         tmp_path,
+        "predict",
+        f"config={config}",
+        "tp=1,2",
+        "batch=1:256",
+        "context=512,4096",
+        f"bundle={GOLDEN}",
+        "out=grid.parquet",
     )
     assert done.returncode == 0, done.stderr
     assert "period_us" in done.stdout
@@ -181,7 +168,7 @@ def test_the_command_line_prints_a_table_and_writes_parquet(config, tmp_path):
 
 
 def test_the_command_line_fails_in_one_line(config, tmp_path):
-    done = run([f"config={config}", "tp=3", f"bundle={GOLDEN}"], tmp_path)
+    done = h3(tmp_path, "predict", f"config={config}", "tp=3", f"bundle={GOLDEN}")
     assert (done.returncode, done.stderr) == (
         2,
         "error: deployment: tensor parallelism 3 does not divide 28 heads\n",

@@ -17,6 +17,7 @@ import mlflow
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from processes import h3
 
 from h3 import bundle, promote
 from h3.common.config import (
@@ -69,13 +70,6 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
         text=True,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
     )
-
-
-def h3(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run `python -m h3.<module>` in a folder of its own."""
-    process = start(folder, "-m", f"h3.{module}", *arguments)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def configured(folder: Path, **changes: object) -> PromoteConfig:

@@ -14,22 +14,10 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from processes import h3
 
 QUICK = ("debug=quick",)
 ROOT = Path(__file__).parents[2]
-
-
-def h3(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run `python -m h3.<module>` in a folder of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", f"h3.{module}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "MLFLOW_TRACKING_URI": ""},
-    )
 
 
 def result_of(folder: Path) -> dict:

@@ -4,7 +4,6 @@ good.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -16,7 +15,6 @@ import builders
 import pytest
 
 from h3 import bundle, export, promote
-from h3.bundle import json_file
 from h3.common.config import TrackingConfig
 from h3.common.errors import InputError
 from h3.export import ExportConfig
@@ -37,25 +35,13 @@ promote.promote(PromoteConfig.model_validate_json(sys.argv[1]))
 """
 
 
-def other_physics(folder: Path) -> Path:
-    """The golden bundle as a version of h3 with another constant would have written it."""
-    shutil.copytree(GOLDEN, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["constants"]["gemm_efficiency"] = 0.7
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "manifest.sha256").write_text(
-        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
-    )
-    return folder
-
-
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
 def old(tmp_path) -> Path:
-    return other_physics(tmp_path / "models" / "1" / "artifacts" / "bundle")
+    return builders.other_physics(tmp_path / "models" / "1" / "artifacts" / "bundle")
 
 
 @pytest.fixture

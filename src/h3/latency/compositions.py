@@ -21,18 +21,9 @@ from h3.common.errors import InputError
 from h3.models.protocol import Predicts
 from h3.server.requests import Limits
 from h3.sources.experiment import Experiment
-from h3.steps import schema
+from h3.steps import batch, schema
 
-COUNTS = (
-    "num_prefill_reqs",
-    "num_decode_reqs",
-    "prefill_tokens",
-    "decode_tokens",
-    "decode_kv_tokens_sum",
-    "decode_kv_tokens_max",
-    "prefill_kv_tokens_sum",
-    "prefill_attended_tokens",
-)
+COUNTS = (*batch.COMPOSITION, "decode_kv_tokens_max")
 TARGETS = tuple(column.name for column in schema.TARGETS)
 
 

@@ -68,9 +68,9 @@ def content_of_run(store: Store, run_id: str, name: str) -> dict[str, Any]:
 
 
 def _read(artifacts: str, name: str, read: Callable[[Path], Content]) -> Content | None:
-    parsed = urlparse(artifacts)
-    if parsed.scheme in ("", "file"):
-        path = Path(unquote(parsed.path)) / name
+    address = urlparse(artifacts)
+    if address.scheme in ("", "file"):
+        path = Path(unquote(address.path)) / name
         return _checked(path, artifacts, read) if path.is_file() else None
     with tempfile.TemporaryDirectory(prefix="h3-artifacts-") as folder:
         try:
