@@ -51,7 +51,16 @@ def main(cfg: DictConfig) -> None:
     fitted, overheads, origin = load_model(config)
     options = ReplayOptions(horizon_us=inf if config.horizon_s is None else 1e6 * config.horizon_s)
     ratio = config.source.max_failed_ratio
-    job = Job(overheads, options, config.biases_percent, config.bundle, print, ratio)
+    simulated = config.source.name == "simulated"
+    job = Job(
+        overheads=overheads,
+        options=options,
+        biases_percent=config.biases_percent,
+        title=f"{config.bundle} on source={config.source.name}",
+        observed="simulated" if simulated else "measured",
+        say=print,
+        max_failed_ratio=ratio,
+    )
     done = replay_all(_experiments(config), fitted, job)
     folder = Path(HydraConfig.get().runtime.output_dir)
     _write(done, config, origin, folder)

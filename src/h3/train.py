@@ -24,9 +24,10 @@ from h3.evaluation import result as fold_result
 from h3.evaluation.one_fold import Outcome, fold_of, run_fold
 from h3.evaluation.replay_result import ReplayResult
 from h3.evaluation.result import FoldResult
-from h3.latency.fold import replay_fold
+from h3.latency.fold import replay_fold, replays
 from h3.sources.experiment import Ingested
 from h3.sources.load import load, loader
+from h3.steps import basis
 from h3.tracking import log
 from h3.tracking.store import Store, open_store
 from h3.tracking.sweep import PARENT_VARIABLE, print_table
@@ -66,7 +67,7 @@ def _tracked(config: TrainConfig, out_dir: Path, store: Store, parent: str) -> F
             say.note(f"warning: {outcome.result.tuning}")
         say("track")
         _log(outcome, config, ingested)
-        replay = _replay(outcome, config, say) if config.replays else None
+        replay = _replay(outcome, config, say) if replays(config) else None
         say.finish()
         known = {"replay": replay, "mlflow_run_id": run_id, "seconds": dict(say.seconds)}
         result = outcome.result.model_copy(update=known)
@@ -92,7 +93,8 @@ def _replay(outcome: Outcome, config: TrainConfig, say: Progress) -> ReplayResul
 
 def _log(outcome: Outcome, config: TrainConfig, ingested: Ingested) -> None:
     """Log data, predictions, figures, explanation, trials and model of a fold to the active run."""
-    name, digest, predictions = outcome.result.fold, outcome.result.data_digest, outcome.predictions
+    digest, predictions = outcome.result.data_digest, outcome.predictions
+    title, observed = outcome.result.title, basis.observed(outcome.result.data)
     log.dataset(outcome.split.train, config.source.origin, digest, "training")
     log.dataset(outcome.split.inputs, config.source.origin, digest, "held-out")
     log.frame(predictions, "predictions.parquet")
@@ -100,10 +102,11 @@ def _log(outcome: Outcome, config: TrainConfig, ingested: Ingested) -> None:
         log.frame(ingested.rejects, "rejects.parquet")
     if len(outcome.trials):
         log.frame(outcome.trials, "trials.parquet")
-    log.figure(plots.error_distribution(predictions, name), "error_distribution")
-    log.figure(plots.predicted_against_measured(predictions, name), "predicted_against_measured")
-    log.figure(plots.error_by_batch_and_phase(predictions, name), "error_by_batch_and_phase")
-    _log_explanation(outcome, name)
+    log.figure(plots.error_distribution(predictions, title), "error_distribution")
+    picture = plots.predicted_against_measured(predictions, title, observed)
+    log.figure(picture, "predicted_against_measured")
+    log.figure(plots.error_by_batch_and_phase(predictions, title), "error_by_batch_and_phase")
+    _log_explanation(outcome, title)
     log.fit(outcome.fitted)
 
 

@@ -23,8 +23,9 @@ from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.server.overheads import Overheads
 from h3.sources import simulated
-from h3.sources.experiment import REQUEST_FILES, describe, find
+from h3.sources.experiment import REQUEST_FILES, find
 from h3.sources.requests import clock
+from h3.sources.requests.steps import read_experiment
 from h3.steps import physics
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "requests"
@@ -302,7 +303,7 @@ def test_metrics_of_a_table_worked_by_hand():
 
 def test_a_log_of_one_request_replays(tmp_path):
     folder = Server([10_000] * 80).serve(3, 50).write_tracev2(tmp_path / "runs")
-    recorded = from_log(describe(folder, LOGS), LOGS.assume)
+    recorded = from_log(*read_experiment(folder, LOGS), LOGS.assume)
     done = replay_recorded(recorded, Constant(10_000.0))
     assert done.run.requests == 1
     assert done.run.itl_mean_error == pytest.approx(0, abs=0.01)
@@ -312,7 +313,7 @@ def test_a_log_of_one_request_replays(tmp_path):
 def test_prefix_hits_of_the_log_go_before_the_assumption(tmp_path):
     cells = {"prefix_group": "a", "prefix_length": 64, "input_tokens": 36}
     server = Server([10_000] * 80).serve(3, 50, logged=cells).serve(5, 50, logged=cells)
-    recorded = from_log(describe(server.write_tracev2(tmp_path / "runs"), LOGS), LOGS.assume)
+    recorded = from_log(*read_experiment(server.write_tracev2(tmp_path / "runs"), LOGS), LOGS.assume)
     assert recorded.requests["cached_tokens"].tolist() == [64, 64]
     assert recorded.prefix_hits == "recorded"
     assert recorded.requests["prefix_group"].nunique() == 1
@@ -321,7 +322,9 @@ def test_prefix_hits_of_the_log_go_before_the_assumption(tmp_path):
 def test_an_entry_counts_the_requests_that_were_replayed_beside_those_of_the_log(tmp_path):
     folder = Server([10_000] * 400).serve_at_random(60).fail(5).write_tracev2(tmp_path / "runs")
     found = replay_all(
-        {folder.name: lambda: from_log(describe(folder, LOGS), LOGS.assume)}, Constant(10_000.0), Job()
+        {folder.name: lambda: from_log(*read_experiment(folder, LOGS), LOGS.assume)},
+        Constant(10_000.0),
+        Job(),
     ).found
     (run,) = found.experiments
     assert run.requests >= 60
@@ -357,7 +360,7 @@ def oracle(recorded):
 )
 def test_the_recovered_clock_as_predictor_gives_the_measured_latency(name):
     folder = next(path for path in find(SHARED, REQUEST_FILES) if path.name.endswith(name))
-    recorded = from_log(describe(folder, LOGS), LOGS.assume)
+    recorded = from_log(*read_experiment(folder, LOGS), LOGS.assume)
     overheads = replay_overheads.estimate([recorded])
     table = replay_experiment(recorded.requests, recorded.experiment, oracle(recorded), overheads)
     metrics = replay_metrics.experiment_metrics(folder.name, table)

@@ -18,6 +18,7 @@ from h3.common.config import SourceConfig, TrainConfig, from_hydra
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.one_fold import run_fold
+from h3.latency.fold import replays
 from h3.sources import cost_model, load, measured
 from h3.steps import physics, schema
 
@@ -153,7 +154,7 @@ def test_the_source_is_chosen_by_configuration_and_its_folds_train(table):
     )
     outcome = run_fold(load.load(config.source), config, Progress("test"))
     assert outcome.result.n_test == 80 and outcome.result.mape < 30
-    assert not config.replays
+    assert not replays(config)
 
 
 def test_without_a_packaged_table_one_line_says_how_to_come_by_one(monkeypatch, tmp_path):

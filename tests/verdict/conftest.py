@@ -47,6 +47,7 @@ def provenance(source):
         sweep="5eed",
         started="2026-01-01 00:00:00",
         source=source,
+        data="measured on H100: request logs, 13 experiments",
         data_digest="d1",
         commits=["c0ffee"],
         versions={"h3": "0.1"},

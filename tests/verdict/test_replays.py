@@ -37,7 +37,9 @@ def fold(experiments=(), kind="lomo", replay=None):
 
 def result(*entries, kind="lomo", failed=()):
     names = [each.experiment for each in entries]
-    experiments = [ExperimentErrors(experiment=name, model="llama-2-7b", workload=name) for name in names]
+    experiments = [
+        ExperimentErrors(experiment=name, model="llama-2-7b", workload=name.split("-")[-1]) for name in names
+    ]
     return fold(tuple(experiments), kind, ReplayResult(experiments=entries, failed=failed))
 
 
@@ -127,12 +129,13 @@ def test_the_report_has_a_row_a_predictor_and_both_references(shown):
     assert "| 10 | 1 of 9 | 14.2 | 2,096.0 |" in lines["BLIS default"]
 
 
-def test_measured_runs_stand_beside_blis_run_by_run_simulated_ones_do_not(shown):
-    ours = result(entry("codegen", -3.0))
-    assert "| codegen | LOMO | -3.0 | +0.0 | +0.0 | +51.6 | +22.0 | +51.9 |" in shown(ours=ours)
-    simulated = shown(source="simulated", ours=ours)
-    assert "+51.6" not in simulated
-    assert "not of this sweep's source (simulated)" in simulated
+def test_the_built_in_runs_stand_beside_blis_run_by_run_others_do_not(shown):
+    known, other = "20260217-155451-llama-2-7b-tp1-codegen", "20260301-155451-llama-2-7b-tp1-codegen"
+    ours = shown(ours=result(entry(known, -3.0)))
+    assert f"| {known} | LOMO | -3.0 | +0.0 | +0.0 | +51.6 | +22.0 | +51.9 |" in ours
+    others = shown(ours=result(entry(other, -3.0)))
+    assert "+51.6" not in others
+    assert "not of this sweep's data" in others
 
 
 def test_a_sweep_without_replays_says_how_to_get_them(shown):

@@ -159,8 +159,8 @@ class TrackingConfig(Strict):
 
 
 class ReplayConfig(Strict):
-    """Replay of held-out experiments: on or off (null: on for requests and simulated), biases of the step
-    time in %.
+    """Replay of held-out experiments: on or off (null: on where the source holds requests), biases of the
+    step time in %.
     """
 
     enabled: bool | None = None
@@ -198,12 +198,6 @@ class TrainConfig(Strict):
     target: Literal["period", "duration"] = "period"
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
-
-    @property
-    def replays(self) -> bool:
-        """Whether the fold's held-out experiments are replayed."""
-        on = self.replay.enabled
-        return self.source.name in ("requests", "simulated") if on is None else on
 
     @property
     def target_column(self) -> str:

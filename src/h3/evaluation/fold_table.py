@@ -17,7 +17,7 @@ HEAD = ("fold", "model", "MAPE %", "95 % interval", "base alone %", "bias %", "s
 
 class FoldRow(Record):
     """Errors of one fold in %; `moe`: whether it holds a MoE model out; run_id: of the tracked run ("":
-    none).
+    none); data: what it rests on, in words ("": a row of before).
     """
 
     fold: str
@@ -33,6 +33,7 @@ class FoldRow(Record):
     moe: bool = False
     status: str = ""
     run_id: str = ""
+    data: str = ""
 
     @classmethod
     def of(cls, result: FoldResult, moe: bool = False) -> FoldRow:
@@ -51,6 +52,7 @@ class FoldRow(Record):
             moe=moe,
             status="FINISHED",
             run_id=result.mlflow_run_id,
+            data=result.data,
         )
 
     def cells(self) -> list[str]:
@@ -67,8 +69,9 @@ def _number(value: float | None, form: str = ".2f") -> str:
 
 
 def markdown(rows: list[FoldRow]) -> str:
-    """The fold table as Markdown."""
+    """The fold table as Markdown, under a line that says which data it rests on."""
     lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
     head, rule, *body = (list(line) for line in lines)
     told = [f"| {' | '.join(head)} |", f"|{'|'.join(rule)}|", *(f"| {' | '.join(line)} |" for line in body)]
-    return "\n".join(told) + "\n"
+    data = " | ".join(dict.fromkeys(row.data for row in rows if row.data))
+    return "\n".join([*([f"Data: {data}", ""] if data else []), *told]) + "\n"

@@ -23,7 +23,7 @@ from h3.evaluation.result import Errors, ExperimentErrors, FoldResult, Params, P
 from h3.models import physical_base, zoo
 from h3.models.protocol import Context, Fitted, Predictor, digest
 from h3.sources.experiment import Ingested
-from h3.steps import metrics, physics, schema
+from h3.steps import basis, metrics, physics, schema
 
 CONTEXT_COLUMNS = (
     "experiment",
@@ -93,6 +93,7 @@ def run_fold(ingested: Ingested, config: TrainConfig, say: Progress) -> Outcome:
         mape_train=mape_train(config.model.name, fitted, split.train, context, who),
         model_digest=digest(fitted),
         data_digest=schema.digest(ingested.table),
+        data=basis.described(ingested.table),
         left_out=ingested.record.get("left_out", []),
         assumptions=ingested.record.get("assumptions", {}),
     )

@@ -63,8 +63,11 @@ def error_distribution(predictions: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def predicted_against_measured(predictions: pd.DataFrame, title: str) -> Figure:
-    """Scatter of predicted against measured time on log axes, one marker an experiment, with +-20 %."""
+def predicted_against_measured(predictions: pd.DataFrame, title: str, observed: str = "measured") -> Figure:
+    """Scatter of predicted against observed time on log axes, one marker an experiment, with +-20 %.
+
+    observed: what the truth is, "measured" or "simulated".
+    """
     figure, axes = plt.subplots(figsize=(6, 6), layout="constrained")
     for index, (name, rows) in enumerate(predictions.groupby("experiment")):
         rows = rows.iloc[:: max(1, len(rows) // 1500)]
@@ -86,7 +89,7 @@ def predicted_against_measured(predictions: pd.DataFrame, title: str) -> Figure:
         axis.set_major_formatter(ScalarFormatter())
         axis.set_minor_formatter(NullFormatter())
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.set(xlabel="measured, ms", ylabel="predicted, ms", title=f"{title} (dotted: ±20 %)")
+    axes.set(xlabel=f"{observed}, ms", ylabel="predicted, ms", title=f"{title} (dotted: ±20 %)")
     axes.legend(fontsize=8, markerscale=2)
     return figure
 

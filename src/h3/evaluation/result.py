@@ -20,6 +20,7 @@ from h3.common.config import Fold
 from h3.common.errors import InputError
 from h3.common.records import Interval, LeftOut, Number, Record
 from h3.evaluation.replay_result import ReplayResult
+from h3.steps import basis
 
 Params = dict[str, Any]
 WHOLE = "none"  # the ablation that switches nothing off
@@ -63,7 +64,8 @@ class Errors(Record):
 
 
 class FoldResult(Errors):
-    """Everything that one fold of one predictor says about itself; `seconds` a stage.
+    """Everything that one fold of one predictor says about itself; `data`: what it rests on, in words
+    (steps/basis.py); `seconds` a stage.
 
     Fields with a default are absent from results of earlier versions.
     """
@@ -85,11 +87,18 @@ class FoldResult(Errors):
     sees_held_out: bool = False
     model_digest: str = ""
     data_digest: str
+    data: str = ""
     left_out: tuple[LeftOut, ...] = ()
     assumptions: dict[str, Any] = Field(default_factory=dict)
     replay: ReplayResult | None = None
     mlflow_run_id: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The fold and what it rests on, for figures."""
+        data = basis.short(self.data)
+        return f"{self.fold} ({data})" if data else self.fold
 
     @property
     def low(self) -> float | None:

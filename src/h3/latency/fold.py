@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,7 +31,9 @@ from h3.models import zoo
 from h3.models.protocol import Predicts
 from h3.server.overheads import NONE, Overheads
 from h3.sources import simulated
-from h3.sources.experiment import REQUEST_FILES, describe, find
+from h3.sources.load import holds_requests, request_logs
+from h3.sources.requests.files import Logged
+from h3.steps import basis
 
 Experiments = Mapping[str, Callable[[], Recorded]]
 # What an experiment that cannot be used raises: bad input, or a file that cannot be read.
@@ -46,14 +47,15 @@ SAW = (
 @dataclass(frozen=True)
 class Job:
     """How to replay: overheads, options, biases of the step time for the sensitivity figure (%), title of the
-    figures, what is told each experiment's name, and the share of failed requests above which an experiment
-    is not replayed.
+    figures and what their truth is, what is told each experiment's name, and the share of failed requests
+    above which an experiment is not replayed.
     """
 
     overheads: Overheads = NONE
     options: ReplayOptions = field(default_factory=ReplayOptions)
     biases_percent: tuple[float, ...] = ()
     title: str = "replay"
+    observed: str = "measured"
     say: Callable[[str], None] | None = None
     max_failed_ratio: float = 1.0
 
@@ -65,6 +67,17 @@ class Replayed:
     found: ReplayResult
     figures: dict[str, Figure]
     tables: dict[str, pd.DataFrame]
+
+
+def replays(config: TrainConfig) -> bool:
+    """Whether a fold's held-out experiments are replayed: as asked, else where the source holds requests."""
+    on = config.replay.enabled
+    return replayable(config.source) if on is None else on
+
+
+def replayable(source: SourceConfig) -> bool:
+    """Whether the source holds requests that can be replayed."""
+    return source.name == "simulated" or holds_requests(source)
 
 
 def replay_fold(
@@ -80,7 +93,7 @@ def replay_fold(
     """
     if config.target != "period":
         return ReplayResult(skipped=f"target={config.target} is not the time of a step"), {}
-    if config.source.name not in ("requests", "logs", "simulated"):
+    if not replayable(config.source):
         return ReplayResult(skipped=f"source={config.source.name} holds no requests"), {}
     try:
         held_out = find_recorded(config.source, set(outcome.split.inputs["experiment"]))
@@ -91,7 +104,13 @@ def replay_fold(
         return ReplayResult(skipped="no held-out experiment has a request log"), {}
     # The simulated server has no overheads.
     overheads, left_out = _overheads(training if config.source.name != "simulated" else {})
-    job = Job(overheads or NONE, biases_percent=tuple(biases_percent), title=outcome.result.fold, say=say)
+    job = Job(
+        overheads or NONE,
+        biases_percent=tuple(biases_percent),
+        title=outcome.result.title,
+        observed=basis.observed(outcome.result.data),
+        say=say,
+    )
     done = replay_all(held_out, outcome.fitted, job)
     known = {
         "overheads_estimated": overheads is not None,
@@ -122,25 +141,12 @@ def find_recorded(source: SourceConfig, names: set[str] | None) -> dict[str, Cal
     if source.name == "simulated":
         found = {name: partial(from_simulation, source, cell) for name, cell in simulated.cells().items()}
     else:
-        found = {folder.name: partial(_read, folder, source) for folder in _folders(source)}
+        found = {name: partial(_read, make, source) for name, make in request_logs(source).items()}
     return {name: make for name, make in found.items() if names is None or name in names}
 
 
-def _read(folder: Path, source: SourceConfig) -> Recorded:
-    return from_log(describe(folder, source), source.assume)
-
-
-def _folders(source: SourceConfig) -> list[Path]:
-    """Folders with a request log below any of the source's paths; some paths may hold traces only."""
-    found, problems = [], []
-    for path in source.folders():
-        try:
-            found += find(path, REQUEST_FILES)
-        except InputError as error:
-            problems.append(error)
-    if not found and problems and source.name == "requests":
-        raise problems[0]
-    return found
+def _read(make: Callable[[], Logged], source: SourceConfig) -> Recorded:
+    return from_log(*make(), source.assume)
 
 
 def replay_all(experiments: Experiments, fitted: Predicts, job: Job) -> Replayed:
@@ -175,7 +181,7 @@ def replay_all(experiments: Experiments, fitted: Predicts, job: Job) -> Replayed
 
 
 def _figures(tables: dict[str, pd.DataFrame], found: ReplayResult, job: Job) -> dict[str, Figure]:
-    figures = plots.replay_figures(tables, job.title) if tables else {}
+    figures = plots.replay_figures(tables, job.title, job.observed) if tables else {}
     if found.sensitivity:
         curves = pd.DataFrame([point.model_dump() for point in found.sensitivity])
         figures["replay_sensitivity"] = plots.sensitivity(curves, job.title)

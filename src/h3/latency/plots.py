@@ -4,7 +4,7 @@ biased step time.
     figures = replay_figures(tables, "lomo_mixtral")         # tables: experiment name → replay's table
     figures["replay_sensitivity"] = sensitivity(curves, "lomo_mixtral")
 
-Readable without colour: measured is solid, predicted dashed, experiments differ by panel or marker.
+Readable without colour: what was observed is solid, predicted dashed, experiments differ by panel or marker.
 """
 
 from __future__ import annotations
@@ -23,17 +23,25 @@ COLUMNS = 3
 LINEAR_PERCENT = 20.0
 
 
-def replay_figures(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Figure]:
-    """The figures that need nothing but the tables: E2E ECDF and running requests over time."""
-    return {"replay_e2e_ecdf": e2e_ecdf(tables, title), "replay_running": running_over_time(tables, title)}
+def replay_figures(
+    tables: dict[str, pd.DataFrame], title: str, observed: str = "measured"
+) -> dict[str, Figure]:
+    """The figures that need nothing but the tables: E2E ECDF and running requests over time.
+
+    observed: what the truth is, "measured" or "simulated".
+    """
+    return {
+        "replay_e2e_ecdf": e2e_ecdf(tables, title, observed),
+        "replay_running": running_over_time(tables, title, observed),
+    }
 
 
-def e2e_ecdf(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """ECDF of E2E latency, predicted against measured, one panel an experiment."""
+def e2e_ecdf(tables: dict[str, pd.DataFrame], title: str, observed: str = "measured") -> Figure:
+    """ECDF of E2E latency, predicted against observed, one panel an experiment."""
     figure, panels = _panels(tables, f"{title}: end-to-end latency, share of requests at most so long")
     for axes, table in zip(panels, tables.values(), strict=True):
         for column, style, label in (
-            ("measured_e2e_us", "-", "measured"),
+            ("measured_e2e_us", "-", observed),
             ("predicted_e2e_us", "--", "predicted"),
         ):
             values = np.sort(table[column].dropna().to_numpy()) / 1e6
@@ -44,13 +52,13 @@ def e2e_ecdf(tables: dict[str, pd.DataFrame], title: str) -> Figure:
     return figure
 
 
-def running_over_time(tables: dict[str, pd.DataFrame], title: str) -> Figure:
-    """Running requests over time, predicted against measured, one panel an experiment."""
+def running_over_time(tables: dict[str, pd.DataFrame], title: str, observed: str = "measured") -> Figure:
+    """Running requests over time, predicted against observed, one panel an experiment."""
     figure, panels = _panels(tables, f"{title}: running requests")
     for axes, table in zip(panels, tables.values(), strict=True):
         series = running_series(table)
         minutes = (series["time_us"] - series["time_us"].min()) / 60e6
-        axes.plot(minutes, series["measured"], color="0.6", linestyle="-", linewidth=2, label="measured")
+        axes.plot(minutes, series["measured"], color="0.6", linestyle="-", linewidth=2, label=observed)
         axes.plot(minutes, series["predicted"], color="black", linestyle="--", linewidth=1, label="predicted")
         axes.set(xlabel="time, min", ylim=(0, None))
     panels[0].legend(fontsize=8)

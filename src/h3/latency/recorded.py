@@ -1,7 +1,7 @@
 """What a replay needs of an experiment: its requests with what was measured of them, and the limits of its
 server.
 
-    recorded = from_log(experiment, source.assume)                 # from a request log
+    recorded = from_log(experiment, log, source.assume)            # from a request log
     recorded = from_simulation(source, cell)                       # the simulated source, run once more
     recorded.requests, recorded.failed
 
@@ -22,8 +22,8 @@ from h3.common.errors import InputError
 from h3.server import scheduler
 from h3.server.requests import Limits, Requests
 from h3.sources import simulated
-from h3.sources.experiment import REQUEST_FILES, Experiment, required_log
-from h3.sources.requests import files
+from h3.sources.experiment import Experiment
+from h3.sources.requests.files import RequestLog
 from h3.sources.requests.steps import new_prompt_tokens
 from h3.steps import catalog, physics
 
@@ -46,16 +46,13 @@ class Recorded:
     rejected_lines: int = 0
 
 
-def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
+def from_log(experiment: Experiment, log: RequestLog, assume: Assumptions) -> Recorded:
     """The requests of a request log, sorted by arrival.
 
     Prefix hits are the log's where it records them, else by `assume.prefill_tokens` ("none" counts as
     computed in full). Requests with the same hits and, where whole prompts repeat, of the same length are
     taken to share their blocks. Failed requests left no length and no times: they are counted, not replayed.
     """
-    log = files.read(
-        experiment.name, required_log(experiment.path, REQUEST_FILES), experiment.block_size_tokens
-    )
     if log.requests.empty:
         raise InputError(
             f"{experiment.path}: no usable request to replay; expected at least one that ended with status ok"

@@ -19,8 +19,7 @@ from h3.latency.fold import find_recorded
 from h3.latency.overheads import OWN_STEPS, constant
 from h3.latency.recorded import Recorded
 from h3.server.overheads import STUDY_CONSTANTS, Overheads
-
-LOGS = ("requests", "logs")
+from h3.sources.load import holds_requests
 
 
 class OverheadsConfig(Strict):
@@ -47,7 +46,7 @@ def resolve(config: OverheadsConfig, source: SourceConfig, held_out: set[str]) -
     given = config.given()
     if len(given) == 2:
         return Overheads(**given, output_token_us=config.output_token_us), "given"
-    measured = constant(_training(source, held_out)) if source.name in LOGS else None
+    measured = constant(_training(source, held_out)) if holds_requests(source) else None
     if measured is None:
         usual, origin = STUDY_CONSTANTS, "default: means over the study's runs"
     else:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from h3.evaluation.fold_table import FoldRow, markdown
-from h3.steps import catalog
+from h3.steps import basis, catalog
 from h3.tracking.registry import NAME
 
 
@@ -29,8 +29,8 @@ def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], 
             ),
             "",
             (
-                f"Data: digest {tags['data_digest']}, {len(table)} steps; models {told['model']}; workloads"
-                f" {told['workload']}."
+                f"Data: {basis.described(table)}; digest {tags['data_digest']}, {len(table)} steps;"
+                f" models {told['model']}; workloads {told['workload']}."
             ),
             "",
             "Held-out folds of the sweep:",

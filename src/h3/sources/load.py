@@ -12,9 +12,10 @@ from pathlib import Path
 
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
-from h3.sources import logs, measured, simulated
+from h3.sources import h100, logs, measured, simulated
 from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
+from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
 from h3.steps import schema
 
@@ -31,12 +32,20 @@ def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
 
 
 LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
+    "h100": h100.load,
     "simulated": simulated.load,
     "measured": measured.load,
     "traces": traces.load,
     "requests": requests.load,
     "logs": logs.load,
     "steps": _steps,
+}
+
+# Sources of requests as they were served: experiment name → what gives its setup and requests.
+REQUEST_LOGS: dict[str, Callable[[SourceConfig], dict[str, Callable[[], Logged]]]] = {
+    "h100": h100.request_logs,
+    "requests": requests.request_logs,
+    "logs": logs.request_logs,
 }
 
 
@@ -50,3 +59,14 @@ def loader(source: SourceConfig) -> Callable[[SourceConfig, Progress], Ingested]
     if source.name not in LOADERS:
         raise InputError(f"source.name={source.name!r}; expected one of {', '.join(LOADERS)}")
     return LOADERS[source.name]
+
+
+def holds_requests(source: SourceConfig) -> bool:
+    """Whether the source has request logs."""
+    return source.name in REQUEST_LOGS
+
+
+def request_logs(source: SourceConfig) -> dict[str, Callable[[], Logged]]:
+    """Experiment name → what reads its setup and requests; none where the source has no request logs."""
+    found = REQUEST_LOGS.get(source.name)
+    return found(source) if found else {}

@@ -9,6 +9,7 @@ rather than recovered; the record says so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from h3.common.config import SourceConfig
@@ -23,6 +24,7 @@ from h3.sources.experiment import (
     log_file,
 )
 from h3.sources.requests import steps as requests
+from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
 
 
@@ -38,13 +40,21 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
         read.add(folder.name)
         if progress:
             progress(folder.name)
-        form = traces if log_file(folder, TRACE_FILES) else requests
-        parts.append(form.load_experiment(describe(folder, source), source))
+        if log_file(folder, TRACE_FILES):
+            parts.append(traces.load_experiment(describe(folder, source), source))
+        else:
+            parts.append(requests.from_log(*requests.read_experiment(folder, source), source))
     ingested = combine(parts)
     if ingested.table.empty:
         raise InputError(f"{source.path}: no step in any experiment; expected at least one usable log")
     ingested.record.setdefault("left_out", []).extend(twice)
     return ingested
+
+
+def request_logs(source: SourceConfig) -> dict[str, Callable[[], Logged]]:
+    """Experiment name → what reads its setup and requests; some of the folders may hold traces only."""
+    folders = [folder for folder in _by_form(source.folders()) if log_file(folder, REQUEST_FILES)]
+    return {folder.name: partial(requests.read_experiment, folder, source) for folder in folders}
 
 
 def _by_form(roots: list[str]) -> list[Path]:

@@ -26,6 +26,7 @@ from h3.common.config import TrainConfig
 from h3.evaluation import result as fold_result
 from h3.evaluation.result import FoldResult
 from h3.models.protocol import Fitted, FittedTrees
+from h3.tracking.store import NOTE_TAG
 
 DIGEST_LENGTH = 36
 PACKAGES = (
@@ -34,7 +35,7 @@ PACKAGES = (
 )
 PARAMS = (
     *("fold", "kind", "holdout", "source", "model", "features", "target"),
-    *("seed", "data_digest", "model_digest", "tuning"),
+    *("seed", "data", "data_digest", "model_digest", "tuning"),
 )
 METRICS = (
     *("mape", "mape_micro", "bias", "median_ape", "p99_ape", "pearson_r", "mape_base"),
@@ -53,6 +54,7 @@ def result(found: FoldResult) -> None:
     summary = found.replay.summary if found.replay else {}
     values |= {f"replay_{name}": value for name, value in summary.items() if isinstance(value, int | float)}
     mlflow.log_metrics({name: float(value) for name, value in values.items() if value is not None})
+    mlflow.set_tag(NOTE_TAG, f"{found.holdout} held out. Data: {found.data or 'not said'}.")
 
 
 def record(config: TrainConfig, found: FoldResult, ingested: Mapping[str, object]) -> None:

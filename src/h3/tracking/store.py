@@ -36,6 +36,7 @@ from h3.common.errors import InputError
 from h3.evaluation.fold_table import FoldRow, markdown
 
 PARENT_TAG, ERROR_TAG = "mlflow.parentRunId", "h3.error"
+NOTE_TAG = "mlflow.note.content"  # what the UI shows as a run's description
 MOST_REASON = 500  # characters
 for noisy in ("mlflow", "alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -83,7 +84,9 @@ class Store:
         rows = [_row(run) for run in children]
         content = [row.model_dump(exclude={"moe"}) for row in rows]
         self.client.log_dict(parent, {"folds": content}, "folds.json")
-        self.client.log_text(parent, markdown(rows), "folds.md")
+        table = markdown(rows)
+        self.client.log_text(parent, table, "folds.md")
+        self.client.set_tag(parent, NOTE_TAG, table)
         self._log_worst(parent, rows)
         self.client.set_terminated(parent, "FAILED" if failed else "FINISHED")
         return rows
@@ -178,7 +181,7 @@ def _row(run: Run) -> FoldRow:
     numbers = ("mape", "mape_low", "mape_high", "mape_base", "bias", "n_test")
     return FoldRow(
         fold=params.get("fold", run.info.run_name),
-        **{name: params.get(name, "") for name in ("kind", "holdout", "model")},
+        **{name: params.get(name, "") for name in ("kind", "holdout", "model", "data")},
         **{name: metrics.get(name) for name in numbers},
         status=run.info.status,
         run_id=run.info.run_id,

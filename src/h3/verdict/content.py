@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from h3.common.records import Interval, Number, Record
+from h3.steps import basis
 from h3.verdict.ablation import Ablation
 from h3.verdict.chosen import NotCompared
 from h3.verdict.diagnostics import Diagnosis
@@ -51,13 +52,14 @@ class Within(Record):
 
 
 class Provenance(Record):
-    """Where every number comes from: runs, data, commits, packages, assumptions, and the commands that make
-    them again.
+    """Where every number comes from: runs, data (in words, and by its digest), commits, packages,
+    assumptions, and the commands that make them again.
     """
 
     sweep: str
     started: str
     source: str
+    data: str
     data_digest: str
     commits: list[str]
     versions: dict[str, str]
@@ -66,6 +68,11 @@ class Provenance(Record):
     n_runs: int
     n_finished: int
     commands: list[str]
+
+    @property
+    def said(self) -> str:
+        """What the data are, in words, and the source's name."""
+        return f"{self.data or 'runs of an earlier version, which do not say'} (source {self.source})"
 
 
 class Verdict(Record):
@@ -90,6 +97,11 @@ class Verdict(Record):
     significance: list[Difference]
     diagnostics: dict[str, Diagnosis]
     stability: dict[str, dict[str, Stability]]
+
+    @property
+    def observed(self) -> str:
+        """What a time in the data is called: measured, simulated, or observed where it is not recorded."""
+        return basis.observed(self.provenance.data)
 
     @property
     def inside(self) -> set[str]:

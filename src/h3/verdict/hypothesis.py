@@ -19,7 +19,7 @@ from pydantic import Field
 from h3.common.config import Fold, Study, fold_with_group
 from h3.common.records import Interval, Number, Record
 from h3.evaluation.result import FoldResult
-from h3.steps import catalog
+from h3.steps import basis, catalog
 
 Status = Literal["supported", "between", "refuted", "missing", "failed"]
 
@@ -93,11 +93,12 @@ def judge(results: Sequence[FoldResult], study: Study, failed: Mapping[str, str]
     """
     folds = tuple(_fold(fold_with_group(name), results, study, failed or {}) for name in study.folds)
     states = {row.status for row in folds}
+    data = "".join(f" ({basis.short(each)})" for each in sorted({result.data for result in results} - {""}))
     if "refuted" in states:
-        return Judgement("not_supported", _refuted(folds, study), folds)
+        return Judgement("not_supported", f"Not supported{data}: {_refuted(folds, study)}.", folds)
     if states == {"supported"}:
-        return Judgement("supported", _supported(folds, study), folds)
-    return Judgement("inconclusive", _inconclusive(folds), folds)
+        return Judgement("supported", f"Supported{data}: {_supported(folds, study)}.", folds)
+    return Judgement("inconclusive", f"Inconclusive{data}: {_inconclusive(folds)}.", folds)
 
 
 def _fold(asked: Fold, results: Sequence[FoldResult], study: Study, failed: Mapping[str, str]) -> FoldVerdict:
@@ -142,12 +143,12 @@ def _worst(folds: Sequence[FoldVerdict]) -> str:
 def _supported(folds: Sequence[FoldVerdict], study: Study) -> str:
     limits = f"{study.threshold:g} % ({study.moe_threshold:g} % for the MoE model)"
     even = f"on all {len(folds)} folds even the upper bound of the error is below {limits}"
-    return f"Supported: {even}{_worst(folds)}."
+    return f"{even}{_worst(folds)}"
 
 
 def _refuted(folds: Sequence[FoldVerdict], study: Study) -> str:
     refuted = ", ".join(row.said() for row in folds if row.status == "refuted")
-    return f"Not supported: even the lower bound of the error is above {study.refute:g} % on {refuted}."
+    return f"even the lower bound of the error is above {study.refute:g} % on {refuted}"
 
 
 def _inconclusive(folds: Sequence[FoldVerdict]) -> str:
@@ -158,4 +159,4 @@ def _inconclusive(folds: Sequence[FoldVerdict]) -> str:
     between = [row.said() for row in folds if row.status == "between"]
     why = [f"no result for {', '.join(absent)}"] if absent else []
     why += [f"undecided on {', '.join(between)}"] if between else []
-    return f"Inconclusive: {'; '.join(why)}{_worst(folds)}."
+    return f"{'; '.join(why)}{_worst(folds)}"

@@ -152,6 +152,7 @@ def provenance(sweep: Sweep, runs: Sequence[FoldRun], digest: str, beside: Seque
         sweep=sweep.run_id,
         started=sweep.started,
         source=sweep.source,
+        data=result.data,
         data_digest=digest,
         commits=sorted({run.commit for run in runs} | {sweep.commit}),
         versions=first.json("versions.json") or {},

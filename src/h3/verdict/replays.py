@@ -16,6 +16,7 @@ from typing import Any
 from h3.common.records import Number, Record
 from h3.evaluation.replay_result import ReplayResult
 from h3.evaluation.result import FoldResult
+from h3.sources import h100
 
 TIMES = ("e2e", "ttft", "itl")
 KINDS = ("lomo", "lowo")
@@ -98,11 +99,14 @@ class References(Record):
 
 
 class Comparison(Record):
-    """A row a predictor and kind of fold; the judged predictor's replays run by run; references."""
+    """A row a predictor and kind of fold; the judged predictor's replays run by run; references, and whether
+    they are of the same runs.
+    """
 
     rows: list[PredictorReplays]
     runs: list[Run]
     references: References
+    of_reference_runs: bool = False
 
 
 def _reference(model: str, workload: str, *errors: float | None, **flags: bool) -> Run:
@@ -132,7 +136,8 @@ def compared(results: Mapping[tuple[str, str], FoldResult], predictor: str) -> C
     runs = [run for kind in KINDS for run in _runs(_own(results, predictor, kind))]
     references = References(published_lomo_e2e_mean=PUBLISHED_LOMO_E2E_MEAN, blis_default=blis_default())
     rows = [row(name, kind, _own(results, name, kind)) for kind in KINDS for name in names]
-    return Comparison(rows=rows, runs=runs, references=references)
+    same = bool(runs) and {run.experiment for run in runs} <= set(h100.experiment_names())
+    return Comparison(rows=rows, runs=runs, references=references, of_reference_runs=same)
 
 
 def _own(results: Mapping[tuple[str, str], FoldResult], name: str, kind: str) -> list[FoldResult]:

@@ -13,7 +13,7 @@ from builders import Server, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h3.sources.experiment import REQUEST_FILES, describe, find
+from h3.sources.experiment import REQUEST_FILES, find
 from h3.sources.requests import clock
 from h3.sources.requests import steps as requests
 from h3.sources.traces import steps as traces
@@ -194,7 +194,7 @@ def test_the_window_of_a_period_holds_at_least_twelve_starts_or_ends():
 def test_the_clock_of_every_measured_log_agrees_with_its_requests_to_a_thousandth():
     logs, read = source("requests"), 0
     for folder in find(SHARED / "requests", REQUEST_FILES):
-        record = requests.load_experiment(describe(folder, logs), logs).record
+        record = requests.from_log(*requests.read_experiment(folder, logs), logs).record
         if not record["left_out"]:
             entry = record["experiments"][folder.name]
             assert entry["clock_residual_ratio"] <= 0.001, folder.name

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
+from h3.sources.experiment import Experiment
 from h3.steps import schema
 
 TRACEV2_COLUMNS = (
@@ -75,6 +76,9 @@ class RequestLog:
     rejects: pd.DataFrame
     total: int
     failed: int
+
+
+Logged = tuple[Experiment, RequestLog]
 
 
 def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -43,10 +45,10 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
     record["left_out"]. Raises InputError if nothing usable is left.
     """
     parts = []
-    for folder in find(source.folders(), REQUEST_FILES):
+    for name, read in request_logs(source).items():
         if progress:
-            progress(folder.name)
-        parts.append(load_experiment(describe(folder, source), source))
+            progress(name)
+        parts.append(from_log(*read(), source))
     ingested = combine(parts)
     if ingested.table.empty:
         reasons = "; ".join(
@@ -58,12 +60,23 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
     return ingested
 
 
-def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
+def request_logs(source: SourceConfig) -> dict[str, Callable[[], files.Logged]]:
+    """Experiment name → what reads its setup and its requests, below the source's folders."""
+    folders = find(source.folders(), REQUEST_FILES)
+    return {folder.name: partial(read_experiment, folder, source) for folder in folders}
+
+
+def read_experiment(folder: Path, source: SourceConfig) -> files.Logged:
+    """Setup and requests of one experiment folder."""
+    experiment = describe(folder, source)
+    path = required_log(folder, REQUEST_FILES)
+    return experiment, files.read(experiment.name, path, experiment.block_size_tokens)
+
+
+def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig) -> Ingested:
     """The steps of one experiment; an empty table, with the reason in record["left_out"], where it has none
     to give.
     """
-    path = required_log(experiment.path, REQUEST_FILES)
-    log = files.read(experiment.name, path, experiment.block_size_tokens)
     record = {
         **assumptions_record(source),
         "left_out": [],
