@@ -1,7 +1,8 @@
-"""A model as files for BLIS: the bundle, its verification, or coefficients for an unmodified BLIS.
+"""A model as files for BLIS: the bundle, its verification, a service, or coefficients for an unmodified BLIS.
 
     python -m h3.export bundle=champion out=dist/blis
     python -m h3.export verify=dist/blis
+    python -m h3.export format=service out=dist/service              # a model that `mlflow models serve -m` serves
     python -m h3.export format=trained_physics bundle=dist/blis model_config=config.json tp=2
 
 A bundle is named by its folder, by alias or version in the registry, or by the id of a fold's run.
@@ -17,7 +18,7 @@ from omegaconf import DictConfig
 from pydantic import Field
 
 from h3 import bundle
-from h3.bundle import distil
+from h3.bundle import distil, standing
 from h3.bundle.bundle import Report
 from h3.common import cli, files
 from h3.common.config import Strict, TrackingConfig, from_hydra
@@ -34,7 +35,7 @@ class ExportConfig(Strict):
     bundle: str = "champion"
     out: str = "dist/blis"
     verify: str | None = None
-    format: Literal["bundle", "trained_physics"] = "bundle"
+    format: Literal["bundle", "service", "trained_physics"] = "bundle"
     model_config_path: str | None = Field(None, alias="model_config")
     steps: str | None = None
     tp: int = Field(1, ge=1)
@@ -52,6 +53,14 @@ def export(config: ExportConfig) -> Report:
     provenance = {**run.provenance, "overheads": origin}
     bundle.write({"dense": run.fitted, "moe": run.fitted}, config.out, provenance, overheads)
     return bundle.verify(config.out)
+
+
+def serve(config: ExportConfig) -> str:
+    """Write the bundle as a model that MLflow serves; how to serve it, in words."""
+    from h3.tracking import service  # imports MLflow
+
+    service.write(folder(config.bundle, config.tracking), Path(config.out))
+    return f"mlflow models serve -m {config.out} --env-manager local -h 127.0.0.1 -p 5001"
 
 
 def trained_physics(config: ExportConfig) -> str:
@@ -80,8 +89,13 @@ def main(cfg: DictConfig) -> None:
     config = from_hydra(cfg, ExportConfig)
     if config.verify is not None:
         print(bundle.describe(config.verify, bundle.verify(config.verify)))
+    elif config.format == "service":
+        print(serve(config))
     elif config.format == "bundle":
-        print(bundle.describe(config.out, export(config)))
+        report = export(config)
+        print(bundle.describe(config.out, report))
+        if not report.not_evaluated:
+            print(standing.told(bundle.read(config.out)))
     else:
         text = trained_physics(config)
         print(text, end="")

@@ -18,6 +18,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from h3.bundle import Bundle, standing
 from h3.common import cli, files, strict_json
 from h3.common.config import SourceConfig, Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
@@ -67,6 +68,8 @@ def main(cfg: DictConfig) -> None:
     print(report(done.found))
     told = ", ".join(f"{name}={value:g}" for name, value in overheads.recorded().items())
     print(f"\noverheads: {told} ({origin})")
+    if isinstance(fitted, Bundle):
+        print(standing.told(fitted))
     print(
         f"result and figures: {folder}" + (f"; requests: {config.out}" if config.out and done.tables else "")
     )

@@ -176,7 +176,7 @@ def test_a_trained_sweep_is_compared_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     done = h3(tmp_path, "compare", "out=report")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Inconclusive: no result for ")
+    assert done.stdout.startswith("Inconclusive (simulated H100): no result for ")
     assert "\n\n| held out | MAPE % | 95 % interval |" in done.stdout
     assert done.stdout.endswith("report: report/report.html\n")
     content = json.loads((tmp_path / "report" / "verdict.json").read_text())

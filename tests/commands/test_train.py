@@ -214,7 +214,15 @@ def test_a_fold_that_fails_fails_its_parent_and_the_others_still_run(tmp_path):
 
 def test_a_killed_run_leaves_nothing_running(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "h3.train", "-m", "fold=lomo_mixtral,lowo_general", "source.workers=1"],
+        [
+            sys.executable,
+            "-m",
+            "h3.train",
+            "-m",
+            "fold=lomo_mixtral,lowo_general",
+            "source=simulated",
+            "source.workers=1",
+        ],
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_TRACKING_URI": ""},
         stdout=subprocess.PIPE,
@@ -280,7 +288,7 @@ def test_the_studys_recipe_runs_on_its_own_clock_and_fails_as_it_did(tmp_path):
         ),
         (("+model.params.depth=3",), "unknown parameter 'depth'"),
         (("tracking.uri=http://127.0.0.1:9",), "tracking store"),
-        (("source.name=guess",), "source.name='guess'; expected one of simulated, measured, traces"),
+        (("source.name=guess",), "source.name='guess'; expected one of h100, simulated, measured, traces"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, arguments, said):
@@ -294,7 +302,7 @@ def test_bad_input_is_one_line_and_status_2(tmp_path, arguments, said):
 
 
 def test_ingest_writes_steps_and_rejects_that_training_can_read(tmp_path):
-    done = h3(tmp_path, "ingest", "source.scale=0.02", "out=steps.parquet")
+    done = h3(tmp_path, "ingest", "source=simulated", "source.scale=0.02", "out=steps.parquet")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "steps.rejects.parquet").is_file()
     done = h3(

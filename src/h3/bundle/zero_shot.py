@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from h3.bundle import standing
 from h3.bundle.bundle import Bundle
 from h3.models.support import Support
 from h3.steps import catalog
@@ -55,6 +56,7 @@ def report(answered: pd.DataFrame, bundle: Bundle) -> str:
     if len(answered) > SHOWN_ROWS:
         lines.append(f"... {len(answered) - SHOWN_ROWS} more rows")
     outside = int((answered["outside"] != "").sum())
+    lines.append(standing.told(bundle))
     if not outside:
         return "\n".join([*lines, "every row lies inside the range of the training steps"])
     lines.append(

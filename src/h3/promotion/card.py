@@ -18,6 +18,7 @@ from h3.tracking.registry import NAME
 
 def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], recipe: list[FoldRow]) -> str:
     """The card, Markdown. held_out: the sweep's folds; recipe: the parameters that ship on the same folds."""
+    why = tags.get("trees_left_out", "")
     told = {name: _listed(table[name]) for name in ("model", "workload", "hardware")}
     return "\n".join(
         [
@@ -33,6 +34,7 @@ def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], 
                 f" models {told['model']}; workloads {told['workload']}."
             ),
             "",
+            *([f"Trees left out: {why}. The physical base answers alone.", ""] if why else []),
             "Held-out folds of the sweep:",
             "",
             markdown(held_out),

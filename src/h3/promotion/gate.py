@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from h3 import bundle
-from h3.bundle import golden
+from h3.bundle import Bundle, golden
 from h3.common.errors import InputError
 from h3.evaluation.fold_table import FoldRow
 from h3.promotion import probes
 from h3.promotion.config import TOLERANCE_PERCENT, GateConfig
 from h3.promotion.recipe import NotInData
-from h3.steps import batch
+from h3.steps import basis, batch
 
 Predict = Callable[[pd.DataFrame], np.ndarray]
 
@@ -138,6 +138,15 @@ def _fall(times: np.ndarray) -> tuple[int, float]:
         return 0, float("inf")
     percent = 100 * (1 - times / np.maximum.accumulate(times))
     return int(np.argmax(percent)), float(percent.max())
+
+
+def real_trees(read: Bundle, data: str) -> Check:
+    """Trees that ship were learned from measurements: those of a simulator say nothing about a real server.
+
+    data: what they were learned from, in words (steps/basis.py).
+    """
+    trees = max(model.trees for model in read.manifest.models.values())
+    return Check("real_trees", not trees or basis.is_measured(data), {"trees": trees, "data": data})
 
 
 def positive(predict: Predict, architectures: int, seed: int) -> Check:

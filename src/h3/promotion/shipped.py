@@ -13,6 +13,8 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from h3 import bundle
 from h3.bundle import Bundle
 from h3.common.errors import InputError
@@ -25,9 +27,10 @@ from h3.promotion.card import card
 from h3.promotion.config import PromoteConfig
 from h3.promotion.gate import Check
 from h3.promotion.recipe import NotInData, Recipe, fold_rows, row
+from h3.promotion.trees import Kept, kept_trees
 from h3.sources.experiment import Ingested
 from h3.sources.load import load
-from h3.steps import schema
+from h3.steps import basis, schema
 from h3.tracking import artifacts, log, registry
 from h3.tracking.registry import CHALLENGER, CHAMPION, Registry
 from h3.tracking.store import git_commit
@@ -37,7 +40,7 @@ from h3.tracking.store import git_commit
 class Shipped:
     """What ships: recipe, the sweep's folds and the recipe's errors on them, data and bundle's folder.
 
-    left_out: folds that could not be cut from the recipe's data.
+    left_out: folds that could not be cut from the recipe's data; trees_left_out: why none ship.
     """
 
     recipe: Recipe
@@ -47,6 +50,7 @@ class Shipped:
     digest: str
     folder: Path
     left_out: tuple[NotInData, ...] = ()
+    trees_left_out: str = ""
 
 
 def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress) -> Shipped:
@@ -64,23 +68,39 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
             " folds"
         )
     held_out = [row(result, ingested.table) for result in winner.results]
-    limit = config.gate.max_moe_fold_mape
-    two = any(each.moe and each.mape_high is not None and each.mape_high > limit for each in held_out)
-    folds = tuple(each.fold for each in winner.configs.values())
-    recipe = Recipe(first, consensus(winner.results), folds, two)
+    kept = _recipe(winner, config, ingested.table, held_out, say)
+    recipe = kept.recipe
     rows, left_out = fold_rows(recipe, ingested, say)
     say("fit on everything")
     overheads, origin = resolve(config.overheads, first.source, set())
     provenance = {
+        "data": basis.described(ingested.table),
+        "source": first.source.name,
         "data_digest": digest,
         "commit": git_commit(),
         "sweep": winner.sweep,
+        "trees_left_out": kept.why,
         "params": recipe.params,
         "folds": [each.model_dump() for each in held_out],
         "overheads": origin,
     }
     bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
-    return Shipped(recipe, held_out, rows, ingested, digest, folder, tuple(left_out))
+    return Shipped(recipe, held_out, rows, ingested, digest, folder, tuple(left_out), kept.why)
+
+
+def _recipe(
+    winner: Candidate, config: PromoteConfig, table: pd.DataFrame, held_out: list[FoldRow], say: Progress
+) -> Kept:
+    """The recipe of a winner, without its trees where they may not ship."""
+    say("trees")
+    limit = config.gate.max_moe_fold_mape
+    two = any(each.moe and each.mape_high is not None and each.mape_high > limit for each in held_out)
+    folds = tuple(each.fold for each in winner.configs.values())
+    asked = Recipe(next(iter(winner.configs.values())), consensus(winner.results), folds, two)
+    kept = kept_trees(asked, table, config.gate.monotone_tolerance_percent)
+    if kept.why:
+        say.note(f"trees left out: {kept.why}; the physical base ships alone")
+    return kept
 
 
 def check(opened: Registry, config: PromoteConfig, shipped: Shipped, read: Bundle) -> list[Check]:
@@ -91,6 +111,7 @@ def check(opened: Registry, config: PromoteConfig, shipped: Shipped, read: Bundl
         gate.limits(held_out, config.gate, "fold_limits"),
         gate.limits(shipped.rows, config.gate, "recipe_limits", shipped.left_out),
         gate.against_champion(shipped.rows, *champion_rows(opened, shipped)),
+        gate.real_trees(read, basis.described(shipped.ingested.table)),
         gate.monotone(read.predict, config.gate.monotone_tolerance_percent),
         gate.positive(read.predict, config.gate.architectures, config.gate.seed),
     ]
@@ -128,6 +149,7 @@ def register(opened: Registry, run_id: str, winner: Candidate, shipped: Shipped)
         "commit": git_commit(),
         "routing": "two boosters" if recipe.two_boosters else "one booster",
         "params": json.dumps(recipe.params),
+        "trees_left_out": shipped.trees_left_out,
         "fold_runs": json.dumps([each.run_id for each in shipped.held_out]),
     }
     log.dataset(table, recipe.config.source.origin, digest, "training")

@@ -1,20 +1,23 @@
 """Which model a person means: a bundle's folder, a version or alias in the registry, or the run of a fold.
 
-    bundle = find("dist/blis")               # or "champion", "3"
+    bundle = find("dist/blis")               # or "champion", "3", "shipped"
 
-A folder is read without MLflow, which is imported only where the registry or a run is meant: a first answer
-from a folder does not wait for it.
+Where no registry has a champion, the one that ships with h3 answers. A folder is read without MLflow, which
+is imported only where the registry or a run is meant: a first answer does not wait for it.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from h3 import bundle
-from h3.bundle import Bundle
+from h3.bundle import Bundle, standing
 from h3.common.config import SourceConfig, TrackingConfig, validated
 from h3.evaluation import result as fold_result
 from h3.models import restore
@@ -23,6 +26,8 @@ from h3.models.residual import FittedResidual
 if TYPE_CHECKING:
     from h3.tracking.store import Store
 
+CHAMPION, SHIPPED_NAME = "champion", "shipped"
+IS_CHAMPION = "SELECT 1 FROM registered_model_aliases WHERE alias = ?"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -32,8 +37,8 @@ def is_run(name: str) -> bool:
 
 
 def find(name: str, tracking: TrackingConfig | None = None) -> Bundle:
-    """The bundle in that folder, or of that version or alias of the registry; raises InputError if there is
-    none.
+    """The bundle in that folder, of that version or alias of the registry, or the shipped one; raises
+    InputError if there is none.
     """
     return bundle.read(folder(name, tracking))
 
@@ -44,9 +49,28 @@ def folder(name: str, tracking: TrackingConfig | None = None) -> Path:
     """
     if Path(name).is_dir() or "/" in name or name.startswith("."):
         return bundle.inspect(name).path
+    if name == SHIPPED_NAME or (name == CHAMPION and not has_champion(tracking)):
+        return bundle.inspect(standing.SHIPPED).path
     from h3.tracking import registry
 
     return registry.folder(name, tracking)
+
+
+def has_champion(tracking: TrackingConfig | None = None) -> bool:
+    """Whether there is a registry to ask for the champion: one that is named, or one in mlruns/ that has it.
+
+    The file is asked without MLflow, whose import takes longer than an answer.
+    """
+    if (tracking and tracking.uri) or os.environ.get("MLFLOW_TRACKING_URI"):
+        return True
+    path = Path("mlruns/mlflow.db")
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
+            return store.execute(IS_CHAMPION, (CHAMPION,)).fetchone() is not None
+    except sqlite3.Error:
+        return True  # MLflow says what is wrong with it
 
 
 @dataclass(frozen=True)

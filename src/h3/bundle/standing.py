@@ -1,0 +1,44 @@
+"""What stands behind a bundle: its data, its folds and their errors, in a line for whoever is given a number.
+
+    print(told(bundle.read("dist/blis")))
+
+A bundle says itself what it was made of (`provenance` of its manifest); one of an earlier version says less.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from h3.bundle.bundle import Bundle
+from h3.common.config import PACKAGE
+
+SHIPPED = PACKAGE / "data" / "champion"
+
+
+def told(bundle: Bundle) -> str:
+    """Which bundle, its data, its held-out folds with mean and worst error, and what else it says of itself."""
+    said = bundle.manifest.provenance
+    parts = [
+        f"{_name(bundle)}: data {said.get('data') or 'not said'}",
+        _folds(said.get("folds") or ()),
+        f"trees left out: {said['trees_left_out']}" if said.get("trees_left_out") else "",
+        str(said.get("note") or ""),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _name(bundle: Bundle) -> str:
+    return "the champion that ships with h3" if bundle.path == SHIPPED else f"bundle {bundle.digest[:16]}"
+
+
+def _folds(folds: Any) -> str:
+    """Number of folds with an error, its mean, and the worst one."""
+    found = {str(fold.get("fold")): fold.get("mape") for fold in folds if isinstance(fold, dict)}
+    known = {name: float(mape) for name, mape in found.items() if isinstance(mape, int | float)}
+    if not known:
+        return "no held-out fold"
+    worst = max(known, key=lambda name: known[name])
+    mean = sum(known.values()) / len(known)
+    return (
+        f"{len(known)} held-out folds, MAPE {mean:.1f} % in the mean, {known[worst]:.1f} % at worst ({worst})"
+    )
