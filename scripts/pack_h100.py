@@ -8,7 +8,6 @@ The same logs give the same bytes with the locked pyarrow.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
@@ -61,13 +60,6 @@ def setup(folder: Path) -> dict[str, object]:
     }
 
 
-def write_sums() -> None:
-    """SHA256SUMS of all tables in src/h3/data."""
-    tables = sorted(path for path in packaged.FOLDER.iterdir() if path.suffix in (".parquet", ".csv"))
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in tables]
-    (packaged.FOLDER / packaged.SUMS).write_text("".join(lines))
-
-
 def main(root: str) -> None:
     """Pack the experiments below `root`."""
     folders = find(root, ("data.csv.gz",))
@@ -83,7 +75,7 @@ def main(root: str) -> None:
         column_encoding=encodings,
     )
     pd.DataFrame([setup(folder) for folder in folders]).to_csv(packaged.FOLDER / EXPERIMENTS, index=False)
-    write_sums()
+    packaged.write_sums()
     print(f"{len(table)} requests of {len(folders)} experiments: {packaged.FOLDER}")
 
 

@@ -2,7 +2,7 @@
 
     python -m h3.export bundle=champion out=dist/blis
     python -m h3.export verify=dist/blis
-    python -m h3.export format=service out=dist/service              # a model that `mlflow models serve -m` serves
+    python -m h3.export format=service out=dist/service              # for `mlflow models serve -m`
     python -m h3.export format=trained_physics bundle=dist/blis model_config=config.json tp=2
 
 A bundle is named by its folder, by alias or version in the registry, or by the id of a fold's run.

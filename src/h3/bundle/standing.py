@@ -16,12 +16,12 @@ SHIPPED = PACKAGE / "data" / "champion"
 
 
 def told(bundle: Bundle) -> str:
-    """Which bundle, its data, its held-out folds with mean and worst error, and what else it says of itself."""
+    """Which bundle, its data, its held-out folds with mean and worst error, and its note, if it has one."""
     said = bundle.manifest.provenance
     parts = [
         f"{_name(bundle)}: data {said.get('data') or 'not said'}",
         _folds(said.get("folds") or ()),
-        f"trees left out: {said['trees_left_out']}" if said.get("trees_left_out") else "",
+        "no trees, the physical base alone" if said.get("trees_left_out") else "",
         str(said.get("note") or ""),
     ]
     return "; ".join(part for part in parts if part)

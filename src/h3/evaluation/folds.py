@@ -20,8 +20,6 @@ from h3.common.errors import InputError
 from h3.steps import catalog, schema
 
 TARGET_NAMES = tuple(column.name for column in schema.TARGETS)
-# What makes two models step alike, whatever they are called.
-SHAPE = tuple(name for name in schema.ARCHITECTURE_NAMES if name not in ("vocab_size", "bytes_per_parameter"))
 
 
 # Name of the group held out, inner training rows, inner held-out rows.
@@ -72,7 +70,7 @@ def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
-    """Rows of the group, and for a model those of any other with the same shape (SHAPE), bool of shape
+    """Rows of the group, and for a model those of any other with the same shape (SHAPE_NAMES), bool of shape
     (rows,).
 
     A chat model beside its base model, or one model under two names, would give the held-out times away.
@@ -80,7 +78,7 @@ def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
     own = (table[group] == name).to_numpy()
     if group != "model" or own.all() or not own.any():
         return own
-    shapes = table.groupby(list(SHAPE), sort=False, dropna=False).ngroup().to_numpy()
+    shapes = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False).ngroup().to_numpy()
     return np.isin(shapes, shapes[own]) | own
 
 

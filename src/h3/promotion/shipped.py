@@ -81,7 +81,8 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
         "sweep": winner.sweep,
         "trees_left_out": kept.why,
         "params": recipe.params,
-        "folds": [each.model_dump() for each in held_out],
+        # Without trees nothing that ships was tuned, so the recipe's own errors are the held-out ones.
+        "folds": [each.model_dump() for each in (rows if kept.why else held_out)],
         "overheads": origin,
     }
     bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)

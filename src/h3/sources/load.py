@@ -12,7 +12,7 @@ from pathlib import Path
 
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
-from h3.sources import h100, logs, measured, simulated
+from h3.sources import h100, logs, measured, simulated, stage_means
 from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged
@@ -33,6 +33,8 @@ def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
 
 LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
     "h100": h100.load,
+    "h100_wide": stage_means.load_wide,
+    "stage_means": stage_means.load,
     "simulated": simulated.load,
     "measured": measured.load,
     "traces": traces.load,
@@ -44,6 +46,7 @@ LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
 # Sources of requests as they were served: experiment name → what gives its setup and requests.
 REQUEST_LOGS: dict[str, Callable[[SourceConfig], dict[str, Callable[[], Logged]]]] = {
     "h100": h100.request_logs,
+    "h100_wide": h100.request_logs,
     "requests": requests.request_logs,
     "logs": logs.request_logs,
 }

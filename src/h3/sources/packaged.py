@@ -40,3 +40,10 @@ def _sums() -> dict[str, str]:
             f"{FOLDER / SUMS}: {error.strerror}; expected digests of the packaged tables"
         ) from None
     return {name.strip(): digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def write_sums() -> None:
+    """Write SHA256SUMS of all tables that are packaged now."""
+    tables = sorted(path for path in FOLDER.iterdir() if path.suffix in (".parquet", ".csv"))
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in tables]
+    (FOLDER / SUMS).write_text("".join(lines))

@@ -3,7 +3,7 @@ models.
 
     mine = from_hf_config(json.load(open("config.json")), "config.json")
 
->>> architecture("llama-2-70b").num_kv_heads            # one of the four models that h3 knows
+>>> architecture("llama-2-70b").num_kv_heads            # one of the models that h3 knows
 8
 >>> hardware("H100").streaming_multiprocessors
 132
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,10 @@ class Architecture:
     def is_moe(self) -> bool:
         """Whether it has experts."""
         return self.num_experts >= LEAST_EXPERTS
+
+    def at(self, bytes_per_parameter: float) -> Architecture:
+        """The same with weights of so many bytes."""
+        return replace(self, bytes_per_parameter=bytes_per_parameter)
 
     def columns(self) -> dict[str, float]:
         """Field name → value, as columns of a step table."""
@@ -105,12 +109,22 @@ HARDWARE_ALIASES = {
     "nvidia l40s": "L40S",
 }
 
-# The four models of the study (their published config.json).
+# Models of the built-in data (their published config.json): the study's four, and those of the stage means.
 MODELS = {
     "llama-2-7b": Architecture(32, 4096, 32, 32, 128, 32000, 11008, 0, 0, 0, 0, 0, 2.0),
     "llama-2-70b": Architecture(80, 8192, 64, 8, 128, 32000, 28672, 0, 0, 0, 0, 0, 2.0),
     "codellama-34b": Architecture(48, 8192, 64, 8, 128, 32000, 22016, 0, 0, 0, 0, 0, 2.0),
     "mixtral-8x7b-v0-1": Architecture(32, 4096, 32, 8, 128, 32000, 0, 32, 8, 2, 14336, 0, 2.0),
+    "llama-3.1-8b-instruct": Architecture(32, 4096, 32, 8, 128, 128256, 14336, 0, 0, 0, 0, 0, 2.0),
+    "llama-3.1-70b-instruct": Architecture(80, 8192, 64, 8, 128, 128256, 28672, 0, 0, 0, 0, 0, 2.0),
+    "qwen2.5-7b-instruct": Architecture(28, 3584, 28, 4, 128, 152064, 18944, 0, 0, 0, 0, 0, 2.0),
+    "qwen3-14b": Architecture(40, 5120, 40, 8, 128, 151936, 17408, 0, 0, 0, 0, 0, 2.0),
+    "mistral-nemo-instruct-2407": Architecture(40, 5120, 32, 8, 128, 131072, 14336, 0, 0, 0, 0, 0, 2.0),
+    "yi-34b": Architecture(60, 7168, 56, 8, 128, 64000, 20480, 0, 0, 0, 0, 0, 2.0),
+    "mixtral-8x22b-instruct-v0.1": Architecture(56, 6144, 48, 8, 128, 32768, 0, 56, 8, 2, 16384, 0, 2.0),
+    "llama-4-scout-17b-16e-instruct-fp8-dynamic": Architecture(
+        48, 5120, 40, 8, 128, 202048, 0, 48, 16, 1, 8192, 8192, 1.0
+    ),
 }
 MODEL_ALIASES = {
     "llama-2-7b-hf": "llama-2-7b",
@@ -133,7 +147,7 @@ def model_name(name_or_id: str) -> str:
 
 
 def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Architecture:
-    """The architecture of a model: from `<config_dir>/<model>/config.json` where given, else of the four
+    """The architecture of a model: from `<config_dir>/<model>/config.json` where given, else of those
     known.
 
     Raises InputError that names the option if the model is in neither.

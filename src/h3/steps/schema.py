@@ -70,7 +70,7 @@ IDENTITY = (
     _text("experiment", "name of the experiment folder"),
     _text("model", "name of the language model"),
     _text("workload", "name of the workload"),
-    _text("log", "what the row was read from: traces, requests, simulated or measured"),
+    _text("log", "what the row was read from: traces, requests, stage_means, simulated or measured"),
     _count("clock", "", "which step counter the step is on; a restarted server starts a new one"),
     _count("step_id", "steps", "number of the step on its clock"),
     _real("start_us", "us", "start of the step on the experiment's clock", minimum=None),
@@ -139,6 +139,8 @@ GROUPS = {
 COLUMNS: tuple[Column, ...] = tuple(column for group in GROUPS.values() for column in group)
 NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
 ARCHITECTURE_NAMES: tuple[str, ...] = tuple(column.name for column in ARCHITECTURE)
+# What makes two models step alike, whatever they are called: models of one shape are one group.
+SHAPE_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name not in ("vocab_size", "bytes_per_parameter"))
 
 REJECT_NAMES = ("experiment", "file", "line", "reason", "detail")
 

@@ -10,16 +10,27 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from h3.steps import schema
+
 
 def row_weights(table: pd.DataFrame) -> np.ndarray:
     """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those
-    1/gap_steps.
+    1/gap_steps. Models of one shape are one where the table has the shape's columns.
 
     A row's composition is known for one step of the gap that its period averages, so a long gap says less
     about it.
     """
     row = 1.0 / table["gap_steps"].to_numpy(float)
     per_experiment = pd.Series(row).groupby(table["experiment"].to_numpy()).transform("sum").to_numpy()
-    experiments = table.groupby("model")["experiment"].nunique()
-    weights = row / per_experiment / table["model"].map(experiments).to_numpy(float)
+    model = _models(table)
+    experiments = table.groupby(model)["experiment"].nunique()
+    weights = row / per_experiment / pd.Series(model).map(experiments).to_numpy(float)
     return weights * len(table) / weights.sum()
+
+
+def _models(table: pd.DataFrame) -> np.ndarray:
+    """The model of each row, shape (rows,); models of one shape have the name of the first."""
+    if not set(schema.SHAPE_NAMES) <= set(table.columns):
+        return table["model"].to_numpy()
+    shapes = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False)["model"]
+    return shapes.transform("first").to_numpy()
