@@ -86,6 +86,13 @@ def test_as_many_trials_are_made_as_asked_for(trials):
     )
 
 
+def test_a_model_with_a_single_row_is_not_lost_where_long_experiments_are_thinned():
+    table, lone = training(BENT), BENT[BENT["model"] == HELD_OUT].iloc[:1]
+    table = pd.concat([table.iloc[:1], lone, table.iloc[1:]], ignore_index=True)
+    searched = tune.search(table, Context(), TuneConfig(storage=None, trials=1, max_rows=100))
+    assert HELD_OUT in searched.trials["inner_errors"].iloc[0]
+
+
 def test_the_first_trial_is_the_usual_parameters(found):
     start = found.trials.iloc[0]
     assert (start["max_depth"], start["learning_rate"]) == (Params().max_depth, Params().learning_rate)

@@ -3,19 +3,23 @@ reason.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import source
+from builders import Steps, source
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from h3.common.config import fold_with_group
+from h3.common.config import Assumptions, SourceConfig, fold_with_group
 from h3.common.errors import InputError
 from h3.evaluation import folds
 from h3.models import physical_base
 from h3.server import scheduler
 from h3.server.requests import Limits, Requests
 from h3.sources import packaged, stage_means
+from h3.sources.experiment import Ingested
 from h3.sources.load import load
 from h3.steps import catalog, metrics, schema
 from h3.steps.weights import row_weights
@@ -93,6 +97,14 @@ def test_a_lighter_variant_is_left_out_with_its_workload(tmp_path):
         ({"tensor_parallelism": 3}, r"row 2: tensor parallelism 3 does not divide 32 heads$"),
         ({"precision": "INT3"}, r"row 2: precision=INT3; expected one of FP16, BF16, FP8$"),
         ({"colour": "red"}, r"unknown column 'colour'; expected experiment, model"),
+        ({"model": 7}, r"row 2: unknown model '7'; h3 knows"),
+        ({"workload": None}, r"row 2: workload is empty; expected a name$"),
+        ({"itl_mean_ms": 0}, r"row 2: itl_mean_ms=0; expected a number above 0$"),
+        ({"itl_mean_ms": "slow"}, r"row 2: itl_mean_ms=slow; expected a number above 0$"),
+        ({"max_num_seqs": "many"}, r"row 2: max_num_seqs=many; expected a number above 0$"),
+        ({"max_num_batched_tokens": -5}, r"row 2: max_num_batched_tokens=-5; expected a number above 0$"),
+        ({"stage": "one"}, r"row 2: stage=one; expected a whole number$"),
+        ({"stage": -1}, r"row 2: stage=-1; expected a whole number$"),
     ],
 )
 def test_a_row_that_cannot_be_is_one_line_with_its_place(tmp_path, row, said):
@@ -106,12 +118,99 @@ def test_mixed_hardware_in_one_experiment_is_refused(tmp_path):
         stages(tmp_path, {}, {"hardware": "A100"})
 
 
+def test_an_experiment_that_goes_on_in_a_second_file_has_the_setup_of_the_first(tmp_path):
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    pd.DataFrame([ROW]).to_csv(first, index=False)
+    pd.DataFrame([ROW | {"requests_per_s": 6.0}]).to_csv(second, index=False)
+    assert load(source("stage_means", [first, second])).table["step_id"].tolist() == [0, 1]
+    pd.DataFrame([ROW | {"hardware": "A100"}]).to_csv(second, index=False)
+    with pytest.raises(InputError, match=r"b.csv: row 2: hardware=A100 .* has H100; expected one hardware"):
+        load(source("stage_means", [first, second]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_num_seqs": 64}, {"max_num_batched_tokens": 8192}, {"workload": "code"}, {"precision": "FP8"}],
+)
+def test_an_experiment_has_one_setup(tmp_path, change):
+    (name,) = change
+    first = {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "precision": "FP16"}
+    with pytest.raises(InputError, match=rf"row 3: {name}=.*; expected one {name} an experiment$"):
+        stages(tmp_path, first, first | change)
+
+
+def test_a_stage_that_is_there_twice_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"row 3: stage 1 of experiment 'mine' is there twice; expected one"):
+        stages(tmp_path, {"stage": 1}, {"stage": 1})
+
+
+def test_what_a_row_leaves_empty_is_as_unknown_as_in_a_file_without_the_column(tmp_path):
+    empty = dict.fromkeys(stage_means.OPTIONAL)
+    without = stages(tmp_path, {}, {"requests_per_s": 6.0}).table
+    pd.testing.assert_frame_equal(stages(tmp_path, empty, empty | {"requests_per_s": 6.0}).table, without)
+    assert without["max_num_seqs"].tolist() == [128, 128] and without["max_num_batched_tokens"].isna().all()
+
+
+def test_weights_of_eight_bits_are_one_byte_however_the_precision_is_spelled(tmp_path):
+    found = stages(tmp_path, {"precision": "fp8"}, {"experiment": "b", "precision": "BF16"})
+    assert found.table.set_index("experiment")["bytes_per_parameter"].to_dict() == {"mine": 1.0, "b": 2.0}
+
+
+def test_a_prompt_counts_as_repeated_where_the_assumption_would_look_at_requests(tmp_path):
+    path = tmp_path / "stages.csv"
+    pd.DataFrame([ROW]).to_csv(path, index=False)
+    looks = Assumptions().model_copy(update={"prefill_tokens": "auto"})
+    asked = SourceConfig(name="stage_means", path=str(path)).model_copy(update={"assume": looks})
+    repeated = load(source("stage_means", path, prefill_tokens="repeat")).table
+    pd.testing.assert_frame_equal(load(asked).table, repeated)
+
+
+def test_a_workloads_shared_prefix_holds_for_its_lighter_variant(tmp_path):
+    found = stages(tmp_path, {"workload": "reasoning-lite"}, shared_prefix_tokens={"reasoning": 100}).table
+    assert found["prefill_tokens"][0] / found["num_prefill_reqs"][0] == pytest.approx(600 - 96)
+
+
+JUNK = st.one_of(st.none(), st.booleans(), st.integers(-2, 9), st.floats(), st.text('a,"\n-1e', max_size=3))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from([*ROW, *stage_means.OPTIONAL]), JUNK), max_size=3))
+def test_any_rows_are_mean_steps_or_one_line(rows):
+    with TemporaryDirectory() as folder:
+        try:
+            found = stages(Path(folder), *({"experiment": f"run {k}"} | row for k, row in enumerate(rows)))
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert (found.table["period_us"] > 0).all()
+
+
+def test_own_stages_join_the_built_in_logs(tmp_path, monkeypatch):
+    logs = Steps().run("llama-2-70b", rows=3).table()
+    record = {"left_out": [{"experiment": "hot", "reason": "overloaded"}], "experiments": {"log": {}}}
+    monkeypatch.setattr(
+        stage_means.h100, "load", lambda *_: Ingested(logs, schema.empty_rejects(), record.copy())
+    )
+    pd.DataFrame([ROW]).to_csv(tmp_path / "mine.csv", index=False)
+    joined = stage_means.load_wide(source("h100_wide", tmp_path / "mine.csv", **STUDY))
+    assert joined.table["experiment"].tolist() == [*logs["experiment"], "mine"]
+    assert set(joined.record["experiments"]) == {"log", "mine"}
+    assert joined.record["left_out"] == record["left_out"]
+
+
 def test_a_missing_column_and_a_file_that_is_none_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("experiment,model\nx,y\n")
     with pytest.raises(InputError, match=r"a.csv: column 'hardware' is missing; expected experiment"):
         load(source("stage_means", tmp_path / "a.csv"))
     with pytest.raises(InputError, match=r"b.csv: cannot be read"):
         load(source("stage_means", tmp_path / "b.csv"))
+    header, cells = ",".join(ROW), ",".join(map(str, ROW.values()))
+    (tmp_path / "c.csv").write_text(header + "\n")
+    with pytest.raises(InputError, match=r"c.csv: no row below the header; expected a row a stage$"):
+        load(source("stage_means", tmp_path / "c.csv"))
+    (tmp_path / "d.csv").write_text(f"{header}\n{cells},9\n")
+    with pytest.raises(InputError, match=r"d.csv: rows with more cells than the header"):
+        load(source("stage_means", tmp_path / "d.csv"))
 
 
 def test_a_saturated_stage_is_left_out_with_the_word(tmp_path):

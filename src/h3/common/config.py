@@ -142,8 +142,8 @@ class FeaturesConfig(Strict):
 
 
 class TuneConfig(Strict):
-    """Search over inner folds: trials (0: off), most rows used, folder of resumable studies (null: not
-    kept).
+    """Search over inner folds: trials (0: off), most rows used (experiments of a few rows are kept beyond
+    it), folder of resumable studies (null: not kept).
     """
 
     trials: int = Field(20, ge=0)

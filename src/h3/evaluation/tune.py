@@ -115,8 +115,12 @@ def _tried(
 
 
 def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """Every k-th row, so that at most max_rows remain."""
-    return train.iloc[:: max(1, -(-len(train) // max_rows))].reset_index(drop=True)
+    """Every k-th row, so that at most max_rows remain, and with them all of an experiment that has no more
+    than k: a mean of a load stage is not one of many.
+    """
+    every = max(1, -(-len(train) // max_rows))
+    rows = train.groupby("experiment")["experiment"].transform("size").to_numpy()
+    return train[(np.arange(len(train)) % every == 0) | (rows <= every)].reset_index(drop=True)
 
 
 def _random_parts(train: pd.DataFrame, seed: int) -> list[folds.InnerFold]:

@@ -37,26 +37,32 @@ NUMBERS = (
     *("tensor_parallelism", "requests_per_s", "prompt_tokens", "output_tokens"),
     *("e2e_mean_ms", "ttft_mean_ms"),
 )
+# Read where they are there; in a row that leaves one empty it is as unknown as in a file without it.
+OPTIONAL_NUMBERS = ("max_num_seqs", "max_num_batched_tokens", "itl_mean_ms")
+PERCENTILES = ("e2e_p90_ms", "e2e_p99_ms", "ttft_p90_ms", "ttft_p99_ms")  # may be there, are not read
+OPTIONAL = ("precision", "stage", *OPTIONAL_NUMBERS, *PERCENTILES)
 PRECISIONS = {"FP16": 2.0, "BF16": 2.0, "FP8": 1.0}
-# Read where they are there: max_num_seqs, max_num_batched_tokens, precision, stage, itl_mean_ms (a check).
-OPTIONAL = (
-    *("precision", "stage", "max_num_seqs", "max_num_batched_tokens", "itl_mean_ms"),
-    *("e2e_p90_ms", "e2e_p99_ms", "ttft_p90_ms", "ttft_p99_ms"),
+# What is one in an experiment.
+SETUP = (
+    *("model", "hardware", "tensor_parallelism", "precision", "workload"),
+    *("max_num_seqs", "max_num_batched_tokens"),
 )
 # Counts of a client's own tokenizer: the same requests then have another mean time between tokens.
 MOST_MISCOUNT = 0.1
 LIGHTER = "-lite"
+# Assumptions on prefill_tokens that need no request to look at.
+WITHOUT_LOG = ("repeat", "uncached", "none")
 
 
 def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """A row a stage; raises InputError naming file and row for one that cannot be, or where none is left."""
-    tables = [_read(path) for path in (source.folders() if source.path else [packaged.checked(PACKAGED)])]
+    paths = source.folders() if source.path else [packaged.checked(PACKAGED)]
+    table = _staged(pd.concat([_read(path) for path in paths], ignore_index=True))
     parts = []
-    for table in tables:
-        for name, rows in table.groupby("experiment", sort=True):
-            if progress:
-                progress(str(name))
-            parts.append(_experiment_steps(rows, source))
+    for name, rows in table.groupby("experiment", sort=True):
+        if progress:
+            progress(str(name))
+        parts.append(_experiment_steps(rows, source))
     ingested = combine(parts)
     if ingested.table.empty:
         reasons = "; ".join(entry["reason"] for entry in ingested.record["left_out"][:3])
@@ -65,7 +71,9 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
 
 
 def load_wide(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
-    """The built-in request logs and the built-in stage means together."""
+    """The built-in request logs, and with them the stage means: the built-in ones, or those of
+    `source.path`.
+    """
     return combine([h100.load(source, progress), load(source, progress)])
 
 
@@ -87,24 +95,55 @@ def _read(path: Path | str) -> pd.DataFrame:
         said = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read ({said}); expected a CSV of stage means") from None
     _check_columns(list(table.columns), path)
+    if table.empty or not isinstance(table.index, pd.RangeIndex):
+        found = "no row below the header" if table.empty else "rows with more cells than the header"
+        raise InputError(f"{path}: {found}; expected a row a stage")
     where = _Where(path)
     table = table.assign(where=[where.row(index) for index in table.index])
-    for name in NUMBERS:
-        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
-        _first(
-            table, ~(np.isfinite(numbers) & (numbers > 0)), f"{name}={{{name}}}; expected a number above 0"
-        )
-        table[name] = numbers
+    return _numbered(_named(table))
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its names as text; raises InputError for the first that is empty."""
     for name in NAMES:
         _first(table, table[name].isna().to_numpy(), f"{name} is empty; expected a name")
-    whole = table["tensor_parallelism"].to_numpy()
-    _first(
-        table, whole != np.floor(whole), "tensor_parallelism={tensor_parallelism}; expected a whole number"
-    )
+        table[name] = table[name].astype(str)
+    return table
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its numbers as such; raises InputError for the first that cannot be one."""
+    for name in (*NUMBERS, *(name for name in OPTIONAL_NUMBERS if name in table)):
+        numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+        bad = ~(np.isfinite(numbers) & (numbers > 0))
+        if name in OPTIONAL_NUMBERS:
+            bad &= table[name].notna().to_numpy()
+        _first(table, bad, f"{name}={{{name}}}; expected a number above 0")
+        table[name] = numbers
+    ranks, tokens = table["tensor_parallelism"].to_numpy(), table["output_tokens"].to_numpy()
     late = (table["e2e_mean_ms"] <= table["ttft_mean_ms"]).to_numpy()
-    _first(table, late, "e2e_mean_ms={e2e_mean_ms} is not above ttft_mean_ms={ttft_mean_ms}")
     _first(
-        table, (table["output_tokens"] < 2).to_numpy(), "output_tokens={output_tokens}; expected 2 or more"
+        table, ranks != np.floor(ranks), "tensor_parallelism={tensor_parallelism}; expected a whole number"
+    )
+    _first(table, late, "e2e_mean_ms={e2e_mean_ms} is not above ttft_mean_ms={ttft_mean_ms}")
+    _first(table, tokens < 2, "output_tokens={output_tokens}; expected 2 or more")
+    return table
+
+
+def _staged(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with whole numbers as stages, a stage's place in its experiment where it has none; raises
+    InputError for another value and for a stage that is there twice.
+    """
+    given = table["stage"] if "stage" in table else pd.Series(np.nan, index=table.index)
+    stage = pd.to_numeric(given, errors="coerce").to_numpy(float)
+    known = given.notna().to_numpy()
+    bad = known & ~(np.isfinite(stage) & (stage >= 0) & (stage == np.floor(stage)))
+    _first(table, bad, "stage={stage}; expected a whole number")
+    place = table.groupby("experiment").cumcount().to_numpy()
+    table = table.assign(stage=np.where(known, stage, place).astype("int64"))
+    twice = table.duplicated(["experiment", "stage"]).to_numpy()
+    _first(
+        table, twice, "stage {stage} of experiment {experiment!r} is there twice; expected one row a stage"
     )
     return table
 
@@ -151,9 +190,8 @@ def _experiment_steps(rows: pd.DataFrame, source: SourceConfig) -> Ingested:
 def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
     """What ran; raises InputError where one experiment has two setups, or its model is not known."""
     first = rows.iloc[0]
-    setup = [name for name in ("model", "hardware", "tensor_parallelism", "precision") if name in rows]
-    for name in setup:
-        other = rows[rows[name] != first[name]]
+    for name in (name for name in SETUP if name in rows):
+        other = rows[(rows[name] != first[name]) & ~(rows[name].isna() & pd.isna(first[name]))]
         if len(other):
             raise InputError(
                 f"{other.iloc[0]['where']}: {name}={other.iloc[0][name]} in an experiment whose first row"
@@ -181,8 +219,8 @@ def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
 
 
 def _number(row: pd.Series, name: str, default: float) -> float:
-    value = pd.to_numeric(row.get(name, default), errors="coerce")
-    return default if np.isnan(value) else float(value)
+    value = float(row.get(name, default))
+    return default if np.isnan(value) else value
 
 
 def _at_precision(architecture: catalog.Architecture, row: pd.Series) -> catalog.Architecture:
@@ -190,9 +228,10 @@ def _at_precision(architecture: catalog.Architecture, row: pd.Series) -> catalog
     given = row.get("precision")
     if given is None or pd.isna(given):
         return architecture
-    if given not in PRECISIONS:
+    stored = PRECISIONS.get(str(given).upper())
+    if stored is None:
         raise InputError(f"{row['where']}: precision={given}; expected one of {', '.join(PRECISIONS)}")
-    return architecture.at(PRECISIONS[given])
+    return architecture.at(stored)
 
 
 def _steps(rows: pd.DataFrame, experiment: Experiment, source: SourceConfig) -> pd.DataFrame:
@@ -203,10 +242,9 @@ def _steps(rows: pd.DataFrame, experiment: Experiment, source: SourceConfig) -> 
     period_us, batch = decode_us / (output - 1), per_us * decode_us
     new = _new_tokens(prompt, experiment, source)
     done, prefills = prompt - new, per_us * period_us
-    stage = rows["stage"].to_numpy() if "stage" in rows else np.arange(len(rows))
     return pd.DataFrame(
         {
-            "step_id": stage,
+            "step_id": rows["stage"].to_numpy(),
             "num_prefill_reqs": prefills,
             "num_decode_reqs": batch,
             "prefill_tokens": prefills * new,
@@ -223,9 +261,14 @@ def _steps(rows: pd.DataFrame, experiment: Experiment, source: SourceConfig) -> 
 
 
 def _new_tokens(prompt_tokens: np.ndarray, experiment: Experiment, source: SourceConfig) -> np.ndarray:
-    """Prompt tokens that a request computes, by the assumption of request logs."""
+    """Prompt tokens that a request computes, by the assumption of request logs; what only a log can tell is
+    assumed as "repeat".
+    """
     requests = pd.DataFrame({"prompt_tokens": prompt_tokens, "cached_tokens": np.nan})
-    return new_prompt_tokens(requests, source.assume, experiment)
+    assume = source.assume
+    if assume.prefill_tokens not in WITHOUT_LOG:
+        assume = assume.model_copy(update={"prefill_tokens": "repeat"})
+    return new_prompt_tokens(requests, assume, experiment)
 
 
 def _unusable(rows: pd.DataFrame, frame: pd.DataFrame, experiment: Experiment) -> list[str]:
