@@ -3,8 +3,8 @@
     folders = find(["runs/"])                    # experiment folders below the given ones
     experiment = describe(folders[0], source)
 
-An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json` or a
-JSON file of any name that is recognised by what it holds) and an `exp-config.yaml` (model, tensor_parallelism,
+An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`,
+or JSON of any name that is recognised by what it holds) and an `exp-config.yaml` (model, tensor_parallelism,
 max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
 """
 

@@ -7,6 +7,7 @@ are those of the server's usage, which it sends where the request asks for it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from h3.sources.requests.formats.raw import Raw, Row, exact, gather, optional
 
 TITLE = "genai-perf (profile_export.json)"
 AGAIN = 'run again with --extra-inputs \'{"stream_options": {"include_usage": true}}\''
+USAGE = re.compile(r'"usage":\s*\{')
 EVENT = "data:"
 END = "[DONE]"
 
@@ -41,7 +43,7 @@ def read(name: str, content: Content) -> Raw:
             " expected 'openai'"
         )
     entries = list(_requests(content))
-    if entries and not any('"usage"' in str(response) for entry in entries for response in _outputs(entry)):
+    if entries and not any(USAGE.search(str(output)) for entry in entries for output in _outputs(entry)):
         raise InputError(f"{content.path}: no usage in any response, so token counts are unknown; {AGAIN}")
     return gather(name, content, enumerate(entries, start=1), _row)
 
@@ -65,12 +67,12 @@ def _outputs(entry: Any) -> list[Any]:
 
 def _row(entry: Any) -> Row | None:
     times = [float(time) / 1e3 for time in entry["response_timestamps"]]
-    texts = [output.get("response", "") for output in entry["response_outputs"]]
-    events = [(time, event) for time, text in zip(times, texts, strict=True) for event in _events(text)]
+    texts = [output["response"] for output in entry["response_outputs"]]
+    events = list(_events(times, texts))
     with_tokens = sorted({time for time, event in events if _has_token(event)})
-    if not with_tokens or any("error" in event for _, event in events):
+    if not with_tokens or any(event.get("error") for _, event in events):
         return None
-    usage = next(event["usage"] for _, event in reversed(events) if event.get("usage"))
+    usage = next((event["usage"] for _, event in reversed(events) if event.get("usage")), {})
     tokens = float(usage["completion_tokens"])
     details = usage.get("prompt_tokens_details") or {}
     return Row(
@@ -84,16 +86,29 @@ def _row(entry: Any) -> Row | None:
     )
 
 
-def _events(text: str) -> Iterator[dict[str, Any]]:
-    """The events of a response; raises ValueError for an event that is no JSON object."""
-    for line in text.splitlines():
-        data = line.removeprefix(EVENT).strip()
-        if not data or data == END or line.startswith((":", "event:", "id:", "retry:")):
-            continue
-        event = json.loads(data)
-        if not isinstance(event, dict):
-            raise ValueError(f"an event holds {type(event).__name__}; expected an object")
-        yield event
+def _events(times: list[float], texts: list[str]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The events with the time of the response that ended them: one may be spread over two responses."""
+    tail, at = "", float("nan")
+    for time, text in zip(times, texts, strict=True):
+        if tail and text.startswith(EVENT):
+            yield from _event(at, tail)
+            tail = ""
+        *lines, tail = (tail + text).split("\n")
+        at = time
+        for line in lines:
+            yield from _event(time, line)
+    yield from _event(at, tail)
+
+
+def _event(time: float, line: str) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The event of a line, if it has one; raises ValueError for an event that is no JSON object."""
+    data = line.removeprefix(EVENT).strip()
+    if not data or data == END or line.startswith((":", "event:", "id:", "retry:")):
+        return
+    event = json.loads(data)
+    if not isinstance(event, dict):
+        raise ValueError(f"an event holds {type(event).__name__}; expected an object")
+    yield time, event
 
 
 def _has_token(event: dict[str, Any]) -> bool:

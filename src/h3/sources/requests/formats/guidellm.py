@@ -15,6 +15,7 @@ from h3.sources.requests.formats.raw import Raw, Row, gather, optional
 
 TITLE = "GuideLLM (benchmarks.json)"
 SCHEMAS = (1, 2)
+STATES = ("successful", "errored", "incomplete")
 AGAIN = "run guidellm again and keep all requests (no sampling of them)"
 Entry = tuple[bool, Any]
 
@@ -55,13 +56,16 @@ def _entries(content: Content, number: int, benchmark: Any) -> Iterator[Entry]:
     requests = benchmark.get("requests") if isinstance(benchmark, dict) else None
     if not isinstance(requests, dict) or not isinstance(requests.get("successful"), list):
         raise InputError(f"{where} lists no requests.successful; {AGAIN}")
-    for status in ("successful", "errored", "incomplete"):
-        listed, made = len(requests.get(status) or []), _total(benchmark, status)
-        if status == "successful" and made is not None and listed < made:
-            raise InputError(f"{where} lists {listed} of {made} successful requests; {AGAIN}")
-        yield from ((status == "successful", entry) for entry in requests.get(status) or [])
-        if status != "successful" and made is not None:
-            yield from [(False, None)] * (made - listed)
+    for status in STATES:
+        well, made = status == STATES[0], _total(benchmark, status)
+        listed = requests.get(status)
+        entries = listed if isinstance(listed, list) else []
+        if well and made is not None and len(entries) < made:
+            raise InputError(f"{where} lists {len(entries)} of {made} successful requests; {AGAIN}")
+        yield from ((well, entry) for entry in entries)
+        # Failed requests that are not listed count all the same.
+        if not well and made is not None:
+            yield from [(False, None)] * (made - len(entries))
 
 
 def _total(benchmark: dict[str, Any], status: str) -> int | None:

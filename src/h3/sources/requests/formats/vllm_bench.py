@@ -56,7 +56,8 @@ def _lists(content: Content, result: dict[str, Any]) -> list[list[Any]]:
             " vLLM that writes it (after January 2026, pull request 32667)"
         )
     lists = {name: result[name] for name in (*DETAILS, "start_times")}
-    lists["errors"] = result.get("errors") or [""] * len(lists["ttfts"])
+    errors = result.get("errors")
+    lists["errors"] = errors if isinstance(errors, list) else [""] * len(lists["ttfts"])
     sizes = {name: len(values) for name, values in lists.items()}
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} {size}" for name, size in sizes.items())
