@@ -112,6 +112,19 @@ def test_recorded_hits_of_the_prefix_cache_go_before_the_assumption():
         assert recorded.prefix_hits.startswith("recorded for")
 
 
+def test_the_servers_counts_of_tokens_go_before_the_clients(tmp_path):
+    records = aiperf_records(small_server())
+    record = records[1]["metrics"]
+    for name, client in (("prompt", "input_sequence"), ("completion", "output_sequence")):
+        count = record[f"{client}_length"]["value"]
+        record[f"usage_{name}_tokens"] = {"value": count, "unit": "tokens"}
+        record[f"{client}_length"]["value"] = count + 5
+    requests = requests_of(write_log(tmp_path, "aiperf", lines(records)), "aiperf").requests
+    whole = requests_of(SAMPLES / "aiperf", "aiperf").requests
+    for column in ("prompt_tokens", "output_tokens"):
+        assert requests[column].tolist() == whole[column].tolist()
+
+
 def test_usage_of_a_server_tells_hits_of_the_prefix_cache(tmp_path):
     export = genai_perf_export(small_server())
     for request in export["experiments"][0]["requests"][:-1]:

@@ -72,7 +72,7 @@ def _row(entry: Any) -> Row | None:
     with_tokens = sorted({time for time, event in events if _has_token(event)})
     if not with_tokens or any(event.get("error") for _, event in events):
         return None
-    usage = next((event["usage"] for _, event in reversed(events) if event.get("usage")), {})
+    usage: dict[str, Any] = next((event["usage"] for _, event in reversed(events) if event.get("usage")), {})
     tokens = float(usage["completion_tokens"])
     details = usage.get("prompt_tokens_details") or {}
     return Row(
