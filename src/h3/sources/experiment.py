@@ -3,9 +3,9 @@
     folders = find(["runs/"])                    # experiment folders below the given ones
     experiment = describe(folders[0], source)
 
-An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`)
-and an `exp-config.yaml` (model, tensor_parallelism, max_num_seqs, max_num_batched_tokens, ...), or a TraceV2
-`header.yaml`.
+An experiment folder holds a log (`traces.json[.gz]`, `data.csv[.gz]`, `per_request_lifecycle_metrics.json`,
+or JSON of any name that is recognised by what it holds) and an `exp-config.yaml` (model, tensor_parallelism,
+max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ import yaml
 
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
+from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, schema
 
 TRACE_FILES = ("traces.json", "traces.json.gz")
 TRACEV2_FILES = ("data.csv", "data.csv.gz")
 LIFECYCLE_FILES = ("per_request_lifecycle_metrics.json", "results/per_request_lifecycle_metrics.json")
-REQUEST_FILES = TRACEV2_FILES + LIFECYCLE_FILES
+# Files of any name, beside an exp-config.yaml: logs are recognised by what they hold.
+JSON_FILES = ("*.json", "*.json.gz", "*.jsonl", "*.jsonl.gz")
+NO_LOGS = ("config.json", "generation_config.json")
+REQUEST_FILES = TRACEV2_FILES + LIFECYCLE_FILES + JSON_FILES
 
 
 @dataclass(frozen=True)
@@ -128,15 +132,30 @@ def _experiments_below(root: Path, names: tuple[str, ...]) -> list[Path]:
 
 def log_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The first of the files `names` that the folder holds, or None."""
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next(iter(_logs(folder, names)), None)
 
 
 def required_log(folder: Path, names: tuple[str, ...]) -> Path:
-    """The first of the files `names` that the folder holds; raises InputError if it holds none."""
-    found = log_file(folder, names)
-    if found is None:
+    """The log of a folder: the first of the files `names`, or the JSON file that is a log by what it holds.
+
+    Raises InputError if the folder holds none, and for several logs under names of their own.
+    """
+    found = _logs(folder, names)
+    if not found:
         raise InputError(f"{folder}: no log in it; expected one of {', '.join(names)}")
-    return found
+    return found[0] if len(found) == 1 else only_log(found)
+
+
+def _logs(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The first of the files that have a name of their own, else all JSON files that may be a log."""
+    own = (folder / name for name in names if "*" not in name)
+    named = next((path for path in own if path.is_file()), None)
+    if named:
+        return [named]
+    if not (folder / "exp-config.yaml").is_file() or any((folder / name).is_file() for name in TRACE_FILES):
+        return []
+    found = {path for name in names if "*" in name for path in folder.glob(name) if path.is_file()}
+    return sorted(path for path in found if path.name not in NO_LOGS and not path.name.startswith("."))
 
 
 def describe(folder: Path, source: SourceConfig) -> Experiment:

@@ -1,4 +1,4 @@
-"""Request logs as they lie on disk: TraceV2 and inference-perf, read into one table of requests.
+"""Request logs as they lie on disk, read into one table of requests: TraceV2, and the JSON logs of `formats`.
 
     log = read("20260217-...", Path("data.csv.gz"), block_size_tokens=16)        # RequestLog
 
@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
 from h3.sources.experiment import Experiment
+from h3.sources.requests.formats import inference_perf
+from h3.sources.requests.formats.content import load, read_bytes
+from h3.sources.requests.formats.raw import Raw, Reject
+from h3.sources.requests.formats.table import recognise
 from h3.steps import schema
 
 TRACEV2_COLUMNS = (
@@ -62,10 +63,7 @@ REQUIRED = (
     "status",
 )
 NUMBERS = ("prompt_tokens", "output_tokens", "arrival_us", "first_us", "last_us")
-
-
-Reject = tuple[str, str, int, str, str]
-Raw = tuple[pd.DataFrame, list[Reject], int]  # requests that ended well, rejects, how many failed
+LIFECYCLE = "per_request_lifecycle_metrics.json"
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,16 @@ Logged = tuple[Experiment, RequestLog]
 
 
 def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:
-    """Read a request log of either format.
+    """Read a request log of any format: a CSV file is TraceV2, a JSON file is what it holds.
 
     Requests that failed (status other than ok, or an error) are counted in `failed`; malformed ones are
-    rejected with file and line. Raises InputError for a file that is no request log.
+    rejected with file and line (of an array: the entry's number). Raises InputError for a file that is no
+    request log.
     """
-    reader = _lifecycle if path.name.endswith(".json") else _tracev2
-    raw, rejects, failed = reader(name, path, block_size_tokens)
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        raw, rejects, failed = _tracev2(name, path, block_size_tokens)
+    else:
+        raw, rejects, failed = _json(name, path)
     requests, bad = _usable(raw, name, path)
     return RequestLog(requests, schema.rejects_frame(rejects + bad), len(raw) + len(rejects) + failed, failed)
 
@@ -126,23 +127,12 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
     return raw[reason == ""].reset_index(drop=True), rejects
 
 
-def read_bytes(path: Path) -> tuple[bytes, bool]:
-    """The content of a file, unpacked if it ends in .gz, and whether its gzip stream is whole."""
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content, True
-    parts, whole = [], True
-    while content:
-        unpack = zlib.decompressobj(wbits=31)
-        try:
-            parts.append(unpack.decompress(content))
-        except zlib.error as error:
-            if not parts:
-                raise InputError(f"{path}: not gzip ({error}); expected a gzip file") from None
-            whole = False
-            break
-        whole, content = unpack.eof, unpack.unused_data
-    return b"".join(parts), whole
+def _json(name: str, path: Path) -> Raw:
+    """A JSON log; inference-perf's own name says what it must be."""
+    content = load(path)
+    if path.name == LIFECYCLE:
+        return inference_perf.read(name, content)
+    return recognise(content).read(name, content)
 
 
 def _tracev2(name: str, path: Path, block_size_tokens: float) -> Raw:
@@ -221,48 +211,3 @@ def _from_tracev2(ok: pd.DataFrame, block_size_tokens: float) -> pd.DataFrame:
             "token_times_us": None,
         }
     )
-
-
-def _lifecycle(name: str, path: Path, block_size_tokens: float) -> Raw:
-    try:
-        entries = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); expected inference-perf's array of requests") from None
-    if not isinstance(entries, list):
-        raise InputError(
-            f"{path}: holds {type(entries).__name__}; expected inference-perf's array of requests"
-        )
-    rows, rejects, failed = [], [], 0
-    for index, entry in enumerate(entries, start=1):
-        if isinstance(entry, dict) and entry.get("error"):
-            failed += 1
-            continue
-        try:
-            rows.append((str(index), index, *_lifecycle_row(entry)))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            rejects.append(
-                (name, str(path), index, "broken_entry", f"entry {index}: {type(error).__name__} {error}")
-            )
-    columns = [
-        "request",
-        "line",
-        "prompt_tokens",
-        "cached_tokens",
-        "output_tokens",
-        "arrival_us",
-        "first_us",
-        "last_us",
-        "token_times_us",
-    ]
-    return pd.DataFrame(rows, columns=columns), rejects, failed
-
-
-def _lifecycle_row(entry: dict[str, Any]) -> tuple[Any, ...]:
-    """One request of inference-perf; its times are seconds, ours are microseconds."""
-    info = entry["info"]
-    times = np.asarray(info.get("output_token_times") or [], dtype=float) * 1e6
-    arrival, end = float(entry["start_time"]) * 1e6, float(entry["end_time"]) * 1e6
-    first, last = (times[0], times[-1]) if len(times) else (np.nan, end)
-    tokens = float(info["output_tokens"])
-    exact = times if len(times) == tokens and len(times) > 1 and np.all(np.diff(times) >= 0) else None
-    return float(info["input_tokens"]), np.nan, tokens, arrival, first, last, exact

@@ -1,0 +1,1 @@
+"""JSON logs of benchmark clients, recognised by what they hold; a module a format, and one table of them."""
