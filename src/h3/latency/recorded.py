@@ -50,8 +50,9 @@ def from_log(experiment: Experiment, assume: Assumptions) -> Recorded:
     """The requests of a request log, sorted by arrival.
 
     Prefix hits are the log's where it records them, else as the steps have them: by `assume.prefill_tokens`
-    ("none" counts as computed in full) or decided from the log. Requests with the same hits and, where whole prompts repeat, of the same length are
-    taken to share their blocks. Failed requests left no length and no times: they are counted, not replayed.
+    ("none" counts as computed in full) or decided from the log. Requests with the same hits and, where whole
+    prompts repeat, of the same length are taken to share their blocks. Failed requests left no length and no
+    times: they are counted, not replayed.
     """
     log = files.read(
         experiment.name, required_log(experiment.path, REQUEST_FILES), experiment.block_size_tokens

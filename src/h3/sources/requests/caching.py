@@ -10,8 +10,9 @@ the time to first token at low load decides, by what computing the prompt adds t
   and the first requests of the second round are held against the last ones of the first: same load, same
   time. Without such an order the first occurrence of a length stands for a first prompt. A fall shows hits;
   none shows nothing, as the cache may have been warm.
-- Length and level: TTFT = queueing + (1.5 + pipeline steps) x period + share x prefill over bins of length and
-  period, with wide priors of queueing and pipeline steps.
+- Length and level: TTFT = queueing + (1.5 + pipeline steps) x period + share x prefill over bins of length
+  and period, with wide priors of queueing and pipeline steps. Queueing of 100 ms in a log of one length is
+  read as prefill.
 
 What neither decides is named "undecided" and falls back to FALLBACK.
 """
@@ -28,23 +29,22 @@ from scipy.optimize import lsq_linear
 
 from h3.common.config import Assumptions
 from h3.sources.experiment import Experiment
-from h3.steps import batch, physics
+from h3.sources.requests.low_load import observed
 
 FALLBACK = "uncached"
-# Requests below this share of max_num_seqs find a free place; near the turn of a round a little more is let in.
+# Requests below this share of max_num_seqs find a free place; near the turn of a round a few more count.
 FREE_SHARE, TURN_FREE_SHARE, USUAL_SEQS = 0.8, 0.95, 128.0
 LEAST_REQUESTS, LEAST_AT_TURN = 40, 8
-# Priors: queueing us and pipeline steps as in latency.overheads, but the queueing of any client; the share is free.
+# Priors: queueing us (of any client), pipeline steps as in latency.overheads, and a share that is free.
 PRIOR_MEAN, PRIOR_SD = np.array([7_000.0, 0.7, 0.5]), np.array([20_000.0, 0.7, 5.0])
 OWN_STEPS = 1.5
 # What physics and the medians of TTFT cannot be trusted beyond, in us and as a share.
 LEAST_SD_US, MODEL_SD = 1_000.0, 0.2
 SIGMAS = 2.0
-# A fall counts from so many standard deviations on; lengths stand for prompts less well than rounds do; and the
-# part of two rounds that is held against one another.
+# A fall counts from so many standard deviations on; lengths stand for prompts less well than rounds do; and
+# the part of two rounds that is held against one another.
 SURE, LENGTH_SD, TURN = 2.5, 0.25, (0.4, 1.0, 1.05, 1.6)
 LENGTH_BINS, PERIOD_BINS = 8, 4
-LONGEST_ROUND, ROUND_MATCH, CHANCE_MATCH = 2_000, 0.85, 0.5
 # First occurrences count beyond so many requests, when a server has warmed up.
 WARM_UP_REQUESTS = 8
 WORDS = {
@@ -127,7 +127,7 @@ def decide(requests: pd.DataFrame, experiment: Experiment, assume: Assumptions) 
 
 
 def _from_log(requests: pd.DataFrame, experiment: Experiment) -> Caching:
-    rows = _observed(requests, experiment)
+    rows = observed(requests, experiment)
     free = rows[rows["running"] < FREE_SHARE * _seqs(experiment)]
     turn = rows[rows["running"] < TURN_FREE_SHARE * _seqs(experiment)]
     # The first round tells of a cold cache; the level is of what comes after it.
@@ -157,95 +157,6 @@ def _undecided(words: str, low_load: int, share: float | None = None, sd: float 
 
 def _seqs(experiment: Experiment) -> float:
     return USUAL_SEQS if np.isnan(experiment.max_num_seqs) else experiment.max_num_seqs
-
-
-def _observed(requests: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """Requests that shared no step with another's prefill, by arrival: TTFT, period at arrival, load, and
-    prefill cost.
-    """
-    rows = requests.sort_values("arrival_us", kind="stable")
-    arrival, first, last = (rows[name].to_numpy(float) for name in ("arrival_us", "first_us", "last_us"))
-    prompt, output = rows["prompt_tokens"].to_numpy(float), rows["output_tokens"].to_numpy(float)
-    ordered_first, ordered_last = np.sort(first), np.sort(last)
-
-    def running(time_us: np.ndarray) -> np.ndarray:
-        return np.searchsorted(arrival, time_us) - np.searchsorted(ordered_last, time_us, side="right")
-
-    period = (last - first) / np.maximum(output - 1, 1)
-    waiting = np.arange(len(rows)) - np.searchsorted(ordered_first, arrival, side="right")
-    joined = np.searchsorted(arrival, arrival + period, side="right") - np.arange(len(rows)) - 1
-    load = running(arrival).astype(float)
-    life = np.mean([running(first + part * (last - first)) for part in (0.1, 0.3, 0.5, 0.7, 0.9)], axis=0)
-    # The period is a mean over the request's life; what the batch grew by meanwhile is taken off again.
-    middle = np.mean(prompt) + np.mean(output) / 2
-    grown = _step_us(experiment, life, middle) - _step_us(experiment, load, np.minimum(middle, prompt + 1))
-    least, most = _prefill_us(experiment, load, middle, prompt, period)
-    length = _round_length(prompt)
-    frame = pd.DataFrame(
-        {
-            "number": np.arange(len(rows)),
-            "round": _occurrence(prompt, length),
-            "round_length": length,
-            "ttft_us": first - arrival,
-            "period_us": np.where(load < 0.5 * life, np.maximum(period - grown, 0.25 * period), period),
-            "running": load,
-            "prefill_us": (least + most) / 2,
-            "least_us": least,
-            "most_us": most,
-        }
-    )
-    return frame[(output > 1) & (waiting <= 0) & (joined == 0)].reset_index(drop=True)
-
-
-def _round_length(prompts: np.ndarray) -> int:
-    """After how many requests the prompts' lengths come again in the same order; 0 if they do not."""
-    counts = np.unique(prompts, return_counts=True)[1] / max(1, len(prompts))
-    if (counts**2).sum() > CHANCE_MATCH:
-        return 0
-    head = prompts[: 3 * LONGEST_ROUND]
-    for lag in range(2, min(LONGEST_ROUND, len(head) * 2 // 3) + 1):
-        if np.mean(head[:-lag] == head[lag:]) >= ROUND_MATCH:
-            return lag
-    return 0
-
-
-def _occurrence(prompts: np.ndarray, length: int) -> np.ndarray:
-    """How often each request's prompt came before: by the length of a round, 0: by its own length."""
-    if length:
-        return np.arange(len(prompts)) // length
-    return pd.Series(prompts).groupby(prompts).cumcount().to_numpy()
-
-
-def _step(experiment: Experiment, composition: pd.DataFrame) -> pd.DataFrame:
-    return composition.assign(
-        hardware=experiment.hardware,
-        tensor_parallelism=experiment.tensor_parallelism,
-        **experiment.architecture.columns(),
-    )
-
-
-TIMES = ["weights_us", "kv_us", "compute_excess_us", "prefill_attention_us", "all_reduce_us"]
-
-
-def _step_us(experiment: Experiment, decodes: np.ndarray, context: np.ndarray | float) -> np.ndarray:
-    step = _step(experiment, batch.uniform(decodes, context, 0.0))
-    return physics.terms_us(step)[TIMES].sum(axis=1).to_numpy()
-
-
-def _prefill_us(
-    experiment: Experiment, decodes: np.ndarray, context: float, prompt: np.ndarray, period: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What computing each whole prompt adds to a step: with all arithmetic hidden behind reading weights that
-    can be, and with none; a period for each chunk beyond the first.
-    """
-    budget = experiment.max_num_batched_tokens
-    chunks = np.zeros(len(prompt)) if np.isnan(budget) else np.ceil(prompt / budget) - 1
-    step = _step(experiment, batch.uniform(decodes, context, prompt))
-    terms = physics.terms_us(step)
-    least = terms[TIMES].sum(axis=1).to_numpy() - _step_us(experiment, decodes, context)
-    whole = physics.gemm_us(step, prompt) / physics.GEMM_EFFICIENCY
-    hidden = whole - np.minimum(whole, terms["compute_excess_us"].to_numpy())
-    return least + chunks * period, least + hidden + chunks * period
 
 
 def _beyond(rows: pd.DataFrame) -> np.ndarray:

@@ -3,8 +3,8 @@
     ingested = load(SourceConfig(name="requests", path="requests/"))
 
 A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a
-request log does not tell (new prompt tokens after prefix caching) is decided from the log (caching), filled by
-the assumption `prefill_tokens`, or null.
+request log does not tell (new prompt tokens after prefix caching) is decided from the log (caching), filled
+by the assumption `prefill_tokens`, or null.
 """
 
 from __future__ import annotations
