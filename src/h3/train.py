@@ -59,7 +59,7 @@ def _tracked(config: TrainConfig, out_dir: Path, store: Store, parent: str) -> F
     with store.fold_run(parent, f"{config.fold.name}-{config.model.name}") as run_id:
         say("data")
         ingested = load(config.source, lambda text: say("data", detail=text))
-        for line in caching.lines(ingested.record):
+        for line in caching.lines(ingested.record, brief=True):
             say.note(line)
         for entry in ingested.record.get("left_out", []):
             say.note(f"left out {entry['experiment']}: {entry['reason']}")

@@ -102,14 +102,26 @@ class Caching:
         return np.minimum(np.where(np.isnan(recorded), taken, recorded), prompt - 1)
 
 
-def lines(record: Mapping[str, Any]) -> list[str]:
-    """A line an experiment whose record says how its prefill was taken."""
+def lines(record: Mapping[str, Any], brief: bool = False) -> list[str]:
+    """A line an experiment whose record says how its prefill was taken; brief: decisions without their
+    evidence, doubts whole.
+    """
     entries = record.get("experiments", {})
-    return [
-        f"prefill of {name}: {entry['prefill']['sentence']}"
+    found = {
+        name: entry["prefill"]
         for name, entry in entries.items()
         if isinstance(entry, dict) and "prefill" in entry
+    }
+    return [
+        f"prefill of {name}: {_brief(each) if brief else each['sentence']}" for name, each in found.items()
     ]
+
+
+def _brief(prefill: Mapping[str, Any]) -> str:
+    if prefill["origin"] != "log":
+        return str(prefill["sentence"])
+    share = f"computed share {prefill['share']:.2f} ± {prefill['sd']:.2f}"
+    return f"decided from the log: {prefill['mode']} ({share})"
 
 
 def decide(requests: pd.DataFrame, experiment: Experiment, assume: Assumptions) -> Caching:
