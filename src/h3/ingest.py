@@ -18,6 +18,7 @@ from h3.common.config import SourceConfig, Strict, from_hydra
 from h3.common.progress import Progress
 from h3.sources.experiment import Ingested
 from h3.sources.load import load
+from h3.sources.requests import caching
 from h3.steps import schema
 
 
@@ -44,6 +45,7 @@ class Written:
             f"{len(table)} steps of {table['experiment'].nunique()} experiments: {self.out}",
             f"rejected rows: {rejected}: {schema.rejects_path(self.out)}",
         ]
+        lines += caching.lines(self.ingested.record)
         for entry in self.ingested.record.get("left_out", []):
             lines.append(f"left out {entry['experiment']}: {entry['reason']}")
         return "\n".join(lines)

@@ -27,6 +27,7 @@ from h3.evaluation.result import FoldResult
 from h3.latency.fold import replay_fold, replays
 from h3.sources.experiment import Ingested
 from h3.sources.load import load, loader
+from h3.sources.requests import caching
 from h3.steps import basis
 from h3.tracking import log
 from h3.tracking.store import Store, open_store
@@ -59,6 +60,8 @@ def _tracked(config: TrainConfig, out_dir: Path, store: Store, parent: str) -> F
     with store.fold_run(parent, f"{config.fold.name}-{config.model.name}") as run_id:
         say("data")
         ingested = load(config.source, lambda text: say("data", detail=text))
+        for line in caching.lines(ingested.record, brief=True):
+            say.note(line)
         for entry in ingested.record.get("left_out", []):
             say.note(f"left out {entry['experiment']}: {entry['reason']}")
         say.name = fold_of(config, ingested.table).name

@@ -37,7 +37,7 @@ def write(folder, name, queue_us=USUAL_QUEUE_US):
 
 def config_of(folder, model="xgboost_residual", holdout="llama-2-70b", **settings):
     return TrainConfig(
-        source={"name": "requests", "path": str(folder)},
+        source={"name": "requests", "path": str(folder), "assume": {"prefill_tokens": "repeat"}},
         fold={"name": "lomo", "kind": "lomo", "holdout": holdout},
         model={"name": model, "params": {"n_estimators": 0} if model == "xgboost_residual" else {}},
         features={"name": "scale_free"},

@@ -29,7 +29,7 @@ from h3.sources.requests.steps import read_experiment
 from h3.steps import physics
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "requests"
-LOGS = source("requests", shared_prefix_tokens={"reasoning": 100})
+LOGS = source("requests", prefill_tokens="repeat", shared_prefix_tokens={"reasoning": 100})
 
 
 def experiment_of(model):

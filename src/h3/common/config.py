@@ -39,7 +39,8 @@ class Assumptions(Strict):
     block_size_tokens: tokens of a KV block where the configuration names none.
     kv_tokens: traces without request snapshots; "blocks": used blocks x block size (shared prefixes count
     once), "none": null.
-    prefill_tokens: request logs; "repeat": prompts repeat, so all but the last partial block is cached;
+    prefill_tokens: request logs that record no prefix hits; "auto": decided from the log
+    (sources.requests.caching), "repeat": prompts repeat, so all but the last partial block is cached;
     "uncached": every prompt token is computed; "none": null.
     shared_prefix_tokens: request logs, workload → cached tokens at the start of its prompts, where they share
     no more than that; goes before prefill_tokens for those workloads.
@@ -48,7 +49,7 @@ class Assumptions(Strict):
     hardware: str = "H100"
     block_size_tokens: int = Field(16, gt=0)
     kv_tokens: Literal["blocks", "none"] = "blocks"
-    prefill_tokens: Literal["repeat", "uncached", "none"] = "repeat"
+    prefill_tokens: Literal["auto", "repeat", "uncached", "none"] = "auto"
     shared_prefix_tokens: dict[str, int] = {}
 
 

@@ -23,6 +23,7 @@ from h3.server import scheduler
 from h3.server.requests import Limits, Requests
 from h3.sources import simulated
 from h3.sources.experiment import Experiment
+from h3.sources.requests import caching
 from h3.sources.requests.files import RequestLog
 from h3.sources.requests.steps import new_prompt_tokens
 from h3.steps import catalog, physics
@@ -49,9 +50,10 @@ class Recorded:
 def from_log(experiment: Experiment, log: RequestLog, assume: Assumptions) -> Recorded:
     """The requests of a request log, sorted by arrival.
 
-    Prefix hits are the log's where it records them, else by `assume.prefill_tokens` ("none" counts as
-    computed in full). Requests with the same hits and, where whole prompts repeat, of the same length are
-    taken to share their blocks. Failed requests left no length and no times: they are counted, not replayed.
+    Prefix hits are the log's where it records them, else as the steps have them: by `assume.prefill_tokens`
+    ("none" counts as computed in full) or decided from the log. Requests with the same hits and, where whole
+    prompts repeat, of the same length are taken to share their blocks. Failed requests left no length and no
+    times: they are counted, not replayed.
     """
     if log.requests.empty:
         raise InputError(
@@ -59,15 +61,15 @@ def from_log(experiment: Experiment, log: RequestLog, assume: Assumptions) -> Re
         )
     columns = ["request", "arrival_us", "prompt_tokens", "output_tokens", "first_us", "last_us"]
     requests = log.requests[columns].astype({"prompt_tokens": "int64", "output_tokens": "int64"})
-    known = _known(assume)
+    prefill = caching.decide(log.requests, experiment, _known(assume))
     recorded = log.requests["cached_tokens"].notna().to_numpy()
-    cached = log.requests["prompt_tokens"].to_numpy() - new_prompt_tokens(log.requests, known, experiment)
-    whole = ~recorded & (experiment.workload not in assume.shared_prefix_tokens)
+    cached = log.requests["prompt_tokens"].to_numpy() - new_prompt_tokens(log.requests, prefill, experiment)
+    whole = ~recorded & (prefill.mode == "repeat")
     shared = pd.DataFrame({"cached": cached, "prompt": np.where(whole, requests["prompt_tokens"], 0)})
     group = np.where(cached > 0, shared.groupby(["cached", "prompt"]).ngroup(), NO_GROUP)
     requests = requests.assign(cached_tokens=cached.astype("int64"), prefix_group=group)
     ordered = requests.sort_values("arrival_us", kind="stable").reset_index(drop=True)
-    origin = _origin(recorded, assume, experiment)
+    origin = _origin(recorded, prefill)
     return Recorded(experiment, ordered, origin, log.total, log.failed, len(log.rejects))
 
 
@@ -82,19 +84,11 @@ def _known(assume: Assumptions) -> Assumptions:
     )
 
 
-def _origin(recorded: np.ndarray, assume: Assumptions, experiment: Experiment) -> str:
+def _origin(recorded: np.ndarray, prefill: caching.Caching) -> str:
     """Where the prefix hits come from, in words."""
-    if recorded.all():
-        return "recorded"
-    tokens = assume.shared_prefix_tokens.get(experiment.workload)
-    assumed = (
-        f"shared_prefix_tokens={tokens}" if tokens is not None else f"prefill_tokens={assume.prefill_tokens}"
-    )
-    return (
-        f"assumed: {assumed}"
-        if not recorded.any()
-        else f"recorded for {recorded.mean():.0%}, else assumed: {assumed}"
-    )
+    if recorded.any() and not recorded.all():
+        return f"recorded for {recorded.mean():.0%}, else {prefill.sentence}"
+    return prefill.sentence
 
 
 def limits(experiment: Experiment) -> Limits:

@@ -157,7 +157,7 @@ def test_an_unknown_assumption_lists_the_known(tmp_path):
         "out": "x",
     }
     with pytest.raises(
-        InputError, match=r"source\.assume\.prefill_tokens='some': .*'repeat', 'uncached' or 'none'"
+        InputError, match=r"source\.assume\.prefill_tokens='some': .*'auto', 'repeat', 'uncached' or 'none'"
     ):
         validated(asked, IngestConfig)
 
@@ -178,7 +178,7 @@ def test_packed_and_plain_logs_give_the_same_steps(tmp_path, known):
 
 
 def test_assumptions_are_recorded(known):
-    assert known[1].record["assumptions"]["prefill_tokens"] == "repeat"
+    assert known[1].record["assumptions"]["prefill_tokens"] == "auto"
     assert known[1].record["assumptions"]["hardware"] == "H100"
 
 

@@ -3,8 +3,8 @@
     ingested = load(SourceConfig(name="requests", path="requests/"))
 
 A step's period is the clock's; its decode requests and their KV tokens are exact on that clock. What a
-request log does not tell (new prompt tokens after prefix caching) is filled by the assumption
-`prefill_tokens`, or null.
+request log does not tell (new prompt tokens after prefix caching) is decided from the log (caching), filled
+by the assumption `prefill_tokens`, or null.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from h3.common.config import Assumptions, SourceConfig
+from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import (
     REQUEST_FILES,
@@ -29,8 +29,8 @@ from h3.sources.experiment import (
     find,
     required_log,
 )
+from h3.sources.requests import caching, files
 from h3.sources.requests import clock as step_clock
-from h3.sources.requests import files
 from h3.steps import schema
 
 CHUNK_STEPS = 512
@@ -95,8 +95,11 @@ def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig
         record["left_out"].append({"experiment": experiment.name, "reason": reason})
         return Ingested(_empty(), log.rejects, record)
     inversion = step_clock.invert(_intervals(decoding))
-    table, unresolved = _steps(experiment, log.requests, inversion.clock, source)
+    prefill = caching.decide(log.requests, experiment, source.assume)
+    new = new_prompt_tokens(log.requests, prefill, experiment)
+    table, unresolved = _steps(experiment, log.requests, inversion.clock, new, source.sample_every)
     record["experiments"][experiment.name] |= {
+        "prefill": prefill.record(),
         "steps": len(table),
         "unresolved_steps": unresolved,
         "off_clock_intervals": int((~inversion.used).sum()),
@@ -142,19 +145,17 @@ def _steps(
     experiment: Experiment,
     requests: pd.DataFrame,
     clock: step_clock.StepClock,
-    source: SourceConfig,
+    new: np.ndarray,
+    every: int,
 ) -> tuple[pd.DataFrame, int]:
     """Sampled steps with their composition, and how many were dropped because the clock stands still
     there.
     """
-    every = source.sample_every
     numbers = np.arange(zlib.crc32(experiment.name.encode()) % every, int(clock.steps[-1]), every)
     low, high, period = clock.window_at(numbers.astype(float))
     resolved = ~np.isnan(period)
     numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
-    composition = _composition(
-        requests, clock, numbers, (low, high), new_prompt_tokens(requests, source.assume, experiment)
-    )
+    composition = _composition(requests, clock, numbers, (low, high), new)
     frame = composition.assign(
         **experiment.columns(),
         log="requests",
@@ -216,23 +217,12 @@ def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np
     )
 
 
-def new_prompt_tokens(requests: pd.DataFrame, assume: Assumptions, experiment: Experiment) -> np.ndarray:
-    """Prompt tokens that each request computes: recorded prefix hits first, else by the assumption, else NaN.
+def new_prompt_tokens(requests: pd.DataFrame, prefill: caching.Caching, experiment: Experiment) -> np.ndarray:
+    """Prompt tokens that each request computes: recorded prefix hits first, else as decided, else NaN.
 
     Only full blocks are cached and the last prompt token is always computed (vLLM's prefix caching).
     """
-    block = experiment.block_size_tokens
-    prompt, cached = requests["prompt_tokens"].to_numpy(), requests["cached_tokens"].to_numpy(float)
-    assumed = {
-        "repeat": (prompt - 1) // block * block,
-        "uncached": np.zeros(len(prompt)),
-        "none": np.full(len(prompt), np.nan),
-    }
-    guess = assumed[assume.prefill_tokens]
-    if experiment.workload in assume.shared_prefix_tokens:
-        guess = np.full(len(prompt), assume.shared_prefix_tokens[experiment.workload] // block * block)
-    cached = np.where(np.isnan(cached), guess, cached)
-    return prompt - np.minimum(cached, prompt - 1)
+    return requests["prompt_tokens"].to_numpy() - prefill.hits(requests, experiment)
 
 
 def _prefill(
