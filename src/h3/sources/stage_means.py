@@ -28,6 +28,7 @@ from h3.common.errors import InputError
 from h3.server.requests import Limits
 from h3.sources import h100, packaged
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
+from h3.sources.requests import caching
 from h3.sources.requests.steps import new_prompt_tokens
 from h3.steps import catalog, schema
 
@@ -268,7 +269,7 @@ def _new_tokens(prompt_tokens: np.ndarray, experiment: Experiment, source: Sourc
     assume = source.assume
     if assume.prefill_tokens not in WITHOUT_LOG:
         assume = assume.model_copy(update={"prefill_tokens": "repeat"})
-    return new_prompt_tokens(requests, assume, experiment)
+    return new_prompt_tokens(requests, caching.decide(requests, experiment, assume), experiment)
 
 
 def _unusable(rows: pd.DataFrame, frame: pd.DataFrame, experiment: Experiment) -> list[str]:
