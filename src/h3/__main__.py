@@ -20,13 +20,14 @@ VERBS = {
     "promote": "the sweep's winner becomes champion    h3 promote",
     "replay": "requests with predicted step times     h3 replay bundle=champion source.path=DIR",
     "export": "a model as files for BLIS              h3 export bundle=champion out=dist/blis",
+    "calibrate": "the champion adapted to one's own log  h3 calibrate source=requests source.path=DIR",
     "predict": "step times of a model never seen       h3 predict config=config.json tp=2 bundle=dist/blis",
 }
 USAGE = "\n".join(
     [
         "usage: h3 VERB [key=value ...]    (h3 VERB --help: its keys)",
         "",
-        *(f"  {verb:8} {what}" for verb, what in VERBS.items()),
+        *(f"  {verb:9} {what}" for verb, what in VERBS.items()),
         "",
         "  --version, --help",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from h3.bundle.bundle import Bundle
 from h3.common.config import PACKAGE
 
+NO_TREES = "no trees, the physical base alone"
 SHIPPED = PACKAGE / "data" / "champion"
 
 
@@ -21,7 +22,7 @@ def told(bundle: Bundle) -> str:
     parts = [
         f"{_name(bundle)}: data {said.get('data') or 'not said'}",
         _folds(said.get("folds") or ()),
-        "no trees, the physical base alone" if said.get("trees_left_out") else "",
+        "" if any(model.trees for model in bundle.manifest.models.values()) else NO_TREES,
         str(said.get("note") or ""),
     ]
     return "; ".join(part for part in parts if part)

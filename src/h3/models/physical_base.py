@@ -72,12 +72,17 @@ def constant(train: pd.DataFrame, target: str, weights: np.ndarray) -> Base:
 
 
 def fit(
-    train: pd.DataFrame, target: str, weights: np.ndarray | None = None, strength: float = PRIOR_STRENGTH
+    train: pd.DataFrame,
+    target: str,
+    weights: np.ndarray | None = None,
+    strength: float = PRIOR_STRENGTH,
+    centre: Base | None = None,
 ) -> Base:
     """Non-negative least squares on relative errors, pulled to the prior; works for any number of groups, one
     included.
 
-    `weights` default to row_weights (models and experiments weigh the same).
+    `weights` default to row_weights (models and experiments weigh the same). `centre`: another fit to be
+    pulled to, with the prior's scales, instead of the prior's values.
     """
     from scipy.optimize import nnls  # slow to import; a fitted base does without
 
@@ -86,6 +91,7 @@ def fit(
     root = np.sqrt(weights / weights.sum())
     design = physics.terms_us(train).to_numpy() * (root / observed)[:, None]
     prior, scale = np.array([PRIOR[name] for name in physics.TERMS]).T
+    prior = prior if centre is None else centre.coefficients
     pull = np.sqrt(strength) / scale
     stacked = np.vstack([np.column_stack([design, root]), np.column_stack([np.diag(pull), pull * prior])])
     reduced = np.asarray(np.linalg.qr(stacked, mode="r"))
