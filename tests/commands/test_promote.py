@@ -34,6 +34,7 @@ from h3.common.progress import Progress
 from h3.promotion import candidates, gate, shipped
 from h3.promotion.config import PromoteConfig
 from h3.promotion.recipe import Recipe, fold_rows
+from h3.promotion.trees import Kept
 from h3.server.overheads import STUDY_CONSTANTS
 from h3.sources.experiment import Ingested
 from h3.steps import schema
@@ -135,6 +136,7 @@ def test_the_entry_of_a_promotion_holds_rule_gate_and_recipe(opened):
         "fold_limits",
         "recipe_limits",
         "against_champion",
+        "real_trees",
         "monotone",
         "positive",
     }
@@ -147,10 +149,12 @@ def test_an_overfitted_model_is_refused_by_name_and_number_and_stays_challenger(
     champion = opened.aliases()["champion"]
     before = bundle.read(world[0] / "dist" / "blis").digest
     monkeypatch.setattr(shipped, "consensus", lambda results: OVERFITTED)
+    monkeypatch.setattr(shipped, "kept_trees", lambda recipe, *_: Kept(recipe))  # the gate alone must stop it
     assert promote.promote(configured(world[0])) == 3
     said = capsys.readouterr().out
     assert "FAILED against_champion" in said
     assert "FAILED monotone" in said
+    assert "FAILED real_trees (trees: " in said and "data: simulated H100" in said
     assert "champion_high=" in said
     assert "percent=" in said
     refused = opened.aliases()["challenger"]
@@ -158,6 +162,16 @@ def test_an_overfitted_model_is_refused_by_name_and_number_and_stays_challenger(
     assert opened.version(refused).tags["state"] == "refused"
     assert "monotone" in opened.version(refused).tags["gate"]
     assert bundle.read(world[0] / "dist" / "blis").digest == before
+
+
+def test_trees_from_simulated_data_are_left_out_before_they_ship_and_the_version_says_why(
+    world, opened, monkeypatch, capsys
+):
+    monkeypatch.setattr(shipped, "consensus", lambda results: OVERFITTED)
+    assert promote.promote(configured(world[0], dry_run=True)) == 0
+    told = capsys.readouterr()
+    assert "trees left out: they were learned from simulated H100 steps" in told.err
+    assert "passed real_trees (trees: 0; data: simulated H100" in told.out
 
 
 def test_a_dry_run_ends_with_status_3_where_the_gate_would_refuse_and_writes_nothing(world, opened, capsys):

@@ -160,7 +160,7 @@ def test_overheads_on_the_command_line_go_before_the_models(world):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("bundle=champion",), "no mlruns/mlflow.db here"),
+        (("bundle=7",), "no mlruns/mlflow.db here"),
         (("bundle=nothing/here",), "nothing/here: no such folder; expected a bundle"),
         ((f"bundle={GOLDEN}", "experiment_id=other"), f"there are {NAMES[0]}, {NAMES[1]}"),
         (("bundle=" + "0" * 32,), "expected the id of a tracked fold run"),

@@ -288,7 +288,10 @@ def test_the_studys_recipe_runs_on_its_own_clock_and_fails_as_it_did(tmp_path):
         ),
         (("+model.params.depth=3",), "unknown parameter 'depth'"),
         (("tracking.uri=http://127.0.0.1:9",), "tracking store"),
-        (("source.name=guess",), "source.name='guess'; expected one of h100, simulated, measured, traces"),
+        (
+            ("source.name=guess",),
+            "source.name='guess'; expected one of h100, h100_wide, stage_means, simulated",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, arguments, said):

@@ -18,8 +18,11 @@ import (
 	"h3/h3bundle"
 )
 
+// The champion that ships with h3, seen from go/.
+const shipped = "../src/h3/data/champion"
+
 func main() {
-	bundle := flag.String("bundle", "", "folder of the bundle")
+	bundle := flag.String("bundle", shipped, "folder of the bundle; by default, run in go/, the one that ships with h3")
 	config := flag.String("config", "", "HuggingFace config.json")
 	tp := flag.Int("tp", 1, "tensor-parallel degree")
 	hardware := flag.String("hardware", "H100", "accelerator in the bundle's table")

@@ -146,7 +146,7 @@ def test_the_decision_is_in_the_record_is_printed_and_is_the_replays(tmp_path):
     line = f"prefill of {folder.name}: {decided['sentence']}"
     assert caching.lines(ingested.record) == [line]
     assert line in Written(ingested, tmp_path / "out.parquet").report().splitlines()
-    assert from_log(describe(folder, config), config.assume).prefix_hits == decided["sentence"]
+    assert from_log(*steps.read_experiment(folder, config), config.assume).prefix_hits == decided["sentence"]
 
 
 @pytest.mark.parametrize("prefix_caching", [True, False])

@@ -27,9 +27,9 @@ from builders import Server, source
 from h3.common.errors import InputError
 from h3.latency.recorded import from_log
 from h3.sources import logs
-from h3.sources.experiment import describe
 from h3.sources.requests import files, steps
 from h3.sources.requests.formats import content, table
+from h3.sources.requests.steps import read_experiment
 
 FORMS = sorted(WRITERS)
 
@@ -106,8 +106,8 @@ def test_recorded_hits_of_the_prefix_cache_go_before_the_assumption():
     for form in ("guidellm", "aiperf"):
         requests = requests_of(SAMPLES / form, form).requests
         assert requests["cached_tokens"].dropna().tolist() == [16]
-        folder = describe(SAMPLES / form, source())
-        recorded = from_log(folder, source("requests", SAMPLES, prefill_tokens="uncached").assume)
+        logged = read_experiment(SAMPLES / form, source())
+        recorded = from_log(*logged, source("requests", SAMPLES, prefill_tokens="uncached").assume)
         assert sorted(recorded.requests["cached_tokens"])[-1] == 16
         assert recorded.prefix_hits.startswith("recorded for")
 
