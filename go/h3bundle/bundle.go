@@ -10,6 +10,7 @@
 package h3bundle
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -76,6 +77,17 @@ func assemble(m *manifest, files map[string][]byte, sum string) (*Bundle, error)
 		b.boosters[name] = parsed
 	}
 	return b, nil
+}
+
+// Data says what the bundle was learned from, as its manifest has it; "" where it does not say.
+func (b *Bundle) Data() string {
+	var said struct {
+		Data string `json:"data"`
+	}
+	if json.Unmarshal(b.manifest.Provenance, &said) != nil {
+		return ""
+	}
+	return said.Data
 }
 
 // Digest is the sha256 of the manifest, which names the digests of all other files.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from h3 import bundle
-from h3.bundle import golden
+from h3.bundle import golden, standing
 from h3.common.errors import InputError
 from h3.steps import catalog
 from h3.steps.batch import Deployment, step_table
@@ -150,3 +150,16 @@ def test_h3eval_prints_the_period_and_its_parts(h3eval, tmp_path):
     refused = subprocess.run([h3eval, *options[:-3], "3", *options[-2:]], capture_output=True, text=True)
     assert refused.returncode == 2
     assert refused.stderr == "error: tensor parallelism 3 does not divide 32 heads\n"
+
+
+def test_without_a_bundle_the_shipped_champion_answers_as_in_python_and_says_its_data(h3eval, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "batch.json").write_text("[[600, 1, 512], [40, 1, 30]]")
+    files = ["-config", str(tmp_path / "config.json"), "-batch", str(tmp_path / "batch.json")]
+    done = subprocess.run([h3eval, *files], cwd=GO, capture_output=True, text=True, check=True)
+    deployment = Deployment(catalog.from_hf_config(CONFIG, "config"), 1, "H100")
+    steps = step_table(deployment, [[(600, 1, 512), (40, 1, 30)]])
+    expected = bundle.read(standing.SHIPPED).predict(steps)[0]
+    lines = {line[:28].strip(): line[28:].strip() for line in done.stdout.splitlines()}
+    assert float(lines["period"].split()[0]) == pytest.approx(expected, abs=0.01)
+    assert lines["learned from data"].startswith("measured on H100: request logs")

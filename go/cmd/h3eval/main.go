@@ -90,6 +90,9 @@ func printOne(bundle *h3bundle.Bundle, config string, tp int, hardware, batch st
 	if err != nil {
 		return fmt.Errorf("%s: %w", batch, err)
 	}
+	if data := bundle.Data(); data != "" {
+		fmt.Printf("%-28s %s\n", "learned from data", data)
+	}
 	p := kernel.Evaluate(&composition)
 	fmt.Printf("%-28s %14.2f us\n%-28s %14.2f us\n", "period", kernel.PeriodUS(&composition), "base", p.BaseUS)
 	for i, part := range p.Parts {
