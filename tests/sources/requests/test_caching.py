@@ -170,3 +170,13 @@ def test_measured_logs_are_read_as_cached_from_the_second_round_on_or_left_undec
     decided = [mode for origin, mode in read.values() if origin == "log"]
     assert decided == ["repeat"] * 14
     assert read["llama-2-7b", "reasoning"][0] == read["mixtral-8x7b-v0-1", "reasoning"][0] == "undecided"
+
+
+@NEEDS_SHARED
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_measured_log_that_lost_a_tenth_of_its_requests_is_never_read_as_computed(seed):
+    for folder in find(SHARED, REQUEST_FILES):
+        experiment = describe(folder, source("requests"))
+        log = files.read(folder.name, required_log(folder, REQUEST_FILES), 16)
+        found = caching.decide(log.requests.sample(frac=0.9, random_state=seed), experiment, AUTO)
+        assert found.origin == "undecided" or found.mode == "repeat"
