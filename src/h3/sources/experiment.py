@@ -22,6 +22,7 @@ from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, schema
+from h3.steps.batch import Deployment
 
 TRACE_FILES = ("traces.json", "traces.json.gz")
 TRACEV2_FILES = ("data.csv", "data.csv.gz")
@@ -46,6 +47,11 @@ class Experiment:
     max_num_batched_tokens: float
     block_size_tokens: float
     architecture: catalog.Architecture
+
+    @property
+    def deployment(self) -> Deployment:
+        """The model on its accelerators."""
+        return Deployment(self.architecture, self.tensor_parallelism, self.hardware)
 
     def columns(self) -> dict[str, Any]:
         """The step table's columns that are the same for every row of this experiment (`clock` and `log`

@@ -17,7 +17,6 @@ weigh the same; experiments of a model weigh the same (steps/weights.py), howeve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +77,6 @@ def load_wide(source: SourceConfig, progress: Callable[[str], None] | None = Non
     return combine([h100.load(source, progress), load(source, progress)])
 
 
-@dataclass(frozen=True)
-class _Where:
-    """A file, to which rows are counted from its first line, the header."""
-
-    path: Path | str
-
-    def row(self, index: object) -> str:
-        return f"{self.path}: row {int(str(index)) + 2}"
-
-
 def _read(path: Path | str) -> pd.DataFrame:
     """One CSV with its columns checked; `where` says file and row of each."""
     try:
@@ -99,8 +88,8 @@ def _read(path: Path | str) -> pd.DataFrame:
     if table.empty or not isinstance(table.index, pd.RangeIndex):
         found = "no row below the header" if table.empty else "rows with more cells than the header"
         raise InputError(f"{path}: {found}; expected a row a stage")
-    where = _Where(path)
-    table = table.assign(where=[where.row(index) for index in table.index])
+    # The header is the first row.
+    table = table.assign(where=[f"{path}: row {number}" for number in range(2, len(table) + 2)])
     return _numbered(_named(table))
 
 

@@ -78,11 +78,7 @@ def _occurrence(prompts: np.ndarray, length: int) -> np.ndarray:
 
 
 def _step(experiment: Experiment, composition: pd.DataFrame) -> pd.DataFrame:
-    return composition.assign(
-        hardware=experiment.hardware,
-        tensor_parallelism=experiment.tensor_parallelism,
-        **experiment.architecture.columns(),
-    )
+    return batch.with_deployment(composition, experiment.deployment)
 
 
 def _step_us(experiment: Experiment, decodes: np.ndarray, context: np.ndarray | float) -> np.ndarray:
