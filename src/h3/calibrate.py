@@ -102,7 +102,10 @@ def _note(adapted: Adapted, table: pd.DataFrame, config: CalibrateConfig) -> str
         return (
             f"calibration on {data} gained nothing: as it was, MAPE {adapted.before:.1f} % on the later part"
         )
-    errors = f"MAPE on the later part {adapted.before:.1f} % before, {adapted.after:.1f} % after"
+    errors = (
+        f"MAPE on the later part, which also chose how far, {adapted.before:.1f} % before,"
+        f" {adapted.after:.1f} % after"
+    )
     return f"calibrated on {data}: {errors}; the folds are those of the bundle before"
 
 

@@ -17,7 +17,7 @@ import yaml
 from processes import h3
 
 from h3 import bundle, export
-from h3.bundle import distil
+from h3.bundle import distil, standing
 from h3.bundle.blis_terms import blis_terms
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
@@ -34,6 +34,7 @@ from h3.steps.batch import Deployment
 from h3.tracking import find, log
 from h3.tracking.store import open_store
 
+DATA = "measured on H100: request logs, 12 experiments"
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 LLAMA = Deployment(catalog.MODELS["llama-2-7b"], 1, "H100")
 
@@ -51,7 +52,8 @@ def tracked(fitted: object, uri: str, source: dict | None = None, held_out: tupl
         mlflow.log_params({"fold": "lomo_mixtral", "holdout": "mixtral", "data_digest": "d" * 32})
         mlflow.log_dict({"source": source or {"name": "simulated"}}, "config.yaml")
         experiments = [{"experiment": name} for name in held_out]
-        mlflow.log_text(result.dumps(builders.fold_result(experiments=experiments)), "result.json")
+        made = builders.fold_result(experiments=experiments, data=DATA)
+        mlflow.log_text(result.dumps(made), "result.json")
     return run_id
 
 
@@ -69,6 +71,7 @@ def test_a_tracked_run_becomes_a_bundle_that_predicts_the_same(steps, tmp_path, 
     np.testing.assert_array_equal(read.predict(steps), fitted.predict(steps))
     assert read.manifest.provenance["data_digest"] == "d" * 32
     assert read.manifest.provenance["folds"][0]["run_id"] == run_id
+    assert DATA in standing.told(read)
 
 
 def test_a_run_of_another_predictor_is_refused(steps, tmp_path, monkeypatch):

@@ -96,6 +96,7 @@ def from_run(run_id: str, tracking: TrackingConfig) -> FoldFit:
     config = artifacts.content_of_run(store, run_id, "config.yaml")
     kept = result.model_dump(include={"fold", "kind", "holdout", "model", "mape"})
     provenance = {
+        "data": result.data,
         "data_digest": result.data_digest,
         "commit": store.run(run_id).data.tags.get("git_commit", "unknown"),
         "folds": [kept | {"run_id": run_id}],
