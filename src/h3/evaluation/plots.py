@@ -119,11 +119,13 @@ def error_by_batch_and_phase(predictions: pd.DataFrame, title: str) -> Figure:
 
 
 def shap_summary(values: pd.DataFrame, matrix: pd.DataFrame, title: str) -> Figure:
-    """SHAP beeswarm of the correction, log units."""
+    """SHAP beeswarm of the correction, log units; a feature that no row has is of one colour."""
     import shap  # slow to import, and needed only here
 
+    unknown = matrix.columns[matrix.isna().all()]
+    shown = matrix.assign(**dict.fromkeys(unknown, 0.0))
     explanation = shap.Explanation(
-        values.to_numpy(float), data=matrix.to_numpy(float), feature_names=list(values.columns)
+        values.to_numpy(float), data=shown.to_numpy(float), feature_names=list(values.columns)
     )
     plt.figure()
     shap.plots.beeswarm(explanation, max_display=15, show=False, group_remaining_features=False)
