@@ -24,7 +24,9 @@ from h3.steps.weights import row_weights
 # so a dense layer has 4 x 4.1 + 11.4 = 27.6 us of floors, fused experts 32 us + 1.16 x, 24 more than the two
 # GEMMs that they replace. What no kernel shows (small kernels of a layer, the host's work a step) is expected
 # to be nothing, with a scale as wide as it may be, and what a request costs (sampling) a guess: the training
-# fold decides. No serving log entered any number here.
+# fold decides. The sampler's is physics.SAMPLER_*. Ranks that serve meet at the two barriers of a two-shot
+# all-reduce less closely than in a kernel benchmark: 3 us, as wide, was chosen after 70b's logs had shown a
+# step of 5-11 us at the switch. No other number here has seen a serving log.
 PRIOR = {
     "weights_us": (1.1, 0.05),
     "kv_us": (1.15, 0.15),
@@ -36,6 +38,8 @@ PRIOR = {
     "moe_layers": (25.0, 10.0),
     "requests": (5.0, 5.0),
     "step": (0.0, 500.0),
+    "two_shots": (3.0, 3.0),
+    "sampler_us": (1.0, 0.3),
 }
 # Weight of one prior scale against the mean squared relative error: 1 scale away costs as much as 5.5 %
 # error.

@@ -86,6 +86,7 @@ def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig
                 "requests": log.total,
                 "failed": log.failed,
                 "rejected": len(log.rejects),
+                "sampling": experiment.sampling.told(),
             }
         },
     }
