@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.steps import physics, raw30
+from h3.steps import base_shares, physics, raw30
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ SETS = {
         "raw30",
         tuple(Feature(*row) for row in raw30.FEATURES),
         lambda table, _: raw30.compute(table),
+    ),
+    base_shares.NAME: FeatureSet(
+        base_shares.NAME, tuple(Feature(*row) for row in base_shares.FEATURES), base_shares.compute
     ),
 }
 
