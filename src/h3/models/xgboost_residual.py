@@ -13,26 +13,23 @@ What comes of it is residual.FittedResidual.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xgboost as xgb
 
-from h3.models import physical_base
+from h3.models import boosting, physical_base
 from h3.models.boosted import Boosted
+from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
 from h3.models.support import Support
 from h3.steps import features, physics
-from h3.steps.weights import row_weights
-
-ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Boosting):
     """Boosting parameters; n_estimators 0 is the base alone.
 
     known_only: the trees serve the deployments of the training data only, and may learn how far the base
@@ -40,29 +37,7 @@ class Params:
     step.
     """
 
-    n_estimators: int = 0
-    max_depth: int = 3
-    learning_rate: float = 0.05
-    min_child_weight: float = 20.0
-    subsample: float = 0.8
-    colsample_bytree: float = 0.8
-    reg_lambda: float = 10.0
     known_only: bool = False
-
-    def booster_params(self, context: Context) -> dict[str, Any]:
-        """XGBoost's parameters for these."""
-        values = asdict(self)
-        own = ("n_estimators", "known_only")
-        return {name: value for name, value in values.items() if name not in own} | {
-            "objective": "reg:squarederror",
-            "tree_method": "hist",
-            "base_score": 0.0,
-            "seed": context.seed,
-            "nthread": context.threads,
-            "monotone_constraints": features.monotone_constraints(
-                context.features.name, context.features.drop_groups
-            ),
-        }
 
 
 @dataclass(frozen=True)
@@ -78,7 +53,7 @@ class XGBoostResidual:
 
 
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
-    weight = _row_weights(train, context)
+    weight = weights_of(train, context)
     fitted_base = (
         physical_base.fit(train, context.target, weight)
         if context.ablation.base
@@ -90,7 +65,8 @@ def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> 
     if not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
     data = xgb.DMatrix(matrix, label=label, weight=weight)
-    booster = xgb.train(params.booster_params(context), data, rounds)
+    rising = features.monotone_constraints(context.features.name, context.features.drop_groups)
+    booster = xgb.train(params.booster_params(context, rising), data, rounds)
     return FittedResidual(
         fitted_base,
         Boosted.trained(booster),
@@ -98,10 +74,6 @@ def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> 
         context.features.name,
         context.features.drop_groups,
     )
-
-
-def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
-    return row_weights(table) if context.ablation.equal_weights else np.ones(len(table))
 
 
 def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -118,20 +90,30 @@ def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) ->
 def learning_curve(
     params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
 ) -> np.ndarray:
-    """Error on a held-out inner group after each number of trees in ROUNDS: weighted mean |log(predicted /
-    observed)|.
+    """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
+    |log(predicted / observed)|.
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
-    fitted = _fit(train, context, params, ROUNDS[-1])
+    fitted = _fit(train, context, params, boosting.ROUNDS[-1])
     terms = physics.terms_us(held_out)
     matrix = features.build(context.features.name, held_out, context.features.drop_groups, terms)
     trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)
     label = np.log(held_out[context.target].to_numpy(float) / fitted.base.of_terms(terms))
-    weight = _row_weights(held_out, context)
 
-    def error(rounds: int) -> float:
-        margin = trust * fitted.booster.predict(data, iteration_range=(0, rounds)) if rounds else 0.0
-        return float(np.average(np.abs(margin - label), weights=weight))
+    def margin(rounds: int) -> np.ndarray:
+        """The correction of so many trees."""
+        margins: np.ndarray = trust * fitted.booster.predict(data, iteration_range=(0, rounds))
+        return margins
 
-    return np.array([error(rounds) for rounds in ROUNDS])
+    return errors_by_rounds(margin, label, weights_of(held_out, context))
+
+
+def _usual(context: Context) -> Params:
+    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
+    constant needs them for all.
+    """
+    return Params(known_only=context.group == "workload" and context.ablation.base)
+
+
+TUNED = Tuned("xgboost_residual", _usual, learning_curve, trees_must_gain=True, without_trees="base alone")
