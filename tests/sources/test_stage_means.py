@@ -18,7 +18,8 @@ from h3.evaluation import folds
 from h3.models import physical_base
 from h3.server import scheduler
 from h3.server.requests import Limits, Requests
-from h3.sources import packaged, stage_means
+from h3.common import packaged
+from h3.sources import stage_means
 from h3.sources.experiment import Ingested
 from h3.sources.load import load
 from h3.steps import catalog, metrics, schema

@@ -25,7 +25,8 @@ import pandas as pd
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.server.requests import Limits
-from h3.sources import h100, packaged
+from h3.common import packaged
+from h3.sources import h100
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
 from h3.sources.requests import caching
 from h3.sources.requests.steps import new_prompt_tokens

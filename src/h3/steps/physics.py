@@ -25,6 +25,9 @@ import numpy as np
 import pandas as pd
 
 from h3.steps import catalog
+from h3.steps.cards import figure as _hardware
+from h3.steps.cards import kernel as _kernel
+from h3.steps.cards import per_us as _per_us
 
 ACTIVATION_BYTES = 2.0
 KV_BYTES = 2.0
@@ -32,7 +35,8 @@ ATTENTION_TILE_QUERIES = (
     128  # FlashAttention reads the keys once for a tile of so many queries (Dao 2023, arXiv:2307.08691)
 )
 
-# Least squares on measured H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py).
+# Of H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py); kernels.py has the factors
+# by which other GPUs' differ.
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
 ATTENTION_EFFICIENCY = 0.45  # of peak FLOP/s, causal prefill of 1k-16k tokens
 ONE_SHOT_LATENCY_US = 4.5
@@ -44,6 +48,7 @@ TWO_SHOT_FEW_RANKS = (
     4  # vLLM's custom all-reduce turns to two shots from so many bytes on, for up to so many ranks, and above
 )
 TWO_SHOT_BYTES = (524_288, 262_144)
+LEAST_NVLINK_BYTES_S = catalog.LEAST_NVLINK_BYTES_S  # below, vLLM leaves more than two ranks to NCCL's ring
 
 
 def _column(table: pd.DataFrame, name: str, unknown: float | np.ndarray = 0.0) -> np.ndarray:
@@ -202,34 +207,27 @@ def all_reduce_message_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndar
 
 
 def two_shot(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
-    """Whether vLLM's custom all-reduce scatters and gathers (two shots) instead of reading all from everyone
-    (one).
+    """Whether an all-reduce scatters and gathers (two shots) instead of reading all from everyone (one): by
+    vLLM's custom all-reduce from some size on, by NCCL, which takes its place on PCIe, always.
     """
     ranks = _ranks(table)
-    return (ranks > 2) & (message_bytes >= np.where(ranks <= TWO_SHOT_FEW_RANKS, *TWO_SHOT_BYTES))
+    large = message_bytes >= np.where(ranks <= TWO_SHOT_FEW_RANKS, *TWO_SHOT_BYTES)
+    return (ranks > 2) & (large | _over_pcie(table))
+
+
+def _over_pcie(table: pd.DataFrame) -> np.ndarray:
+    return _hardware(table, "nvlink_bandwidth_bytes_s") < LEAST_NVLINK_BYTES_S
 
 
 def all_reduce_wire_bytes(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
-    """Bytes that a rank receives in one all-reduce: p-1 messages in one shot, 2 (p-1)/p of one in two shots.
+    """Bytes that pass a rank's link in one all-reduce: p-1 messages in one shot, 2 (p-1)/p of one in two.
 
-    The latter is the least possible: Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
+    The latter is the least possible: Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002. Over PCIe all p
+    ranks' share one host bridge (L40S tables: 15 GB/s for 4 and for 8 ranks together).
     """
     ranks = _ranks(table)
-    return np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks, ranks - 1) * message_bytes
-
-
-def _hardware(table: pd.DataFrame, figure: str) -> np.ndarray:
-    names = table["hardware"]
-    first = names.iloc[0] if len(names) else "H100"
-    if (names == first).all():
-        return np.full(len(names), float(getattr(catalog.hardware(first), figure)))
-    return names.map({name: getattr(catalog.hardware(name), figure) for name in names.unique()}).to_numpy(
-        float
-    )
-
-
-def _per_us(table: pd.DataFrame, figure: str) -> np.ndarray:
-    return _hardware(table, figure) / 1e6
+    sharing = np.where(_over_pcie(table), ranks, 1.0)
+    return np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks * sharing, ranks - 1) * message_bytes
 
 
 def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -237,29 +235,60 @@ def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     return weight_bytes(table, tokens) / _per_us(table, "memory_bandwidth_bytes_s")
 
 
+def _eight_bit(table: pd.DataFrame) -> np.ndarray:
+    return _column(table, "bytes_per_parameter", 2.0) <= 1.0
+
+
+def _by_width(table: pd.DataFrame, factor: str) -> np.ndarray:
+    """A factor of the GPU's kernels, for 16-bit or for 8-bit weights."""
+    return np.where(_eight_bit(table), _kernel(table, f"fp8_{factor}"), _kernel(table, factor))
+
+
+def weight_read_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time to read the weights at the share of peak bandwidth that an H100's kernels reach at theirs."""
+    factor = np.where(
+        _column(table, "num_experts") > 0, _kernel(table, "experts"), _by_width(table, "weights")
+    )
+    return weight_us(table, tokens) * factor
+
+
 def gemm_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """Time of the weight matrices' FLOPs at peak (16-bit; 8-bit weights at the FP8 peak)."""
-    eight_bit = _column(table, "bytes_per_parameter", 2.0) <= 1.0
-    peak = np.where(eight_bit, _per_us(table, "peak_fp8_flops"), _per_us(table, "peak_bf16_flops"))
+    peak = np.where(_eight_bit(table), _per_us(table, "peak_fp8_flops"), _per_us(table, "peak_bf16_flops"))
     return gemm_flops(table, tokens) / peak
 
 
+def gemm_compute_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time of the weight matrices' FLOPs at the efficiency that the GPU's large GEMMs reach."""
+    return gemm_us(table, tokens) / (GEMM_EFFICIENCY * _by_width(table, "gemm_efficiency"))
+
+
 def kv_us(table: pd.DataFrame) -> np.ndarray:
-    """Time to read the KV cache at peak memory bandwidth."""
-    return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
+    """Time to read the KV cache at the share of peak bandwidth that an H100's kernels reach at theirs."""
+    return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s") * _kernel(table, "kv")
 
 
 def prefill_attention_us(table: pd.DataFrame) -> np.ndarray:
     """Time of prefill attention's FLOPs at the efficiency that the kernels reach."""
     flops = attention_flops(table, _column(table, "prefill_attended_tokens"))
-    return flops / (_per_us(table, "peak_bf16_flops") * ATTENTION_EFFICIENCY)
+    efficiency = ATTENTION_EFFICIENCY * _kernel(table, "attention_efficiency")
+    return flops / (_per_us(table, "peak_bf16_flops") * efficiency)
+
+
+def excess_us(memory_us: np.ndarray, compute_us: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    """Time of a GEMM beyond reading its weights: a hyperbola around max(0, compute - memory), which it is (to
+    the bit) for bend 0. Tiles and waves that are not full round the roofline's corner off.
+    """
+    beyond = compute_us - memory_us
+    return 0.5 * (beyond + np.sqrt(beyond * beyond + bend * (compute_us * memory_us)))
 
 
 def compute_excess_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """GEMM time beyond the time to read the weights, at the efficiency that large GEMMs reach: 0 while
-    memory-bound.
+    memory-bound on an H100, nearly so on others (excess_us).
     """
-    return np.maximum(0.0, gemm_us(table, tokens) / GEMM_EFFICIENCY - weight_us(table, tokens))
+    memory, compute = weight_read_us(table, tokens), gemm_compute_us(table, tokens)
+    return excess_us(memory, compute, _by_width(table, "gemm_bend"))
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -268,9 +297,20 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """
     message_bytes = all_reduce_message_bytes(table, tokens)
     two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
-    latency = np.where(two, TWO_SHOT_LATENCY_US + TWO_SHOT_RANK_US * _ranks(table), ONE_SHOT_LATENCY_US)
-    bandwidth = per_us * np.where(two, TWO_SHOT_EFFICIENCY, ONE_SHOT_EFFICIENCY)
-    return all_reduces(table) * (latency + all_reduce_wire_bytes(table, message_bytes) / bandwidth)
+    one_shot, two_shots = (
+        {name: _kernel(table, f"{shots}_{name}") for name in ("latency", "efficiency")}
+        for shots in ("one_shot", "two_shot")
+    )
+    barriers = TWO_SHOT_RANK_US * _kernel(table, "two_shot_rank") * _ranks(table)
+    latency = np.where(
+        two, TWO_SHOT_LATENCY_US * two_shots["latency"] + barriers, ONE_SHOT_LATENCY_US * one_shot["latency"]
+    )
+    efficiency = np.where(
+        two, TWO_SHOT_EFFICIENCY * two_shots["efficiency"], ONE_SHOT_EFFICIENCY * one_shot["efficiency"]
+    )
+    return all_reduces(table) * (
+        latency + all_reduce_wire_bytes(table, message_bytes) / (per_us * efficiency)
+    )
 
 
 def attention_waves(table: pd.DataFrame) -> np.ndarray:
@@ -285,7 +325,10 @@ def attention_waves(table: pd.DataFrame) -> np.ndarray:
     blocks = _column(table, "num_decode_reqs") * kv_heads_per_rank(table)
     return np.where(
         grouped,
-        table["num_layers"].to_numpy(float) * blocks / _hardware(table, "streaming_multiprocessors"),
+        table["num_layers"].to_numpy(float)
+        * blocks
+        / _hardware(table, "streaming_multiprocessors")
+        * _kernel(table, "attention_waves"),
         0.0,
     )
 
@@ -305,19 +348,19 @@ TERMS = (
 
 
 def terms_us(table: pd.DataFrame) -> pd.DataFrame:
-    """The base's terms, float64 of shape (rows, len(TERMS)): times at peak in us, then counts (layers,
-    requests, 1).
+    """The base's terms, float64 of shape (rows, len(TERMS)): times in us, then counts (layers, requests, 1),
+    both as an H100 would have them whose kernels reach its peaks' shares that the GPU's reach of theirs.
     """
     return pd.DataFrame(
         {
-            "weights_us": averaged(table, weight_us),
+            "weights_us": averaged(table, weight_read_us),
             "kv_us": kv_us(table),
             "compute_excess_us": averaged(table, compute_excess_us),
             "prefill_attention_us": prefill_attention_us(table),
             "all_reduce_us": averaged(table, all_reduce_us),
             "attention_waves": attention_waves(table),
-            "layers": table["num_layers"].to_numpy(float),
-            "moe_layers": table["num_moe_layers"].to_numpy(float),
+            "layers": table["num_layers"].to_numpy(float) * _by_width(table, "layers"),
+            "moe_layers": table["num_moe_layers"].to_numpy(float) * _kernel(table, "moe_layers"),
             "requests": requests(table),
             "step": np.ones(len(table)),
         },
@@ -333,7 +376,7 @@ def roofline_us(table: pd.DataFrame) -> np.ndarray:
         table, _column(table, "prefill_attended_tokens") + _column(table, "decode_kv_tokens_sum")
     )
     compute = averaged(table, gemm_us) + attention / _per_us(table, "peak_bf16_flops")
-    memory = averaged(table, weight_us) + kv_us(table)
+    memory = averaged(table, weight_us) + kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)
 
 

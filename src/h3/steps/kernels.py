@@ -1,0 +1,175 @@
+"""How fast each GPU's kernels are beside an H100's, from single-kernel tables; physics.py scales its terms by it.
+
+    of(catalog.hardware("A100")).weights        # reading weights takes so many times the share of peak of an H100
+
+The base's coefficients are fitted on H100 logs, so they hold what an H100's kernels reach of the data sheet's
+peaks. Another GPU reaches another share; `Kernels` is the ratio of its profile (a row of
+data/kernel_profiles.csv, made by scripts/fit_kernel_priors.py) to the H100's, 1 for an H100 itself.
+
+`layers` scales all that a layer costs beside its bytes and FLOPs, also the small element-wise kernels that no
+table holds. Both are latencies of kernels in a CUDA graph: launch, pipeline fill, a chain of dependent
+instructions at the SM's clock. The floors of an A100's GEMMs and attention are 1.5 times an H100's, its
+boost clock is 1.4 times lower (data sheets: 1.41 and 1.98 GHz). What the host does for a step or a request
+is not scaled.
+
+A GPU without tables takes the figures of the nearest one that has some: in memory bandwidth and 16-bit FLOP/s
+(distance of their logarithms) for its kernels, in link bandwidth, of the same kind, for its all-reduce.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, fields
+from functools import cache
+from math import hypot, log
+
+from h3.common import packaged
+from h3.common.errors import InputError
+from h3.steps import catalog
+from h3.steps.catalog import Hardware
+
+TABLE = "kernel_profiles.csv"
+REFERENCE = "H100"  # the GPU of the logs that the base is fitted on
+FLOORS_A_LAYER = 4  # GEMMs: query-key-value, output, gate and up, down
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one GPU's kernel tables show: floors and latencies in us, multiples of times at peak, shares of
+    peak. `fp8_`: 8-bit weights. gemm_bend: physics.excess_us.
+    """
+
+    name: str
+    gemm_floor_us: float
+    gemm_multiple: float
+    gemm_efficiency: float
+    gemm_bend: float
+    fp8_gemm_floor_us: float
+    fp8_gemm_multiple: float
+    fp8_gemm_efficiency: float
+    fp8_gemm_bend: float
+    decode_attention_floor_us: float
+    wave_us: float
+    kv_multiple: float
+    prefill_attention_efficiency: float
+    experts_floor_us: float
+    experts_multiple: float
+    one_shot_latency_us: float
+    one_shot_efficiency: float
+    two_shot_latency_us: float
+    two_shot_rank_us: float
+    two_shot_efficiency: float
+
+    def layer_floor_us(self, gemm_floor_us: float) -> float:
+        """What the kernels of a dense layer take that reads and computes next to nothing."""
+        return FLOORS_A_LAYER * gemm_floor_us + self.decode_attention_floor_us
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A GPU's kernels relative to an H100's: `profile` and `link` name the tables that they come from, all
+    else are factors of the terms and constants in physics.py; the bends are 0 for an H100.
+    """
+
+    profile: str
+    link: str
+    weights: float
+    fp8_weights: float
+    experts: float
+    kv: float
+    attention_waves: float
+    layers: float
+    fp8_layers: float
+    moe_layers: float
+    gemm_efficiency: float
+    fp8_gemm_efficiency: float
+    gemm_bend: float
+    fp8_gemm_bend: float
+    attention_efficiency: float
+    one_shot_latency: float
+    one_shot_efficiency: float
+    two_shot_latency: float
+    two_shot_rank: float
+    two_shot_efficiency: float
+
+
+@cache
+def profiles() -> dict[str, Profile]:
+    """The packaged profiles by name; raises InputError if their file is not what was packaged."""
+    numbers = [field.name for field in fields(Profile) if field.name != "name"]
+    with open(packaged.checked(TABLE), newline="") as file:
+        return {
+            row["name"]: Profile(row["name"], **{key: float(row[key]) for key in numbers})
+            for row in csv.DictReader(file)
+        }
+
+
+@cache
+def of(hardware: Hardware) -> Kernels:
+    """A GPU's kernels relative to an H100's; raises InputError for `kernels` that names no profile."""
+    chip = hardware.kernels or nearest(hardware)
+    if chip not in profiles():
+        raise InputError(f"{hardware.name}: kernels={chip!r}; expected one of {', '.join(profiles())}")
+    link = nearest_link(hardware, chip)
+    own, other, h100 = profiles()[chip], profiles()[link], profiles()[REFERENCE]
+    return Kernels(
+        profile=chip,
+        link=link,
+        weights=own.gemm_multiple / h100.gemm_multiple,
+        fp8_weights=own.fp8_gemm_multiple / h100.fp8_gemm_multiple,
+        experts=own.experts_multiple / h100.experts_multiple,
+        kv=own.kv_multiple / h100.kv_multiple,
+        attention_waves=own.wave_us / h100.wave_us,
+        layers=own.layer_floor_us(own.gemm_floor_us) / h100.layer_floor_us(h100.gemm_floor_us),
+        fp8_layers=own.layer_floor_us(own.fp8_gemm_floor_us) / h100.layer_floor_us(h100.fp8_gemm_floor_us),
+        moe_layers=own.experts_floor_us / h100.experts_floor_us,
+        gemm_efficiency=own.gemm_efficiency / h100.gemm_efficiency,
+        fp8_gemm_efficiency=own.fp8_gemm_efficiency / h100.fp8_gemm_efficiency,
+        gemm_bend=max(0.0, own.gemm_bend - h100.gemm_bend),
+        fp8_gemm_bend=max(0.0, own.fp8_gemm_bend - h100.fp8_gemm_bend),
+        attention_efficiency=own.prefill_attention_efficiency / h100.prefill_attention_efficiency,
+        one_shot_latency=other.one_shot_latency_us / h100.one_shot_latency_us,
+        one_shot_efficiency=other.one_shot_efficiency / h100.one_shot_efficiency,
+        two_shot_latency=other.two_shot_latency_us / h100.two_shot_latency_us,
+        two_shot_rank=other.two_shot_rank_us / h100.two_shot_rank_us,
+        two_shot_efficiency=other.two_shot_efficiency / h100.two_shot_efficiency,
+    )
+
+
+def has_tables(hardware: Hardware) -> bool:
+    """Whether the GPU's kernels themselves were measured."""
+    return hardware.kernels == hardware.name and hardware.name in profiles()
+
+
+def _with_tables(apart_from: str | None) -> list[Hardware]:
+    return [
+        other
+        for other in catalog.HARDWARE.values()
+        if other.kernels == other.name and other.name not in (apart_from, "H100-vLLM-0.24")
+    ]
+
+
+def nearest(hardware: Hardware, apart_from: str | None = None) -> str:
+    """The profile of the GPU whose memory bandwidth and 16-bit FLOP/s are nearest."""
+
+    def distance(other: Hardware) -> float:
+        return hypot(
+            log(other.memory_bandwidth_bytes_s / hardware.memory_bandwidth_bytes_s),
+            log(other.peak_bf16_flops / hardware.peak_bf16_flops),
+        )
+
+    return min(_with_tables(apart_from), key=distance).name
+
+
+def nearest_link(hardware: Hardware, chip: str, apart_from: str | None = None) -> str:
+    """The profile of the GPU with a link of the same kind and nearest bandwidth, `chip` first."""
+    others = [catalog.HARDWARE[chip]] if chip != apart_from else []
+    others = [
+        other
+        for other in [*others, *_with_tables(apart_from)]
+        if other.over_pcie == hardware.over_pcie
+    ]
+    bandwidth = hardware.nvlink_bandwidth_bytes_s
+    near = min(others, key=lambda other: abs(log(other.nvlink_bandwidth_bytes_s / bandwidth)), default=None)
+    return near.name if near else chip
+
