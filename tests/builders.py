@@ -99,6 +99,7 @@ def setup_columns(model: str, tp: int | None, workload: str) -> dict:
         "max_num_seqs": 128,
         "max_num_batched_tokens": 2048,
         "block_size_tokens": 16,
+        "truncated_sampling": 0.0,
         **catalog.MODELS.get(model, catalog.MODELS["llama-2-7b"]).columns(),
     }
 

@@ -79,6 +79,7 @@ type Case struct {
 	Config            json.RawMessage `json:"config"`
 	TensorParallelism int             `json:"tensor_parallelism"`
 	Hardware          string          `json:"hardware"`
+	TruncatedSampling bool            `json:"truncated_sampling"`
 	Requests          []Request       `json:"requests"`
 }
 
@@ -88,5 +89,5 @@ func (b *Bundle) KernelOf(c Case) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Kernel(Deployment{arch, c.TensorParallelism, c.Hardware})
+	return b.Kernel(Deployment{arch, c.TensorParallelism, c.Hardware, c.TruncatedSampling})
 }

@@ -99,11 +99,13 @@ func (b *Bundle) Overheads() Overheads { return b.manifest.Overheads }
 // FeatureNames are the features in order.
 func (b *Bundle) FeatureNames() []string { return b.manifest.featureNames() }
 
-// Deployment is a model on so many accelerators.
+// Deployment is a model on so many accelerators. TruncatedSampling: requests sample with top-p or top-k, so that every step
+// sorts its logits; TruncatesSampling reads it from a generation_config.json.
 type Deployment struct {
 	Architecture      Architecture
 	TensorParallelism int
 	Hardware          string
+	TruncatedSampling bool
 }
 
 // Kernel prepares the evaluation for one deployment; everything that depends on it alone is computed here.
@@ -121,7 +123,7 @@ func (b *Bundle) Kernel(d Deployment) (*Kernel, error) {
 	}
 	model := b.manifest.Models[route]
 	k := &Kernel{booster: b.boosters[route], overheads: b.manifest.Overheads}
-	k.physics = newPhysics(d.Architecture, float64(d.TensorParallelism), b.manifest.Hardware[name], &b.manifest.Constants)
+	k.physics = newPhysics(d, b.manifest.Hardware[name], &b.manifest.Constants)
 	k.trusted = 1
 	if !model.serves(known(d.Architecture, d.TensorParallelism, name)) {
 		k.trusted = 0

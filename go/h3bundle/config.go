@@ -27,6 +27,28 @@ var (
 
 type hfConfig map[string]any
 
+// greedyBelow: vLLM takes a lower temperature as greedy, where nothing is truncated.
+const greedyBelow = 1e-5
+
+// TruncatesSampling says whether a generation_config.json sets top-p or top-k, by the rules of h3's sampling.truncates.
+func TruncatesSampling(data []byte) (bool, error) {
+	var settings struct {
+		Temperature *float64 `json:"temperature"`
+		TopP        *float64 `json:"top_p"`
+		TopK        *float64 `json:"top_k"`
+	}
+	if err := decode(data, false, &settings); err != nil {
+		return false, fmt.Errorf("generation_config.json: %w", err)
+	}
+	or := func(value *float64, otherwise float64) float64 {
+		if value == nil {
+			return otherwise
+		}
+		return *value
+	}
+	return or(settings.Temperature, 1) >= greedyBelow && (or(settings.TopP, 1) < 1 || or(settings.TopK, 0) > 0), nil
+}
+
 // ParseConfig reads a HuggingFace config.json by the rules of h3's catalog.from_hf_config.
 //
 // Gated FFNs of three matrices are assumed; latent attention (kv_lora_rank) is refused. The error names the key.

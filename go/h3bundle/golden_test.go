@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -15,6 +16,7 @@ var goldenDir = filepath.Join("..", "..", "tests", "golden", "bundle")
 type golden struct {
 	FeatureNames []string                   `json:"feature_names"`
 	Configs      map[string]json.RawMessage `json:"configs"`
+	Truncated    []string                   `json:"truncated_sampling"`
 	Vectors      []struct {
 		Config            string    `json:"config"`
 		TensorParallelism int       `json:"tensor_parallelism"`
@@ -64,7 +66,7 @@ func TestEveryGoldenVectorAgrees(t *testing.T) {
 	}
 	trusted, untested, unequal, worstUS := 0, 0, 0, 0.0
 	for i, v := range g.Vectors {
-		kernel, err := bundle.KernelOf(Case{g.Configs[v.Config], v.TensorParallelism, v.Hardware, nil})
+		kernel, err := bundle.KernelOf(Case{g.Configs[v.Config], v.TensorParallelism, v.Hardware, slices.Contains(g.Truncated, v.Config), nil})
 		if err != nil {
 			t.Fatalf("vector %d: %v", i, err)
 		}
@@ -102,7 +104,7 @@ func TestEveryGoldenVectorAgrees(t *testing.T) {
 
 func testKernel(t testing.TB, config string, tp int) *Kernel {
 	t.Helper()
-	kernel, err := openGolden(t).KernelOf(Case{readGolden(t).Configs[config], tp, "H100", nil})
+	kernel, err := openGolden(t).KernelOf(Case{readGolden(t).Configs[config], tp, "H100", false, nil})
 	if err != nil {
 		t.Fatal(err)
 	}

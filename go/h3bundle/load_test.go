@@ -150,11 +150,11 @@ func TestConfigsWithoutWhatIsNeededAreRefused(t *testing.T) {
 func TestTensorParallelismMustDivideTheHeads(t *testing.T) {
 	bundle, g := openGolden(t), readGolden(t)
 	for _, tp := range []int{0, -1, 3, 128} {
-		if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], tp, "H100", nil}); err == nil {
+		if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], tp, "H100", false, nil}); err == nil {
 			t.Errorf("tensor parallelism %d was accepted", tp)
 		}
 	}
-	if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], 1, "abacus", nil}); err == nil {
+	if _, err := bundle.KernelOf(Case{g.Configs["llama-2-7b"], 1, "abacus", false, nil}); err == nil {
 		t.Error("unknown hardware was accepted")
 	}
 }
@@ -181,7 +181,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		kernel, err := bundle.Kernel(Deployment{arch, 1, "H100"})
+		kernel, err := bundle.Kernel(Deployment{arch, 1, "H100", false})
 		if err != nil {
 			return
 		}

@@ -44,6 +44,10 @@ type constants struct {
 	TwoShotEfficiency   float64   `json:"two_shot_efficiency"`
 	TwoShotFewRanks     float64   `json:"two_shot_few_ranks"`
 	TwoShotBytes        []float64 `json:"two_shot_bytes"`
+
+	SamplerLatencyUS          float64 `json:"sampler_latency_us"`
+	SamplerUSPerMillionLogits float64 `json:"sampler_us_per_million_logits"`
+	SamplerBandwidthBytesS    float64 `json:"sampler_bandwidth_bytes_s"`
 }
 
 type fileEntry struct {
@@ -207,7 +211,8 @@ func (m *manifest) checkNumbers() error {
 		{"one_shot_efficiency", c.OneShotEfficiency, 0.001, 1}, {"two_shot_latency_us", c.TwoShotLatencyUS, 0, 1e6},
 		{"two_shot_rank_us", c.TwoShotRankUS, 0, 1e6}, {"two_shot_efficiency", c.TwoShotEfficiency, 0.001, 1},
 		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
-		{"queueing_us", o.QueueingUS, 0, maxNumber},
+		{"sampler_latency_us", c.SamplerLatencyUS, 0, 1e6}, {"sampler_bandwidth_bytes_s", c.SamplerBandwidthBytesS, 1e6, 1e18},
+		{"sampler_us_per_million_logits", c.SamplerUSPerMillionLogits, 0, 1e6}, {"queueing_us", o.QueueingUS, 0, maxNumber},
 		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
 	}
 	for _, size := range c.TwoShotBytes {

@@ -14,13 +14,16 @@ const (
 	termMoELayers
 	termRequests
 	termStep
+	termTwoShots
+	termSampler
 	numTerms
 )
 
-// TermNames names the terms in order: times at peak in us, then counts.
+// TermNames names the terms in order: times in us, and counts.
 var TermNames = [numTerms]string{
 	"weights_us", "kv_us", "compute_excess_us", "prefill_attention_us", "all_reduce_us",
 	"attention_waves", "layers", "moe_layers", "requests", "step",
+	"two_shots", "sampler_us",
 }
 
 const (
@@ -102,12 +105,15 @@ type physics struct {
 	hidden, activationBytes, twoShotBytes      float64
 	waveLayers, kvHeads, sms, layers           float64
 	oneShot, twoShot                           allReduce
+	slower                                     float64 // than the GPU of the sampler's constants, by memory bandwidth
+	vocab, sorts, sortUS, sortLogitUS          float64 // sorts: 1 where sampling is truncated, else 0
 }
 
 // allReduce is one algorithm's time: latency, messages' worth of bytes on the wire, bytes/us.
 type allReduce struct{ latencyUS, messages, bandwidth float64 }
 
-func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics {
+func newPhysics(d Deployment, h Hardware, c *constants) physics {
+	a, ranks := d.Architecture, float64(d.TensorParallelism)
 	layers, moe, hidden := float64(a.NumLayers), float64(a.NumMoELayers), float64(a.HiddenSize)
 	heads, kvHeads, headDim := float64(a.NumHeads), float64(a.NumKVHeads), float64(a.HeadDim)
 	p := physics{
@@ -138,6 +144,11 @@ func newPhysics(a Architecture, ranks float64, h Hardware, c *constants) physics
 	if a.NumKVHeads < a.NumHeads {
 		p.waveLayers = layers
 	}
+	if d.TruncatedSampling {
+		p.sorts = 1
+	}
+	p.vocab, p.sortUS, p.sortLogitUS = float64(a.VocabSize), c.SamplerLatencyUS, c.SamplerUSPerMillionLogits/1e6
+	p.slower = c.SamplerBandwidthBytesS / h.MemoryBandwidthBytesS
 	p.kvBytesPerToken = 2 * c.KVBytes * layers * p.kvHeads * headDim
 	p.flopsPerPair = 4 * layers * (heads / ranks) * headDim
 	p.active = p.layerWeights(p.topK)
@@ -176,14 +187,18 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	kv := p.kvBytesPerToken * (float64(c.DecodeKVTokens) + max(attended/p.tileQueries, c.PrefillKVTokens+prefill)) / p.bandwidth
 	excess := max(0, compute/p.efficiency-weights)
 	attention := p.flopsPerPair * attended / p.attentionPeak
-	message, shots := tokens*p.hidden*p.activationBytes, &p.oneShot
+	message, shots, twoShots := tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
 	if message >= p.twoShotBytes {
-		shots = &p.twoShot
+		shots, twoShots = &p.twoShot, p.allReduces
+	}
+	sampler := 0.0
+	if logits := requests * p.vocab; logits > 0 {
+		sampler = p.sorts * (p.sortUS + float64(p.sortLogitUS*logits*p.slower))
 	}
 	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
 	*terms = [numTerms]float64{
 		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms,
-		p.layers, p.moeLayers, requests, 1,
+		p.layers, p.moeLayers, requests, 1, twoShots, sampler,
 	}
 	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
 	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights

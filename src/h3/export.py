@@ -24,7 +24,7 @@ from h3.common import cli, files
 from h3.common.config import Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
 from h3.latency.shipped_overheads import OverheadsConfig, resolve
-from h3.steps import catalog, schema
+from h3.steps import catalog, sampling, schema
 from h3.steps.batch import Deployment
 from h3.tracking.find import find, folder, from_run, is_run
 
@@ -40,6 +40,7 @@ class ExportConfig(Strict):
     steps: str | None = None
     tp: int = Field(1, ge=1)
     hardware: str = "H100"
+    sampling: str = "auto"
     overheads: OverheadsConfig = OverheadsConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -72,7 +73,8 @@ def trained_physics(config: ExportConfig) -> str:
         deployments = distil.known_deployments(config.hardware)
     else:
         arch = catalog.read_hf_config(config.model_config_path)
-        deployments = {f"tp{config.tp}": Deployment(arch, config.tp, config.hardware)}
+        truncated = sampling.served(config.sampling, Path(config.model_config_path)).truncated
+        deployments = {f"tp{config.tp}": Deployment(arch, config.tp, config.hardware, truncated)}
     distilled = distil.distil(read.predict, deployments, read.overheads)
     if config.steps is None:
         return distil.as_yaml(distilled)

@@ -20,7 +20,7 @@ from h3.bundle import Bundle, zero_shot
 from h3.common import cli, files
 from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
-from h3.steps import batch, catalog
+from h3.steps import batch, catalog, sampling
 from h3.steps.batch import Deployment
 from h3.tracking.find import find
 
@@ -37,6 +37,7 @@ class PredictConfig(Strict):
     batch: int | str = 64
     context: int | str = 4096
     prefill: int | str = 0
+    sampling: str = "auto"
     bundle: str = "champion"
     out: str | None = None
 
@@ -53,12 +54,14 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     rows = int(np.prod([len(values) for values in axes.values()]))
     if rows > MAX_ROWS:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
+    truncated = sampling.served(config.sampling, Path(config.config)).truncated
     frames = []
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
         grid = pd.MultiIndex.from_product(levels, names=NUMBERS).to_frame(index=False)
         composition = batch.uniform(*(grid[name].to_numpy() for name in NUMBERS[1:]))
-        table = batch.with_deployment(composition, Deployment(arch, int(tp), config.hardware))
+        deployment = Deployment(arch, int(tp), config.hardware, truncated)
+        table = batch.with_deployment(composition, deployment)
         frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))
     return pd.concat(frames, ignore_index=True)
 
@@ -94,6 +97,7 @@ def main(cfg: DictConfig) -> None:
     read = find(config.bundle)
     answer = predict(config, read)
     print(zero_shot.report(answer, read))
+    print(sampling.served(config.sampling, Path(str(config.config))).told())
     if config.out:
         files.write(Path(config.out), lambda scratch: answer.to_parquet(scratch, index=False))
         print(f"{len(answer)} rows: {config.out}")

@@ -77,7 +77,7 @@ WRONG = [
     ((*DENSE, "coefficients", 3), True, r"m.models.dense.coefficients\[3\]: holds bool; expected number"),
     ((*DENSE, "coefficients", 3), -1, r"m.models.dense.coefficients\[3\]: -1; expected at least 0"),
     ((*DENSE, "coefficients", 3), np.inf, r"m.models.dense.coefficients\[3\]: inf; expected a finite number"),
-    ((*DENSE, "coefficients"), [1.0] * 9, "m: models.dense has 9 coefficients; expected 10"),
+    ((*DENSE, "coefficients"), [1.0] * 11, "m: models.dense has 11 coefficients; expected 12"),
     ((*DENSE, "support", "low", 0), 1e39, r"m.models.dense.support.low\[0\]: 1e\+39; expected at most 3"),
     ((*DENSE, "support", "deployments"), None, "support.deployments: holds null; expected a value, or no su"),
     ((*DENSE, "support", "deployments", 0, "hardware"), "H" * 65, "expected at most 64 characters"),

@@ -111,9 +111,10 @@ def h3eval(tmp_path_factory) -> Path:
 
 def evaluate(h3eval: Path, folder: Path, chosen: list, tmp_path: Path) -> list[dict]:
     """What Go answers to (config or its name, tensor parallelism, hardware, requests)."""
-    keys = ("config", "tensor_parallelism", "hardware", "requests")
+    keys = ("config", "tensor_parallelism", "hardware", "requests", "truncated_sampling")
     cases = [
-        (golden.CONFIGS[config] if isinstance(config, str) else config, *rest) for config, *rest in chosen
+        (golden.CONFIGS[config] if isinstance(config, str) else config, *rest, config in golden.TRUNCATED)
+        for config, *rest in chosen
     ]
     (tmp_path / "cases.jsonl").write_text(
         "\n".join(json.dumps(dict(zip(keys, case, strict=True))) for case in cases)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from h3.common.config import FeaturesConfig, Fold, ModelConfig, SourceConfig, Tr
 from h3.common.progress import Progress
 from h3.evaluation import tune
 from h3.evaluation.one_fold import run_fold
-from h3.models import physical_base, xgboost_residual
+from h3.models import boosting, physical_base, xgboost_residual, xgboost_scale_free, zoo
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params
 from h3.sources.experiment import Ingested
@@ -58,8 +59,7 @@ def training(table):
 def few_trees():
     """At most 32 trees instead of 200: a search in a fraction of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(xgboost_residual, "ROUNDS", ROUNDS)
-        patch.setattr(tune, "ROUNDS", ROUNDS)
+        patch.setattr(boosting, "ROUNDS", ROUNDS)
         yield
 
 
@@ -71,7 +71,7 @@ def found():
 def test_trees_are_chosen_where_every_model_leaves_the_same_residual(found):
     assert found.params.n_estimators > 0
     assert str(found.params.n_estimators) in found.note
-    assert found.trials["inner_error"].min() < 0.9 * found.trials["base_alone"].iloc[0]
+    assert found.trials["inner_error"].min() < 0.9 * found.trials["without_trees"].iloc[0]
 
 
 @pytest.mark.parametrize("trials", [1, 2])
@@ -115,7 +115,7 @@ def test_a_stopped_search_resumes_and_ends_where_an_uninterrupted_one_does(found
         training(BENT),
         Context(),
         TuneConfig(trials=4, **stored),
-        lambda done, total: told.append((done, total)),
+        progress=lambda done, total: told.append((done, total)),
     )
     pd.testing.assert_frame_equal(second.trials, found.trials)
     assert second.params == found.params
@@ -123,7 +123,7 @@ def test_a_stopped_search_resumes_and_ends_where_an_uninterrupted_one_does(found
 
 
 def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterrupted_one_does(
-    found, tmp_path, monkeypatch
+    found, tmp_path
 ):
     options = TuneConfig(trials=4, max_rows=400, storage=str(tmp_path))
     calls = []
@@ -134,10 +134,10 @@ def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterru
             raise KeyboardInterrupt
         return xgboost_residual.learning_curve(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tune, "learning_curve", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tune.search(training(BENT), Context(), options)
+    with pytest.raises(KeyboardInterrupt):
+        tune.search(
+            training(BENT), Context(), options, replace(xgboost_residual.TUNED, learning_curve=interrupted)
+        )
     resumed = tune.search(training(BENT), Context(), options)
     assert resumed.params == found.params
     pd.testing.assert_frame_equal(resumed.trials.drop(columns="trial"), found.trials.drop(columns="trial"))
@@ -154,7 +154,7 @@ def test_a_search_that_asks_for_fewer_trials_than_are_stored_answers_as_if_no_mo
 
 def counted_search(options):
     told = []
-    outcome = tune.search(training(BENT), Context(), options, lambda done, total: told.append(done))
+    outcome = tune.search(training(BENT), Context(), options, progress=lambda done, total: told.append(done))
     return outcome.trials, len(told)
 
 
@@ -226,6 +226,42 @@ def test_no_trials_are_the_base_alone():
     assert (found.params.n_estimators, found.note) == (0, "tuning off: no trees")
 
 
+# Trees that are all that there is
+
+
+def test_a_predictor_without_a_base_searches_from_two_groups_on_and_takes_trees_that_gain_little():
+    two = BENT[BENT["model"].isin(MODELS[:2])].reset_index(drop=True)
+    found = tune.search(two, Context(), FEW, xgboost_scale_free.TUNED)
+    assert len(found.trials) == 2 and found.params.n_estimators > 0
+    assert "level alone" in found.note
+    one = tune.search(two[two["model"] == MODELS[0]], Context(), FEW, xgboost_scale_free.TUNED)
+    usual = xgboost_scale_free.Params()
+    assert (one.params, one.note) == (
+        usual,
+        f"1 training model, fewer than 2: {usual.n_estimators} trees of the usual parameters",
+    )
+    off = tune.search(two, Context(), TuneConfig(storage=None, trials=0), xgboost_scale_free.TUNED)
+    assert off.params == usual and off.note.startswith("tuning off: ")
+
+
+def test_two_predictors_do_not_share_trials(tmp_path):
+    options = TuneConfig(trials=1, max_rows=300, storage=str(tmp_path))
+    for tuned in (xgboost_residual.TUNED, xgboost_scale_free.TUNED):
+        tune.search(training(BENT), Context(), options, tuned)
+    assert len(list(tmp_path.glob("*.log"))) == 2
+
+
+def test_the_search_without_a_base_resumes_and_ends_where_an_uninterrupted_one_does(tmp_path):
+    stored = {"storage": str(tmp_path), "max_rows": 300}
+    tune.search(training(BENT), Context(), TuneConfig(trials=1, **stored), xgboost_scale_free.TUNED)
+    resumed = tune.search(training(BENT), Context(), TuneConfig(trials=3, **stored), xgboost_scale_free.TUNED)
+    whole = tune.search(
+        training(BENT), Context(), TuneConfig(trials=3, storage=None, max_rows=300), xgboost_scale_free.TUNED
+    )
+    assert resumed.params == whole.params
+    pd.testing.assert_frame_equal(resumed.trials, whole.trials)
+
+
 def curves(*rows):
     """Errors after 0, 1, 2, ... trees of each inner fold; the last value goes on."""
     return np.array([list(row) + [row[-1]] * (len(ROUNDS) - len(row)) for row in rows])
@@ -246,15 +282,19 @@ def test_the_number_of_trees_must_gain_and_harm_no_inner_group(rows, best):
     assert tune.best_rounds(curves(*rows)) == best
 
 
-def test_the_rows_used_are_spread_over_the_table_and_no_more_than_allowed(monkeypatch):
+def test_the_rows_used_are_spread_over_the_table_and_no_more_than_allowed():
     seen = []
 
     def record(params, train, held, context):
         seen.append(pd.concat([train, held]))
         return np.ones(len(ROUNDS))
 
-    monkeypatch.setattr(tune, "learning_curve", record)
-    tune.search(training(BENT), Context(), TuneConfig(storage=None, trials=1, max_rows=150))
+    tune.search(
+        training(BENT),
+        Context(),
+        TuneConfig(storage=None, trials=1, max_rows=150),
+        replace(xgboost_residual.TUNED, learning_curve=record),
+    )
     for rows in seen:
         assert 80 <= len(rows) <= 150
         assert set(rows["experiment"]) == set(training(BENT)["experiment"])
@@ -295,12 +335,12 @@ FOUR_WORKLOADS = served(
 )
 
 
-def model_digest(table, fold):
-    """Digest of the predictor that a run of the fold tunes, fits and reports."""
+def model_digest(table, fold, name):
+    """Digest of the predictor of that name that a run of the fold tunes, fits and reports."""
     config = TrainConfig(
         source=SourceConfig(name="simulated"),
         fold=Fold(name=fold.name, kind=fold.kind, holdout=fold.holdout),
-        model=ModelConfig(name="xgboost_residual"),
+        model=ModelConfig(name=name),
         features=FeaturesConfig(name="scale_free"),
         tune=TuneConfig(trials=2, max_rows=300, storage=None),
     )
@@ -321,11 +361,19 @@ def on(table, rows, change):
     return pd.concat([change(table[rows]), table[~rows]]).sort_index().reset_index(drop=True)
 
 
+TUNED = [name for name, entry in zoo.PREDICTORS.items() if entry.tuned]
+
+
 @pytest.fixture(scope="module")
 def untouched():
-    return {kind: model_digest(data_of(kind)[0], fold) for kind, fold in FOLDS.items()}
+    return {
+        (kind, name): model_digest(data_of(kind)[0], fold, name)
+        for kind, fold in FOLDS.items()
+        for name in TUNED
+    }
 
 
+@pytest.mark.parametrize("name", TUNED)
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -333,14 +381,15 @@ def untouched():
         *[("lowo", how) for how in ("times scaled", "times shuffled", "times noise", "features noise")],
     ],
 )
-def test_whatever_is_done_to_held_out_rows_the_model_stays_the_same(kind, how, untouched):
+def test_whatever_is_done_to_held_out_rows_the_model_stays_the_same(kind, how, name, untouched):
     table, held = data_of(kind)
-    assert model_digest(on(table, held, TAMPER[how]), FOLDS[kind]) == untouched[kind]
+    assert model_digest(on(table, held, TAMPER[how]), FOLDS[kind], name) == untouched[kind, name]
 
 
+@pytest.mark.parametrize("name", TUNED)
 @pytest.mark.parametrize("kind", FOLDS)
-def test_a_change_to_one_training_row_changes_the_model(kind, untouched):
+def test_a_change_to_one_training_row_changes_the_model(kind, name, untouched):
     table, held = data_of(kind)
     one = np.arange(len(table)) == np.flatnonzero(~held)[3]
     changed = on(table, one, lambda row: row.assign(period_us=row["period_us"] * 1.5))
-    assert model_digest(changed, FOLDS[kind]) != untouched[kind]
+    assert model_digest(changed, FOLDS[kind], name) != untouched[kind, name]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
 from h3.evaluation import folds
-from h3.models import physical_base, restore, xgboost_residual, zoo
+from h3.models import boosting, physical_base, restore, xgboost_residual, zoo
 from h3.models.protocol import Context, digest
 from h3.models.support import Support
 from h3.models.xgboost_residual import Params, XGBoostResidual
@@ -229,10 +229,10 @@ def test_trees_for_known_deployments_survive_writing_and_reading():
 def test_the_learning_curve_starts_at_the_base_alone_and_ends_where_the_full_fit_does():
     held_out = served(40, seed=6)
     curve = xgboost_residual.learning_curve(PARAMS, TRAIN, held_out, Context())
-    assert len(curve) == len(xgboost_residual.ROUNDS)
+    assert len(curve) == len(boosting.ROUNDS)
     weight = row_weights(held_out)
     for index in (0, 4, len(curve) - 1):
-        rounds = xgboost_residual.ROUNDS[index]
+        rounds = boosting.ROUNDS[index]
         whole = XGBoostResidual(Params(**{**PARAMS.__dict__, "n_estimators": rounds})).fit(TRAIN, Context())
         miss = np.abs(np.log(whole.predict(held_out) / held_out["period_us"].to_numpy()))
         assert curve[index] == pytest.approx(np.average(miss, weights=weight), rel=1e-4)
@@ -263,8 +263,8 @@ def test_features_of_a_dropped_group_are_not_used():
 
 def test_predictors_are_made_by_name_with_known_parameters():
     assert zoo.make("xgboost_residual", {"max_depth": 2}) == XGBoostResidual(Params(max_depth=2))
-    assert zoo.is_tuned("xgboost_residual")
-    assert not zoo.is_tuned("xgboost_raw")
+    assert zoo.tuned("xgboost_residual")
+    assert not zoo.tuned("xgboost_raw")
     with pytest.raises(InputError, match=r"unknown model 'forest'; expected one of .*xgboost_residual"):
         zoo.make("forest", {})
     with pytest.raises(

@@ -246,3 +246,32 @@ def test_joining_changes_none_of_the_parts():
 def test_nothing_to_join_is_refused():
     with pytest.raises(InputError, match="no experiment left to read"):
         combine([])
+
+
+def test_truncated_sampling_is_read_from_the_configuration_then_the_folder_then_the_model(tmp_path):
+    def told(folder, **assumed):
+        return describe(folder, source("requests", tmp_path, **assumed)).sampling.told()
+
+    known = folder_with(tmp_path / "known")
+    assert told(known) == "sampling with top-p or top-k (the model's published defaults)"
+    (known / "generation_config.json").write_text(json.dumps({"temperature": 0}))
+    assert told(known) == "sampling without top-p or top-k (generation_config.json)"
+    asked = folder_with(tmp_path / "asked", sampling={"top_k": 20})
+    (asked / "generation_config.json").write_text("{}")
+    assert told(asked) == "sampling with top-p or top-k (exp-config.yaml)"
+    assert describe(asked, source()).columns()["truncated_sampling"] == 1.0
+
+
+@pytest.mark.parametrize(("assumed", "says"), [("plain", "without"), ("truncated", "with")])
+def test_what_nobody_says_of_an_unknown_models_sampling_is_assumed_and_named(tmp_path, assumed, says):
+    folder = folder_with(tmp_path, "20260101-000000-new-1b-tp1-general", model="acme/New-1b")
+    config = {"num_hidden_layers": 5, "hidden_size": 64, "num_attention_heads": 4}
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 96, "vocab_size": 100}))
+    found = describe(folder, source("requests", tmp_path, sampling=assumed)).sampling
+    assert found.told() == f"sampling {says} top-p or top-k (assumed)"
+
+
+@pytest.mark.parametrize("given", ["beam", 3, ["top_k"]])
+def test_a_sampling_that_is_neither_a_word_nor_settings_is_refused(tmp_path, given):
+    with pytest.raises(InputError, match=r"exp-config.yaml: sampling=.*; expected truncated or plain"):
+        describe(folder_with(tmp_path, sampling=given), source())

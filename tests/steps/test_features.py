@@ -19,7 +19,7 @@ TABLE = (
     .run("mixtral-8x7b-v0-1", 30, workload="codegen")
     .table()
 )
-SETS = pytest.mark.parametrize("name", ["scale_free", "raw30"])
+SETS = pytest.mark.parametrize("name", ["scale_free", "peak_ratios", "raw30"])
 
 
 @SETS
@@ -107,7 +107,10 @@ def test_a_dropped_group_leaves_the_others_as_they_were(name):
 
 
 def test_an_unknown_set_lists_the_known():
-    with pytest.raises(InputError, match="unknown feature set 'raw31'; expected one of scale_free, raw30"):
+    with pytest.raises(
+        InputError,
+        match="unknown feature set 'raw31'; expected one of scale_free, base_shares, peak_ratios, raw30",
+    ):
         features.build("raw31", TABLE)
 
 

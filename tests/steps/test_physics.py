@@ -390,3 +390,30 @@ def test_the_functions_ask_nothing_of_the_target_columns():
     )
     assert physics.terms_us(table).shape == (1, len(physics.TERMS))
     assert physics.terms_us(table.iloc[:0]).shape == (0, len(physics.TERMS))
+
+
+def test_truncated_sampling_sorts_every_logit_of_every_request():
+    table = step("llama-3.1-8b-instruct", decode=[100] * 7, prefill=[(50, 0)])
+    logits = sum(1 for _request in range(8) for _token in range(128256))
+    sorted_us = physics.SAMPLER_LATENCY_US + logits * physics.SAMPLER_US_PER_MILLION_LOGITS / 1e6
+    assert physics.sampler_us(table.assign(truncated_sampling=1.0))[0] == pytest.approx(sorted_us)
+    for plain in (table.assign(truncated_sampling=0.0), table.assign(truncated_sampling=np.nan), table):
+        assert physics.sampler_us(plain)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "vocabulary", "measured_ms"),
+    [(1, 32_000, 0.09), (56, 32_000, 0.39), (64, 131_072, 1.075), (128, 131_072, 2.32)],
+)
+def test_the_sampler_takes_what_vllms_micro_benchmarks_measured(requests, vocabulary, measured_ms):
+    table = step(decode=[9] * requests, vocab_size=vocabulary, truncated_sampling=1.0)
+    assert physics.sampler_us(table)[0] / 1e3 == pytest.approx(measured_ms, rel=0.2)
+
+
+def test_all_reduces_go_in_two_shots_from_512_kibibytes_on_four_ranks_and_never_on_two():
+    tokens = np.array([31.0, 32.0])  # x 8192 x 2 bytes
+    four = steps(*[step("llama-2-70b", tp=4, decode=[9])] * 2)
+    assert physics.two_shot_all_reduces(four, tokens).tolist() == [0, 160]
+    two = steps(*[step("llama-2-70b", tp=2, decode=[9])] * 2)
+    assert physics.two_shot_all_reduces(two, tokens * 100).tolist() == [0, 0]
+    assert physics.terms_us(step("llama-2-70b", tp=4, decode=[9] * 40))["two_shots"][0] == 160

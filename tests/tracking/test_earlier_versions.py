@@ -7,6 +7,7 @@ in it as SQL, with @FOLDER@ where paths were.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -14,16 +15,16 @@ import sys
 import tarfile
 from pathlib import Path
 
-import builders
 import numpy as np
 import pandas as pd
 import pytest
 
 from h3 import bundle
+from h3.bundle import golden
 from h3.common.config import TrackingConfig
+from h3.common.errors import InputError
 from h3.evaluation.fold_table import FoldRow
 from h3.promotion.recipe import Recipe
-from h3.steps import schema
 from h3.tracking import artifacts, find, registry, runs
 
 PACKED = Path(__file__).parents[1] / "golden" / "mlruns.tar.xz"
@@ -55,10 +56,15 @@ def tracking(folder, monkeypatch) -> TrackingConfig:
     return TrackingConfig(uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
 
 
-def test_the_champion_of_an_earlier_version_answers_its_golden_vectors(tracking):
+def test_the_champion_of_an_earlier_version_is_copied_whole_and_only_that_version_evaluates_it(
+    tracking, tmp_path
+):
     path = registry.folder("champion", tracking)
-    assert bundle.verify(path).vectors >= 500
-    assert registry.load("champion", tracking).manifest.provenance["params"]["n_estimators"] == 96
+    report = bundle.copy_verified(path, tmp_path / "copy")
+    assert report.digest == bundle.inspect(path).digest
+    assert "evaluate it with the version that made it" in report.not_evaluated
+    with pytest.raises(bundle.OtherPhysics, match="evaluate it with the version that made it"):
+        registry.load("champion", tracking)
 
 
 def run(folder: Path, tracking: TrackingConfig, *arguments: str) -> str:
@@ -71,13 +77,15 @@ def run(folder: Path, tracking: TrackingConfig, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_champion_of_an_earlier_version_serves_the_same_times_through_mlflow(folder, tracking):
-    made = builders.Steps(seed=2).run("llama-2-70b").run("mixtral-8x7b-v0-1").table()
-    rows = made.drop(columns=[column.name for column in schema.TARGETS])
-    rows.astype(dict.fromkeys(rows.select_dtypes("category"), str)).to_parquet(folder / "rows.parquet")
+def test_the_champion_of_an_earlier_version_still_serves_its_own_times_through_mlflow(folder, tracking):
+    made = json.loads((registry.folder("champion", tracking) / "golden.json").read_text())
+    vectors = made["vectors"][:100]
+    chosen = [[each[key] for key in ("config", "tensor_parallelism", "hardware")] for each in vectors]
+    cases = [(*place, each["requests"]) for place, each in zip(chosen, vectors, strict=True)]
+    golden.table_of(cases, made["configs"]).to_parquet(folder / "rows.parquet")
     run(folder, tracking, "-c", SERVED)
     served = pd.read_parquet(folder / "served.parquet")["period_us"]
-    np.testing.assert_allclose(registry.load("champion", tracking).predict(made), served, rtol=1e-12)
+    np.testing.assert_allclose(served, [max(1.0, each["us"]) for each in vectors], rtol=1e-9)
 
 
 def test_the_folds_of_an_earlier_version_are_read_and_compared(folder, tracking):
@@ -91,12 +99,13 @@ def test_the_folds_of_an_earlier_version_are_read_and_compared(folder, tracking)
     assert (folder / "compared" / "report.html").is_file()
 
 
-def test_a_fold_run_of_an_earlier_version_becomes_a_bundle(folder, tracking):
+def test_a_fold_run_of_an_earlier_version_is_refused_with_what_to_do(folder, tracking):
     store = registry.open_registry(tracking).store
     first = runs.read_runs(store, runs.find_sweep(store, None))[0]
-    assert find.from_run(first.run_id, tracking).provenance["folds"][0]["mape"] == first.finished.mape
-    run(folder, tracking, "-m", "h3.export", f"bundle={first.run_id}", "out=dist/run")
-    assert bundle.verify(folder / "dist" / "run").vectors >= 500
+    with pytest.raises(
+        InputError, match=r"fitted with other physics.*train it anew, or export it with the version"
+    ):
+        find.from_run(first.run_id, tracking)
 
 
 def test_the_recipe_of_an_earlier_champion_can_be_evaluated_again(tracking):

@@ -10,10 +10,13 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"h3/h3bundle"
 )
@@ -27,15 +30,16 @@ func main() {
 	tp := flag.Int("tp", 1, "tensor-parallel degree")
 	hardware := flag.String("hardware", "H100", "accelerator in the bundle's table")
 	batch := flag.String("batch", "", "batch file, - for standard input")
+	sampling := flag.String("sampling", "auto", "truncated (by top-p or top-k), plain, or auto: by the generation_config.json beside the config")
 	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
 	flag.Parse()
-	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases); err != nil {
+	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
 	}
 }
 
-func run(dir, config string, tp int, hardware, batch, cases string) error {
+func run(dir, config string, tp int, hardware, batch, cases, sampling string) error {
 	if dir == "" || (cases == "" && (config == "" || batch == "")) {
 		return fmt.Errorf("expected -bundle DIR and either -cases FILE or -config FILE with -batch FILE")
 	}
@@ -51,7 +55,34 @@ func run(dir, config string, tp int, hardware, batch, cases string) error {
 		defer file.Close()
 		return evaluateCases(bundle, file, os.Stdout)
 	}
-	return printOne(bundle, config, tp, hardware, batch)
+	truncated, err := truncates(sampling, config)
+	if err != nil {
+		return err
+	}
+	return printOne(bundle, config, h3bundle.Deployment{TensorParallelism: tp, Hardware: hardware, TruncatedSampling: truncated}, batch)
+}
+
+// truncates says whether sampling is truncated: as told, or by the generation_config.json beside the config (none: it is not).
+func truncates(sampling, config string) (bool, error) {
+	if sampling != "auto" {
+		if sampling != "truncated" && sampling != "plain" {
+			return false, fmt.Errorf("-sampling %q; expected auto, truncated or plain", sampling)
+		}
+		return sampling == "truncated", nil
+	}
+	name := filepath.Join(filepath.Dir(config), "generation_config.json")
+	data, err := readAll(name)
+	if errors.Is(err, fs.ErrNotExist) || config == "-" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	truncated, err := h3bundle.TruncatesSampling(data)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return truncated, err
 }
 
 func open(name string) (io.ReadCloser, error) {
@@ -70,7 +101,7 @@ func readAll(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, h3bundle.MaxFileBytes+1))
 }
 
-func printOne(bundle *h3bundle.Bundle, config string, tp int, hardware, batch string) error {
+func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deployment, batch string) error {
 	data, err := readAll(config)
 	if err != nil {
 		return err
@@ -79,7 +110,8 @@ func printOne(bundle *h3bundle.Bundle, config string, tp int, hardware, batch st
 	if err != nil {
 		return fmt.Errorf("%s: %w", config, err)
 	}
-	kernel, err := bundle.Kernel(h3bundle.Deployment{Architecture: arch, TensorParallelism: tp, Hardware: hardware})
+	deployment.Architecture = arch
+	kernel, err := bundle.Kernel(deployment)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,7 @@ golden_file.py puts them into a bundle with the answers. Random batches serve th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from h3.steps.batch import Deployment, Request, step_table
 
 TOLERANCE = {"features": 1e-6, "us": 1e-5}  # relative
 RANDOM_CASES = 460
+# Configs that are served with top-p or top-k.
+TRUNCATED = ("llama-2-7b", "llama-2-70b", "small-1b", "fine-experts-30b")
 # Name in CONFIGS, tensor parallelism, hardware, requests of the batch.
 Case = tuple[str, int, str, Sequence[Request]]
 
@@ -166,8 +168,13 @@ def cases(seed: int = 0) -> list[Case]:
     return [*_edges(), *((*next(places), random_batch(generator, 32)) for _ in range(RANDOM_CASES))]
 
 
-def table_of(chosen: Sequence[Case], configs: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """The step table of the cases, a row each, in order; raises InputError for a config that is not there."""
+def table_of(
+    chosen: Sequence[Case], configs: Mapping[str, dict[str, Any]], truncated: Collection[str] = TRUNCATED
+) -> pd.DataFrame:
+    """The step table of the cases, a row each, in order; raises InputError for a config that is not there.
+
+    truncated: configs that are served with top-p or top-k.
+    """
     rows: dict[tuple[str, int, str], list[int]] = {}
     for number, (name, degree, hardware, _) in enumerate(chosen):
         rows.setdefault((name, degree, hardware), []).append(number)
@@ -175,7 +182,9 @@ def table_of(chosen: Sequence[Case], configs: Mapping[str, dict[str, Any]]) -> p
     for (name, degree, hardware), numbers in rows.items():
         if name not in configs:
             raise InputError(f"golden: config {name!r} is not among {', '.join(configs)}")
-        deployment = Deployment(catalog.from_hf_config(configs[name], name), degree, hardware)
+        deployment = Deployment(
+            catalog.from_hf_config(configs[name], name), degree, hardware, name in truncated
+        )
         frames.append(
             step_table(deployment, [chosen[number][3] for number in numbers]).set_index(pd.Index(numbers))
         )

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict, Field
 
-from h3.bundle.golden import CONFIGS, TOLERANCE, cases, relative, table_of
+from h3.bundle.golden import CONFIGS, TOLERANCE, TRUNCATED, cases, relative, table_of
 from h3.bundle.json_file import Array, Part, checked, shown
 from h3.bundle.manifest import FitsByRoute, feature_list
 from h3.common.errors import InputError
@@ -54,6 +54,7 @@ class Golden(Part):
     format: Literal["h3-golden"]
     feature_names: Annotated[tuple[str, ...], Array]
     configs: dict[str, dict[str, Any]]
+    truncated_sampling: Annotated[tuple[str, ...], Array]
     vectors: Annotated[tuple[Vector, ...], Array, Field(min_length=MIN_VECTORS)]
 
 
@@ -90,6 +91,7 @@ def make(predict: Predict, names: list[str]) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "feature_names": names,
         "configs": CONFIGS,
+        "truncated_sampling": list(TRUNCATED),
         "vectors": vectors,
     }
 
@@ -118,7 +120,7 @@ def compare(content: object, fitted_by_route: FitsByRoute, predict: Predict, whe
     vectors, names = golden.vectors, [entry["name"] for entry in feature_list(fitted_by_route)]
     _check_features(golden, names, where)
     chosen = [(each.config, each.tensor_parallelism, each.hardware, each.requests) for each in vectors]
-    table = table_of(chosen, golden.configs)
+    table = table_of(chosen, golden.configs, golden.truncated_sampling)
     numbers = predict(table)
     features = np.array([each.features for each in vectors])
     margin = np.array([each.margin for each in vectors])

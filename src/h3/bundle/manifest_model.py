@@ -89,6 +89,9 @@ class Constants(Part):
     two_shot_rank_us: LatencyUs
     two_shot_efficiency: Share
     two_shot_few_ranks: int = Field(ge=1, le=65536)
+    sampler_latency_us: LatencyUs
+    sampler_us_per_million_logits: LatencyUs
+    sampler_bandwidth_bytes_s: PerSecond
     two_shot_bytes: Annotated[tuple[ByteCount, ...], Array, Field(min_length=2, max_length=2)]
 
 

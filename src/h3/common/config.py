@@ -44,6 +44,8 @@ class Assumptions(Strict):
     "uncached": every prompt token is computed; "none": null.
     shared_prefix_tokens: request logs, workload → cached tokens at the start of its prompts, where they share
     no more than that; goes before prefill_tokens for those workloads.
+    sampling: of a model that h3 does not know, where neither exp-config.yaml nor a generation_config.json
+    says; "truncated": by top-p or top-k, so that every step sorts its logits; "plain": not.
     """
 
     hardware: str = "H100"
@@ -51,6 +53,7 @@ class Assumptions(Strict):
     kv_tokens: Literal["blocks", "none"] = "blocks"
     prefill_tokens: Literal["auto", "repeat", "uncached", "none"] = "auto"
     shared_prefix_tokens: dict[str, int] = {}
+    sampling: Literal["plain", "truncated"] = "plain"
 
 
 class SourceConfig(Strict):

@@ -147,10 +147,11 @@ def choose_params(
     """The predictor's parameters: given ones, and tuned ones where it is tuned and tuning is on."""
     given = dict(config.model.params)
     zoo.make(config.model.name, given)
-    if not zoo.is_tuned(config.model.name) or "n_estimators" in given:
+    tuned = zoo.tuned(config.model.name)
+    if tuned is None or "n_estimators" in given:
         return given, "parameters given, not tuned", pd.DataFrame()
     say("tune", 0, config.tune.trials)
-    outcome = tune.search(train, context, config.tune, lambda done, total: say("tune", done, total))
+    outcome = tune.search(train, context, config.tune, tuned, lambda done, total: say("tune", done, total))
     return vars(replace(outcome.params, **given)), outcome.note, outcome.trials
 
 

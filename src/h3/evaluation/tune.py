@@ -1,12 +1,12 @@
 """The search for hyperparameters over inner leave-one-group-out folds: tuning mirrors the test.
 
-    outcome = search(train, context, TuneConfig(trials=20))
+    outcome = search(train, context, TuneConfig(trials=20), zoo.tuned("xgboost_residual"))
     outcome.params                              # n_estimators may be 0: boosting only where it generalises
 
 Each trial trains once per inner fold and reads the error on the group held out after 0, 1, ... trees; the
-number of trees comes from the mean curve, "no trees" included. Trees must gain: a number of trees counts only
-if it lowers the mean error of the base alone by a twentieth and makes no inner group worse by more than a
-tolerance.
+number of trees comes from the mean curve, "no trees" included. Where a base answers without them trees must
+gain: a number of trees counts only if it lowers the mean error of the base alone by a twentieth and makes no
+inner group worse by more than a tolerance.
 """
 
 from __future__ import annotations
@@ -27,14 +27,24 @@ import xgboost as xgb
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from scipy import stats
 
 from h3.common import files
 from h3.common.config import TuneConfig
 from h3.evaluation import folds
-from h3.models import boosted, physical_base, residual, support, trees, xgboost_residual
+from h3.models import (
+    boosted,
+    boosting,
+    physical_base,
+    residual,
+    support,
+    trees,
+    xgboost_residual,
+    xgboost_scale_free,
+)
+from h3.models.boosting import Boosting, Tuned
 from h3.models.protocol import Context
-from h3.models.xgboost_residual import ROUNDS, Params, learning_curve
-from h3.steps import catalog, features, physics, raw30, schema, weights
+from h3.steps import base_shares, catalog, features, peak, physics, priors, raw30, schema, weights
 
 TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 # Fewer training groups cannot tell what varies between groups: with three models the inner folds chose trees
@@ -42,10 +52,12 @@ TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 LEAST_GROUPS = {"model": 4, "workload": 3}
 LEAST_GAIN = 0.05  # smaller gains over two or three inner groups did not carry over (EXPERIMENTS.md, tuning)
 RANDOM_PARTS = 3
+# From so many models on the gain of trees has an interval over models, and its lower end must be above 0.
+GROUPS_FOR_INTERVAL, SURE = 8, 0.9
 # What a trial's value follows from beside data and context.
 CODE = (
-    *(catalog, physics, features, raw30, weights, folds),
-    *(physical_base, support, trees, boosted, residual, xgboost_residual),
+    *(catalog, physics, priors, peak, features, base_shares, raw30, weights, folds),
+    *(physical_base, support, trees, boosted, boosting, residual, xgboost_residual, xgboost_scale_free),
 )
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -54,7 +66,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Outcome:
     """The chosen parameters, why, and every trial (number, value, rounds, parameters) as a table."""
 
-    params: Params
+    params: Boosting
     note: str
     trials: pd.DataFrame
 
@@ -63,12 +75,14 @@ def search(
     train: pd.DataFrame,
     context: Context,
     options: TuneConfig,
+    tuned: Tuned = xgboost_residual.TUNED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """Search parameters for the residual model on the training table alone; deterministic by context.seed.
+    """Search a predictor's parameters on the training table alone; deterministic by context.seed.
 
-    With fewer training groups than LEAST_GROUPS the outcome is the base alone. A stopped search resumes from
-    its storage and ends at the same parameters as an uninterrupted one.
+    With fewer training groups than are needed (`_least_groups`) the outcome is the usual parameters: for the
+    residual model the base alone. A stopped search resumes from its storage and ends at the same parameters
+    as an uninterrupted one.
     """
     thinned = _thinned(train, options.max_rows)
     inner = (
@@ -76,38 +90,43 @@ def search(
         if context.ablation.inner == "group"
         else _random_parts(thinned, context.seed)
     )
-    # Ablations: parts cut at random are always enough, and without a base trees are all that there is.
-    least = LEAST_GROUPS[context.group] if context.ablation.inner == "group" and context.ablation.base else 2
+    usual, least = tuned.usual(context, len(inner)), _least_groups(tuned, context)
+    instead = f"{usual.n_estimators} trees of the usual parameters" if usual.n_estimators else "no trees"
     if len(inner) < least:
-        count = train[context.group].nunique()
-        note = (
-            f"{count} training {context.group}{'s' if count != 1 else ''}, fewer than {least}: base pulled to"
-            " priors, no trees"
-        )
-        return Outcome(_params({}, context), note, pd.DataFrame())
+        count, base = train[context.group].nunique(), "base pulled to priors, " * tuned.trees_must_gain
+        groups = f"{count} training {context.group}{'s' if count != 1 else ''}"
+        return Outcome(usual, f"{groups}, fewer than {least}: {base}{instead}", pd.DataFrame())
     if options.trials <= 0:
-        return Outcome(_params({}, context), "tuning off: no trees", pd.DataFrame())
-    trials = _tried(train, context, options, _Objective(inner, context), progress)
+        return Outcome(usual, f"tuning off: {instead}", pd.DataFrame())
+    trials = _tried(train, options, _Objective(inner, context, tuned), progress)
     best = min(trials, key=lambda trial: float(trial.values[0]))
-    params = replace(_params(best.params, context), n_estimators=best.user_attrs["rounds"])
+    params = replace(usual, **best.params, n_estimators=best.user_attrs["rounds"])
     note = (
-        f"{params.n_estimators} trees: inner error {best.values[0]:.4f}, base alone"
-        f" {best.user_attrs['base_alone']:.4f}"
+        f"{params.n_estimators} trees: inner error {best.values[0]:.4f}, {tuned.without_trees}"
+        f" {best.user_attrs['without_trees']:.4f}"
     )
     return Outcome(params, note, _trials_frame(trials))
 
 
+def _least_groups(tuned: Tuned, context: Context) -> int:
+    """How many training groups a search needs; two where trees are all that there is.
+
+    Ablations: parts cut at random are always enough, and without a base trees are all that there is.
+    """
+    has_base = tuned.trees_must_gain and context.ablation.base
+    return LEAST_GROUPS[context.group] if has_base and context.ablation.inner == "group" else 2
+
+
 def _tried(
     train: pd.DataFrame,
-    context: Context,
     options: TuneConfig,
-    objective: Callable[[optuna.Trial], float],
+    objective: _Objective,
     progress: Callable[[int, int], None] | None,
 ) -> list[optuna.trial.FrozenTrial]:
     """The finished trials, those of an earlier search included."""
-    with _study(train, context, options) as study:
+    with _study(train, objective, options) as study:
         for number in range(len(_finished(study)), options.trials):
-            study.sampler = _sampler(context.seed, number)
+            study.sampler = _sampler(objective.context.seed, number)
             study.optimize(objective, n_trials=1)
             if progress:
                 progress(number + 1, options.trials)
@@ -158,22 +177,24 @@ def _code_digest() -> str:
 
 
 @contextmanager
-def _study(train: pd.DataFrame, context: Context, options: TuneConfig) -> Iterator[optuna.Study]:
-    """The study of this training table, context and code, held by one process at a time."""
-    key = json.dumps([schema.digest(train), context.describe(), options.max_rows, _code_digest()])
-    name = hashlib.sha256(key.encode()).hexdigest()[:24]
+def _study(train: pd.DataFrame, objective: _Objective, options: TuneConfig) -> Iterator[optuna.Study]:
+    """The study of this training table, predictor, context and code, held by one process at a time."""
+    context, tuned = objective.context, objective.tuned
+    known = [schema.digest(train), tuned.name, context.describe(), options.max_rows, _code_digest()]
+    name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
+    start = asdict(objective.usual)
     if options.storage is None:
-        yield _opened(name, InMemoryStorage())
+        yield _opened(name, InMemoryStorage(), start)
         return
     path = Path(options.storage) / f"{name}.log"
     with files.lock(path.with_suffix(".lock")):
-        yield _opened(name, JournalStorage(JournalFileBackend(str(path))))
+        yield _opened(name, JournalStorage(JournalFileBackend(str(path))), start)
 
 
-def _opened(name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
+def _opened(name: str, storage: optuna.storages.BaseStorage, start: Mapping[str, Any]) -> optuna.Study:
+    """The study; a new one tries the usual parameters first."""
     study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
     if not _finished(study) and not any(trial.state == TrialState.WAITING for trial in study.trials):
-        start = asdict(Params())
         study.enqueue_trial(
             {
                 key: start[key]
@@ -188,7 +209,7 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
 
 
-def _suggest(trial: optuna.Trial) -> dict[str, float]:
+def _suggest(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "max_depth": trial.suggest_int("max_depth", 1, 4),
         "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.1, log=True),
@@ -198,33 +219,36 @@ def _suggest(trial: optuna.Trial) -> dict[str, float]:
     }
 
 
-def _params(values: Mapping[str, Any], context: Context) -> Params:
-    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
-    constant needs them for all.
-    """
-    return replace(Params(known_only=context.group == "workload" and context.ablation.base), **values)
-
-
 @dataclass(frozen=True)
 class _Objective:
     """Mean inner error at the best allowed number of trees."""
 
     inner: list[folds.InnerFold]
     context: Context
+    tuned: Tuned
 
     def __call__(self, trial: optuna.Trial) -> float:
-        params = _params(_suggest(trial), self.context)
-        curves = np.array(
-            [learning_curve(params, train, held_out, self.context) for _, train, held_out in self.inner]
-        )
-        best = best_rounds(curves)
-        trial.set_user_attr("rounds", ROUNDS[best])
-        trial.set_user_attr("base_alone", float(curves[:, 0].mean()))
+        params, curve = replace(self.usual, **_suggest(trial)), self.tuned.learning_curve
+        curves = np.array([curve(params, train, held, self.context) for _, train, held in self.inner])
+        best = self._best(curves)
+        trial.set_user_attr("rounds", boosting.ROUNDS[best])
+        trial.set_user_attr("without_trees", float(curves[:, 0].mean()))
         trial.set_user_attr(
             "inner_errors",
             {name: float(curve[best]) for (name, _, _), curve in zip(self.inner, curves, strict=True)},
         )
         return float(curves[:, best].mean())
+
+    @property
+    def usual(self) -> Boosting:
+        """The predictor's parameters for so many groups, before a search."""
+        return self.tuned.usual(self.context, len(self.inner))
+
+    def _best(self, curves: np.ndarray) -> int:
+        if not self.tuned.trees_must_gain:
+            return int(np.argmin(curves.mean(axis=0)))
+        enough = len(curves) >= GROUPS_FOR_INTERVAL and self.context.group == "model"
+        return surest_rounds(curves) if enough else best_rounds(curves)
 
 
 def best_rounds(curves: np.ndarray) -> int:
@@ -236,6 +260,19 @@ def best_rounds(curves: np.ndarray) -> int:
     gains = (curves <= curves[:, :1] + TOLERANCE).all(axis=0) & (mean <= (1 - LEAST_GAIN) * mean[0])
     gains[0] = True
     return int(np.argmin(np.where(gains, mean, np.inf)))
+
+
+def surest_rounds(curves: np.ndarray) -> int:
+    """As best_rounds where there are many groups: the mean gain is a twentieth at least, and its one-sided
+    interval over groups (Student's t, SURE) holds no loss. One group may lose while the others gain.
+    """
+    gains = curves[:, :1] - curves
+    spread = gains.std(axis=0, ddof=1) / np.sqrt(len(gains))
+    surely = gains.mean(axis=0) > float(stats.t.ppf(SURE, len(gains) - 1)) * spread
+    mean = curves.mean(axis=0)
+    allowed = surely & (mean <= (1 - LEAST_GAIN) * mean[0])
+    allowed[0] = True
+    return int(np.argmin(np.where(allowed, mean, np.inf)))
 
 
 def _trials_frame(trials: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:

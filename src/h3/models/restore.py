@@ -65,7 +65,10 @@ def _feature_set(names: list[str], where: str) -> tuple[str, tuple[str, ...]]:
 def _base(content: object, where: str) -> Base:
     terms = content.get("terms") if isinstance(content, dict) else None
     if not isinstance(content, dict) or terms != list(physics.TERMS):
-        raise InputError(f"{where}: base terms {terms}; expected {', '.join(physics.TERMS)}")
+        raise InputError(
+            f"{where}: fitted with other physics (terms {terms}; expected {', '.join(physics.TERMS)}):"
+            " train it anew, or export it with the version of h3 that made it"
+        )
     coefficients = numbers(content.get("coefficients"), len(physics.TERMS), f"{where}: base coefficients")
     if (coefficients < 0).any():
         raise InputError(f"{where}: base coefficient {coefficients.min()}; expected none below 0")

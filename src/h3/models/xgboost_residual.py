@@ -13,56 +13,41 @@ What comes of it is residual.FittedResidual.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import xgboost as xgb
 
-from h3.models import physical_base
+from h3.models import boosting, physical_base
 from h3.models.boosted import Boosted
+from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
 from h3.models.support import Support
-from h3.steps import features, physics
-from h3.steps.weights import row_weights
+from h3.steps import base_shares, features, physics
+from h3.steps.weights import shape_groups
 
-ROUNDS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160, 200)
+# Fewer models show a few levels, which anything that differs between them "explains".
+LEVEL_MODELS = 8
+LEAF_MODELS = 1.5
+# The feature set of a run that asks for no other; any other is kept, levels or not.
+WITHOUT_LEVELS = "scale_free"
 
 
 @dataclass(frozen=True)
-class Params:
+class Params(Boosting):
     """Boosting parameters; n_estimators 0 is the base alone.
 
     known_only: the trees serve the deployments of the training data only, and may learn how far the base
     misses each of them on the whole. Else they serve any, and learn only how the miss varies from step to
-    step.
+    step; or, with levels, also how far it misses a model on the whole, from the shares of the base's own
+    terms (features.base_shares). A leaf then holds the weight of LEAF_MODELS models at least, on all rows:
+    what one model alone shows is not learned.
     """
 
-    n_estimators: int = 0
-    max_depth: int = 3
-    learning_rate: float = 0.05
-    min_child_weight: float = 20.0
-    subsample: float = 0.8
-    colsample_bytree: float = 0.8
-    reg_lambda: float = 10.0
     known_only: bool = False
-
-    def booster_params(self, context: Context) -> dict[str, Any]:
-        """XGBoost's parameters for these."""
-        values = asdict(self)
-        own = ("n_estimators", "known_only")
-        return {name: value for name, value in values.items() if name not in own} | {
-            "objective": "reg:squarederror",
-            "tree_method": "hist",
-            "base_score": 0.0,
-            "seed": context.seed,
-            "nthread": context.threads,
-            "monotone_constraints": features.monotone_constraints(
-                context.features.name, context.features.drop_groups
-            ),
-        }
+    levels: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,30 +63,36 @@ class XGBoostResidual:
 
 
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
-    weight = _row_weights(train, context)
+    weight = weights_of(train, context)
     fitted_base = (
         physical_base.fit(train, context.target, weight)
         if context.ablation.base
         else physical_base.constant(train, context.target, weight)
     )
+    levels = params.levels and rounds > 0
+    names, dropped = base_shares.NAME if levels else context.features.name, context.features.drop_groups
     terms = physics.terms_us(train)
-    matrix = features.build(context.features.name, train, context.features.drop_groups, terms)
+    matrix = features.build(names, train, dropped, terms)
     label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
-    if not params.known_only and context.group == "model" and context.ablation.base:
+    if levels:
+        params = _guarded(params, weight, shape_groups(train))
+    elif not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
     data = xgb.DMatrix(matrix, label=label, weight=weight)
-    booster = xgb.train(params.booster_params(context), data, rounds)
-    return FittedResidual(
-        fitted_base,
-        Boosted.trained(booster),
-        Support.of(matrix, train, params.known_only),
-        context.features.name,
-        context.features.drop_groups,
-    )
+    rising = features.monotone_constraints(names, dropped)
+    booster = xgb.train(params.booster_params(context, rising), data, rounds)
+    support = Support.of(matrix, train, params.known_only)
+    return FittedResidual(fitted_base, Boosted.trained(booster), support, names, dropped)
 
 
-def _row_weights(table: pd.DataFrame, context: Context) -> np.ndarray:
-    return row_weights(table) if context.ablation.equal_weights else np.ones(len(table))
+def _guarded(params: Params, weight: np.ndarray, models: np.ndarray) -> Params:
+    """The parameters under which no leaf can name a model: its rows weigh more than any one model's do.
+
+    weight, models: each row's weight and number of its model, (rows,). A row's weight is its hessian.
+    """
+    heaviest = np.bincount(models, weights=weight).max()
+    least = max(params.min_child_weight, LEAF_MODELS * float(heaviest))
+    return replace(params, min_child_weight=least, subsample=1.0)
 
 
 def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -118,20 +109,34 @@ def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) ->
 def learning_curve(
     params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
 ) -> np.ndarray:
-    """Error on a held-out inner group after each number of trees in ROUNDS: weighted mean |log(predicted /
-    observed)|.
+    """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
+    |log(predicted / observed)|.
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
-    fitted = _fit(train, context, params, ROUNDS[-1])
+    fitted = _fit(train, context, params, boosting.ROUNDS[-1])
     terms = physics.terms_us(held_out)
-    matrix = features.build(context.features.name, held_out, context.features.drop_groups, terms)
+    matrix = features.build(fitted.features, held_out, fitted.drop_groups, terms)
     trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)
     label = np.log(held_out[context.target].to_numpy(float) / fitted.base.of_terms(terms))
-    weight = _row_weights(held_out, context)
 
-    def error(rounds: int) -> float:
-        margin = trust * fitted.booster.predict(data, iteration_range=(0, rounds)) if rounds else 0.0
-        return float(np.average(np.abs(margin - label), weights=weight))
+    def margin(rounds: int) -> np.ndarray:
+        """The correction of so many trees."""
+        margins: np.ndarray = trust * fitted.booster.predict(data, iteration_range=(0, rounds))
+        return margins
 
-    return np.array([error(rounds) for rounds in ROUNDS])
+    return errors_by_rounds(margin, label, weights_of(held_out, context))
+
+
+def _usual(context: Context, groups: int) -> Params:
+    """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
+    constant needs them for all. With so many models in training, levels between them can be learned.
+    """
+    levels = context.group == "model" and groups >= LEVEL_MODELS and context.features.name == WITHOUT_LEVELS
+    return Params(
+        known_only=context.group == "workload" and context.ablation.base,
+        levels=levels and context.ablation.base,
+    )
+
+
+TUNED = Tuned("xgboost_residual", _usual, learning_curve, trees_must_gain=True, without_trees="base alone")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from h3.common.errors import InputError
-from h3.models import xgboost_residual
+from h3.models import xgboost_residual, xgboost_scale_free
+from h3.models.boosting import Tuned
 from h3.models.peers import (
     blackbox,
     habitat,
@@ -32,18 +33,23 @@ from h3.models.protocol import InsidePredictor, Predictor
 class Entry:
     """A dataclass of parameters and the predictor made from it.
 
-    tuned: its trees are searched over inner folds. sees_held_out: it is trained on truth of the held-out
-    group, and only scored on steps that it did not see.
+    tuned: how its trees are searched over inner folds (None: they are not). sees_held_out: it is trained on
+    truth of the held-out group, and only scored on steps that it did not see.
     """
 
     params: type
     predictor: Callable[[Any], Predictor]
-    tuned: bool = False
+    tuned: Tuned | None = None
     sees_held_out: bool = False
 
 
 PREDICTORS = {
-    "xgboost_residual": Entry(xgboost_residual.Params, xgboost_residual.XGBoostResidual, tuned=True),
+    "xgboost_residual": Entry(
+        xgboost_residual.Params, xgboost_residual.XGBoostResidual, xgboost_residual.TUNED
+    ),
+    "xgboost_scale_free": Entry(
+        xgboost_scale_free.Params, xgboost_scale_free.XGBoostScaleFree, xgboost_scale_free.TUNED
+    ),
     "xgboost_raw": Entry(xgboost_raw.Params, xgboost_raw.XGBoostRaw),
     "blackbox": Entry(blackbox.Params, blackbox.Blackbox),
     "roofline": Entry(roofline.Params, roofline.Roofline),
@@ -72,8 +78,8 @@ def make(name: str, params: Mapping[str, Any]) -> Predictor:
     return entry.predictor(entry.params(**params))
 
 
-def is_tuned(name: str) -> bool:
-    """Whether the predictor's parameters are searched over inner folds."""
+def tuned(name: str) -> Tuned | None:
+    """How the predictor's trees are searched over inner folds; None where its parameters are as given."""
     return PREDICTORS[name].tuned
 
 

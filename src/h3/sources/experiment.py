@@ -21,8 +21,9 @@ import yaml
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.requests.formats.table import only_log
-from h3.steps import catalog, schema
+from h3.steps import catalog, sampling, schema
 from h3.steps.batch import Deployment
+from h3.steps.sampling import Sampling
 
 TRACE_FILES = ("traces.json", "traces.json.gz")
 TRACEV2_FILES = ("data.csv", "data.csv.gz")
@@ -47,11 +48,12 @@ class Experiment:
     max_num_batched_tokens: float
     block_size_tokens: float
     architecture: catalog.Architecture
+    sampling: Sampling
 
     @property
     def deployment(self) -> Deployment:
         """The model on its accelerators."""
-        return Deployment(self.architecture, self.tensor_parallelism, self.hardware)
+        return Deployment(self.architecture, self.tensor_parallelism, self.hardware, self.sampling.truncated)
 
     def columns(self) -> dict[str, Any]:
         """The step table's columns that are the same for every row of this experiment (`clock` and `log`
@@ -66,6 +68,7 @@ class Experiment:
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "block_size_tokens": self.block_size_tokens,
+            "truncated_sampling": float(self.sampling.truncated),
             **self.architecture.columns(),
         }
 
@@ -195,7 +198,19 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),
         block_size_tokens=_optional(folder, config, "block_size", source.assume.block_size_tokens),
         architecture=arch,
+        sampling=_sampling(folder, config, model_id, source),
     )
+
+
+def _sampling(folder: Path, config: dict[str, Any], model: str, source: SourceConfig) -> Sampling:
+    """Whether sampling was truncated: exp-config.yaml, else the generation_config.json beside it, else what
+    is known of the model, else the assumption.
+    """
+    if "sampling" in config:
+        where = f"{folder}/exp-config.yaml"
+        return Sampling(sampling.given(config["sampling"], where), "exp-config.yaml")
+    assumed = Sampling(sampling.WORDS[source.assume.sampling], "assumed")
+    return sampling.beside(folder / "config.json") or sampling.of_model(model) or assumed
 
 
 def _configuration(folder: Path) -> dict[str, Any]:

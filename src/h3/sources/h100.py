@@ -22,7 +22,8 @@ from h3.common import packaged
 from h3.sources.experiment import Experiment, Ingested, combine
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged, RequestLog
-from h3.steps import catalog, schema
+from h3.steps import catalog, sampling, schema
+from h3.steps.sampling import Sampling
 
 REQUESTS, EXPERIMENTS = "h100_requests.parquet", "h100_experiments.csv"
 
@@ -70,6 +71,7 @@ def _experiment(setup: pd.Series) -> Experiment:
         max_num_batched_tokens=float(setup["max_num_batched_tokens"]),
         block_size_tokens=float(setup["block_size_tokens"]),
         architecture=catalog.architecture(setup["model"]),
+        sampling=sampling.of_model(setup["model"]) or Sampling(False, "assumed"),
     )
 
 

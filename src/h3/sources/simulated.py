@@ -32,6 +32,7 @@ from h3.server.requests import Limits, Requests, StepBatch
 from h3.sources import cost_model
 from h3.sources.experiment import Experiment, Ingested
 from h3.steps import catalog, schema
+from h3.steps.sampling import Sampling
 
 # The study's models with their tensor-parallel degree.
 MODELS = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
@@ -100,6 +101,7 @@ class Cell:
             float(MAX_NUM_BATCHED_TOKENS),
             float(BLOCK_SIZE_TOKENS),
             catalog.MODELS[self.model],
+            Sampling(False, "the simulated server takes the likeliest token"),
         )
 
     @property

@@ -30,7 +30,8 @@ from h3.sources import h100
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
 from h3.sources.requests import caching
 from h3.sources.requests.steps import new_prompt_tokens
-from h3.steps import catalog, schema
+from h3.steps import catalog, sampling, schema
+from h3.steps.sampling import Sampling
 
 PACKAGED = "h100_stage_means.csv"
 NAMES = ("experiment", "model", "hardware", "workload")
@@ -206,6 +207,8 @@ def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
         max_num_batched_tokens=_number(first, "max_num_batched_tokens", float("nan")),
         block_size_tokens=source.assume.block_size_tokens,
         architecture=_at_precision(architecture, first),
+        sampling=sampling.of_model(first["model"])
+        or Sampling(sampling.WORDS[source.assume.sampling], "assumed"),
     )
 
 

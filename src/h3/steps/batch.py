@@ -40,13 +40,15 @@ MAX_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True)
 class Deployment:
-    """A model on so many accelerators; raises InputError for unknown hardware or a degree that does not
-    divide the heads.
+    """A model on so many accelerators, and whether top-p or top-k truncates its sampling.
+
+    Raises InputError for unknown hardware or a degree that does not divide the heads.
     """
 
     architecture: Architecture
     tensor_parallelism: int
     hardware: str
+    truncated_sampling: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hardware", catalog.hardware(self.hardware).name)
@@ -61,6 +63,7 @@ class Deployment:
         return {
             "hardware": self.hardware,
             "tensor_parallelism": self.tensor_parallelism,
+            "truncated_sampling": float(self.truncated_sampling),
             **self.architecture.columns(),
         }
 

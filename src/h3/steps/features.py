@@ -5,9 +5,9 @@
 >>> manifest("scale_free")[0]["name"], manifest("scale_free")[0]["formula"]
 ('kv_to_weights', 'kv_us / weights_us')
 
-`scale_free` holds ratios that mean the same for any model; `raw30` the study's thirty raw features
-(raw30.py). The same functions serve training, serving and export. None of them has a state: nothing is
-learned from rows.
+`scale_free` holds ratios that mean the same for any model, `peak_ratios` those of trees without a base
+(peak.py), `raw30` the study's thirty raw features (raw30.py). The same functions serve training, serving and
+export. None of them has a state: nothing is learned from rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
-from h3.steps import physics, raw30
+from h3.steps import base_shares, peak, physics, raw30
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class FeatureSet:
 
 SETS = {
     "scale_free": FeatureSet("scale_free", SCALE_FREE, _scale_free),
+    base_shares.NAME: FeatureSet(
+        base_shares.NAME, tuple(Feature(*row) for row in base_shares.FEATURES), base_shares.compute
+    ),
+    peak.NAME: FeatureSet(peak.NAME, tuple(Feature(*row) for row in peak.FEATURES), peak.compute),
     "raw30": FeatureSet(
         "raw30",
         tuple(Feature(*row) for row in raw30.FEATURES),

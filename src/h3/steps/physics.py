@@ -49,9 +49,17 @@ TWO_SHOT_FEW_RANKS = (
 )
 TWO_SHOT_BYTES = (524_288, 262_144)
 LEAST_NVLINK_BYTES_S = catalog.LEAST_NVLINK_BYTES_S  # below, vLLM leaves more than two ranks to NCCL's ring
+# Sorting the logits for top-p or top-k (PyTorch's sort, as vLLM 0.15 does): micro-benchmarks of vLLM's pull
+# requests 32558 and 40376 say 0.09 ms for 1 x 32k logits, 0.39 for 56 x 32k, 1.1 for 64 x 131k, 2.3 for
+# 128 x 131k. Above that the sort falls behind this line, by a third at 512 x 131k.
+SAMPLER_LATENCY_US = 100.0
+SAMPLER_US_PER_MILLION_LOGITS = 140.0
+SAMPLER_BANDWIDTH_BYTES_S = 3.35e12  # of the GPU that those times are taken for, H100; a sort moves memory
 
 
 def _column(table: pd.DataFrame, name: str, unknown: float | np.ndarray = 0.0) -> np.ndarray:
+    if name not in table.columns:
+        return np.broadcast_to(np.asarray(unknown, float), (len(table),)).copy()
     values = table[name].to_numpy(float)
     return np.where(np.isnan(values), unknown, values)
 
@@ -333,6 +341,22 @@ def attention_waves(table: pd.DataFrame) -> np.ndarray:
     )
 
 
+def two_shot_all_reduces(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """All-reduces of a step that go in two shots."""
+    message_bytes = all_reduce_message_bytes(table, tokens)
+    return np.where(two_shot(table, message_bytes), all_reduces(table), 0.0)
+
+
+def sampler_us(table: pd.DataFrame) -> np.ndarray:
+    """Time to sort the logits of the step's requests where top-p or top-k truncates sampling; every rank
+    sorts all.
+    """
+    logits = requests(table) * table["vocab_size"].to_numpy(float)
+    slower = SAMPLER_BANDWIDTH_BYTES_S / _hardware(table, "memory_bandwidth_bytes_s")
+    sort_us = SAMPLER_LATENCY_US + SAMPLER_US_PER_MILLION_LOGITS / 1e6 * logits * slower
+    return _column(table, "truncated_sampling") * np.where(logits > 0, sort_us, 0.0)
+
+
 TERMS = (
     "weights_us",
     "kv_us",
@@ -344,12 +368,14 @@ TERMS = (
     "moe_layers",
     "requests",
     "step",
+    "two_shots",
+    "sampler_us",
 )
 
 
 def terms_us(table: pd.DataFrame) -> pd.DataFrame:
-    """The base's terms, float64 of shape (rows, len(TERMS)): times in us, then counts (layers, requests, 1),
-    both as an H100 would have them whose kernels reach its peaks' shares that the GPU's reach of theirs.
+    """The base's terms, float64 of shape (rows, len(TERMS)): times in us (at peak but for all-reduce and
+    sampler) and counts; where another GPU's kernels do worse or better than an H100's, scaled (kernels.py).
     """
     return pd.DataFrame(
         {
@@ -363,6 +389,8 @@ def terms_us(table: pd.DataFrame) -> pd.DataFrame:
             "moe_layers": table["num_moe_layers"].to_numpy(float) * _kernel(table, "moe_layers"),
             "requests": requests(table),
             "step": np.ones(len(table)),
+            "two_shots": averaged(table, two_shot_all_reduces),
+            "sampler_us": sampler_us(table),
         },
         columns=list(TERMS),
     )

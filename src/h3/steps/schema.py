@@ -81,6 +81,7 @@ SETUP = (
     _real("max_num_seqs", "requests", "limit of the batch size"),
     _real("max_num_batched_tokens", "tokens", "token budget of a step"),
     _real("block_size_tokens", "tokens", "tokens of a KV-cache block"),
+    _real("truncated_sampling", "", "1: top-p or top-k is on, and a step sorts its logits; 0: it is not"),
 )
 ARCHITECTURE = (
     _count("num_layers", "layers", "decoder layers", minimum=1),

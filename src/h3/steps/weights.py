@@ -34,3 +34,8 @@ def _models(table: pd.DataFrame) -> np.ndarray:
         return table["model"].to_numpy()
     shapes = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False)["model"]
     return shapes.transform("first").to_numpy()
+
+
+def shape_groups(table: pd.DataFrame) -> np.ndarray:
+    """Number of each row's model, from 0, models of one shape as one; int of shape (rows,)."""
+    return np.asarray(pd.factorize(_models(table))[0])

@@ -177,8 +177,8 @@ def test_every_predictor_has_a_config_that_names_it(name):
     assert yaml.safe_load(path.read_text()) == {"name": name, "params": {}}
 
 
-def test_only_the_residual_model_is_tuned_and_an_unknown_parameter_is_an_error():
-    assert [name for name in NAMES if zoo.is_tuned(name)] == ["xgboost_residual"]
+def test_only_our_two_models_are_tuned_and_an_unknown_parameter_is_an_error():
+    assert [name for name in NAMES if zoo.tuned(name)] == ["xgboost_residual", "xgboost_scale_free"]
     with pytest.raises(InputError, match=r"unknown parameter 'depth'; expected none"):
         zoo.make("roofline", {"depth": 3})
 

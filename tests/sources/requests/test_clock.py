@@ -220,3 +220,44 @@ def test_periods_from_a_request_log_are_within_one_and_a_half_percent_of_the_tra
     error = (from_log / from_trace - 1).dropna()
     assert len(error) >= 4
     assert error.abs().max() <= 0.015, pd.Series(error).to_string()
+
+
+def saturated(seed, us_per_token, output_tokens=120, slots=16, step_count=6000):
+    """A server whose slots are never free, each request starting when another ends; prompts differ from
+    stretch to stretch, and computing them takes time.
+    """
+    rng = np.random.default_rng(seed)
+    first = np.sort(
+        np.concatenate(
+            [
+                np.arange(int(rng.integers(1, output_tokens)), step_count - output_tokens, output_tokens)
+                for _ in range(slots)
+            ]
+        )
+    )
+    tokens = np.where(first // 300 % 2 == 0, 200.0, 900.0) * rng.uniform(0.5, 1.5, len(first))
+    prefill = np.bincount(first - 1, weights=tokens, minlength=step_count)
+    server = Server(20_000 + us_per_token * prefill)
+    for step in first:
+        server.serve(int(step), output_tokens)
+    return server, tokens
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_prefill_token_costs_is_found_in_a_saturated_server(seed):
+    server, tokens = saturated(seed, us_per_token=20.0)
+    recovered = clock.invert(server.intervals())
+    first, last, period_us = recovered.clock.window_at(np.arange(300.0, 5500.0, 7.0))
+    seen = recovered.clock.between(recovered.seen(server.first_us(), tokens), (first, last)) / (last - first)
+    assert np.polyfit(seen, period_us, 1)[0] == pytest.approx(20.0, rel=0.05)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(30, 200), st.integers(0, 10_000))
+def test_all_of_an_amount_is_seen_and_nowhere_less_than_none(count, seed):
+    server = Server([20_000.0] * 1000).serve_at_random(count, seed)
+    recovered = clock.invert(server.intervals())
+    amounts = np.random.default_rng(seed).uniform(1, 900, len(server.requests))
+    seen = recovered.seen(server.first_us(), amounts)
+    assert (np.diff(seen) >= 0).all()
+    assert seen[-1] == pytest.approx(amounts.sum(), rel=0.05)

@@ -109,6 +109,12 @@ class StepClock:
         """Wall time at which the counter reaches the given numbers."""
         return self.busy.to_wall(self._busy_at(steps))
 
+    def between(self, running_sum: np.ndarray, window: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """What a running sum at the knots grows by from the first to the last step of each window."""
+        knots = np.arange(len(self.steps)) * self.knot_us
+        low, high = (np.interp(self._busy_at(bound), knots, running_sum) for bound in window)
+        return high - low
+
     def window_at(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The window of `resolution_us` busy time around each given step: first step, last step and mean
         period in us.
@@ -127,12 +133,32 @@ class StepClock:
 @dataclass(frozen=True)
 class Inversion:
     """A recovered clock; `residual_ratio` is (recovered - recorded) / recorded steps, `used` marks the
-    intervals kept.
+    intervals kept, `recovered` is the least-squares problem as it was last solved.
     """
 
     clock: StepClock
     residual_ratio: np.ndarray
     used: np.ndarray
+    recovered: _Solved
+
+    def seen(self, time_us: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+        """What the clock sees of amounts that fell at given wall times: their running sum at its knots, shape
+        (knots,).
+
+        The clock resolves what overlapping requests tell apart: in a saturated server, where one starts when
+        another ends, no more than a request's length. Its period is then a mean over that stretch, and what
+        a step held must be averaged over the same one. It is, if the true running sum goes through the same
+        least squares as the steps do (the resolution matrix of an inversion: Backus and Gilbert 1968,
+        doi:10.1111/j.1365-246X.1968.tb00216.x).
+        """
+        problem = self.recovered.problem
+        order = np.argsort(time_us, kind="stable")
+        running = np.concatenate([[0.0], np.cumsum(amounts[order])])
+        knots = np.arange(problem.design.shape[1]) * problem.knot_us
+        fallen = np.searchsorted(problem.busy.from_wall(time_us[order]), knots, side="right")
+        return self.recovered.running_sum(
+            problem.design @ running[fallen], running[-1] / problem.busy.total_us
+        )
 
 
 def covered(intervals: Intervals) -> BusyTime:
@@ -153,16 +179,17 @@ def invert(intervals: Intervals, knot_us: float = KNOT_US, smoothness: float = S
     """
     problem = _Problem(intervals, knot_us, smoothness)
     tolerance = np.maximum(OFF_CLOCK_STEPS, OFF_CLOCK_RATIO * intervals.steps)
-    clock = problem.solve(np.ones(len(intervals.steps)))
+    solved = problem.solve(np.ones(len(intervals.steps)))
     for _ in range(REWEIGHTINGS):
-        miss = np.abs(_misses(clock, intervals))
+        miss = np.abs(_misses(solved.clock(), intervals))
         if (miss <= tolerance).all():
             break
-        clock = problem.solve(1 / np.maximum(1.0, miss / tolerance) ** 2)
-    used = np.abs(_misses(clock, intervals)) <= tolerance
+        solved = problem.solve(1 / np.maximum(1.0, miss / tolerance) ** 2)
+    used = np.abs(_misses(solved.clock(), intervals)) <= tolerance
     if used.any() and not used.all():
-        clock = problem.solve(used.astype(float))
-    return Inversion(clock, _misses(clock, intervals) / intervals.steps, used)
+        solved = problem.solve(used.astype(float))
+    clock = solved.clock()
+    return Inversion(clock, _misses(clock, intervals) / intervals.steps, used, solved)
 
 
 def _misses(clock: StepClock, intervals: Intervals) -> np.ndarray:
@@ -173,30 +200,51 @@ class _Problem:
     """The least-squares problem of one log: its matrices are built once and solved under changing weights."""
 
     def __init__(self, intervals: Intervals, knot_us: float, smoothness: float) -> None:
-        self.busy, self.knot_us, self.steps = covered(intervals), knot_us, intervals.steps.astype(float)
+        self.intervals, self.busy, self.knot_us = intervals, covered(intervals), knot_us
         knots = max(3, int(np.ceil(self.busy.total_us / knot_us)) + 1)
         ends, starts = (
             _hat(self.busy.from_wall(time), knots, knot_us) for time in (intervals.end_us, intervals.start_us)
         )
         self.design = ends - starts
         bend = sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(knots - 2, knots), dtype=float)
-        slope = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(knots - 1, knots), dtype=float)
-        common_rate = knot_us * np.median(self.steps / (intervals.end_us - intervals.start_us))
+        self.slope = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(knots - 1, knots), dtype=float)
         self.penalty = (
-            smoothness * (bend.T @ bend) + RATE_PULL * (slope.T @ slope) + RIDGE * sparse.eye_array(knots)
+            smoothness * (bend.T @ bend)
+            + RATE_PULL * (self.slope.T @ self.slope)
+            + RIDGE * sparse.eye_array(knots)
         )
-        self.pull = RATE_PULL * (slope.T @ np.full(knots - 1, common_rate))
-        self.resolution_us = max(knot_us, self.busy.total_us * EVENTS_IN_WINDOW / (2 * len(self.steps)))
 
-    def solve(self, weights: np.ndarray) -> StepClock:
-        """The clock under weights of shape (intervals,)."""
-        weighted = self.design.T @ sparse.diags_array(weights)
-        counter = splu(sparse.csc_matrix(weighted @ self.design + self.penalty)).solve(
-            weighted @ self.steps + self.pull
-        )
-        return StepClock(
-            self.busy, self.knot_us, np.maximum.accumulate(counter - counter[0]), self.resolution_us
-        )
+    def solve(self, weights: np.ndarray) -> _Solved:
+        """The problem under weights of shape (intervals,)."""
+        return _Solved(self, weights)
+
+
+class _Solved:
+    """The problem factored under one set of weights: what each interval counted gives the running sum at the
+    knots.
+    """
+
+    def __init__(self, problem: _Problem, weights: np.ndarray) -> None:
+        self.problem, self.intervals = problem, problem.intervals
+        self._weighted = problem.design.T @ sparse.diags_array(weights)
+        self._factor = splu(sparse.csc_matrix(self._weighted @ problem.design + problem.penalty))
+
+    def running_sum(self, counted: np.ndarray, per_us: float) -> np.ndarray:
+        """The non-decreasing sum at the knots, 0 at the first, from what each interval counted; pulled to a
+        rate.
+        """
+        slope = self.problem.slope
+        pull = RATE_PULL * (slope.T @ np.full(slope.shape[0], self.problem.knot_us * per_us))
+        found = self._factor.solve(self._weighted @ counted + pull)
+        return np.maximum.accumulate(found - found[0])
+
+    def clock(self) -> StepClock:
+        """The step clock: the sum of the steps that the intervals counted."""
+        busy, given = self.problem.busy, self.intervals
+        steps = given.steps.astype(float)
+        resolution_us = max(self.problem.knot_us, busy.total_us * EVENTS_IN_WINDOW / (2 * len(steps)))
+        per_us = float(np.median(steps / (given.end_us - given.start_us)))
+        return StepClock(busy, self.problem.knot_us, self.running_sum(steps, per_us), resolution_us)
 
 
 def _hat(busy_us: np.ndarray, knots: int, knot_us: float) -> sparse.csr_array:

@@ -86,6 +86,7 @@ def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig
                 "requests": log.total,
                 "failed": log.failed,
                 "rejected": len(log.rejects),
+                "sampling": experiment.sampling.told(),
             }
         },
     }
@@ -97,7 +98,7 @@ def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig
     inversion = step_clock.invert(_intervals(decoding))
     prefill = caching.decide(log.requests, experiment, source.assume)
     new = new_prompt_tokens(log.requests, prefill, experiment)
-    table, unresolved = _steps(experiment, log.requests, inversion.clock, new, source.sample_every)
+    table, unresolved = _steps(experiment, log.requests, inversion, new, source.sample_every)
     record["experiments"][experiment.name] |= {
         "prefill": prefill.record(),
         "steps": len(table),
@@ -144,18 +145,19 @@ def _intervals(decoding: pd.DataFrame) -> step_clock.Intervals:
 def _steps(
     experiment: Experiment,
     requests: pd.DataFrame,
-    clock: step_clock.StepClock,
+    inversion: step_clock.Inversion,
     new: np.ndarray,
     every: int,
 ) -> tuple[pd.DataFrame, int]:
     """Sampled steps with their composition, and how many were dropped because the clock stands still
     there.
     """
+    clock = inversion.clock
     numbers = np.arange(zlib.crc32(experiment.name.encode()) % every, int(clock.steps[-1]), every)
     low, high, period = clock.window_at(numbers.astype(float))
     resolved = ~np.isnan(period)
     numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
-    composition = _composition(requests, clock, numbers, (low, high), new)
+    composition = _composition(requests, inversion, numbers, (low, high), new)
     frame = composition.assign(
         **experiment.columns(),
         log="requests",
@@ -171,22 +173,19 @@ def _steps(
 
 def _composition(
     requests: pd.DataFrame,
-    clock: step_clock.StepClock,
+    inversion: step_clock.Inversion,
     numbers: np.ndarray,
     window: tuple[np.ndarray, np.ndarray],
     new: np.ndarray,
 ) -> pd.DataFrame:
-    """Requests of each step: decode requests at the step, prefills as the mean over the window of its
-    period.
+    """Requests of each step: decode requests at the step, prefills as the clock sees them in the window of
+    its period.
     """
-    first, last = (
-        clock.steps_at(requests["first_us"].to_numpy()),
-        clock.steps_at(requests["last_us"].to_numpy()),
-    )
+    first, last = (inversion.clock.steps_at(requests[name].to_numpy()) for name in ("first_us", "last_us"))
     prompt = requests["prompt_tokens"].to_numpy()
     order = np.argsort(first, kind="stable")
     decode = _decode(first[order], last[order], prompt[order], numbers)
-    return pd.concat([decode, _prefill(first[order], prompt[order], new[order], window)], axis=1)
+    return pd.concat([decode, _prefill(inversion, requests, new, window)], axis=1)
 
 
 def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np.ndarray) -> pd.DataFrame:
@@ -226,28 +225,27 @@ def new_prompt_tokens(requests: pd.DataFrame, prefill: caching.Caching, experime
 
 
 def _prefill(
-    first: np.ndarray, prompt: np.ndarray, new: np.ndarray, window: tuple[np.ndarray, np.ndarray]
+    inversion: step_clock.Inversion,
+    requests: pd.DataFrame,
+    new: np.ndarray,
+    window: tuple[np.ndarray, np.ndarray],
 ) -> pd.DataFrame:
-    """Prefill in a mean step of each window: of the requests (by first token, ascending) whose first token
-    lies in it.
+    """Prefill in a mean step of each window, averaged as the clock averages its period (Inversion.seen): a
+    prompt counts where its request's first token falls; NaN where a prompt of the window is unknown.
     """
-    done = prompt - new
-    # A request belongs to whole steps, so the window's borders are laid between steps before its requests are
-    # counted.
-    borders = [np.rint(bound) + 0.5 for bound in window]
-    low, high = (np.searchsorted(first, border, side="right") for border in borders)
+    first_us, done = requests["first_us"].to_numpy(), requests["prompt_tokens"].to_numpy() - new
     columns = {
-        "num_prefill_reqs": np.ones(len(first)),
+        "num_prefill_reqs": np.ones(len(new)),
         "prefill_tokens": new,
         "prefill_kv_tokens_sum": done,
         "prefill_attended_tokens": new * done + new * (new + 1) / 2,
     }
-    steps = np.maximum(borders[1] - borders[0], 1.0)
-    return pd.DataFrame({name: _sums_between(values, low, high) / steps for name, values in columns.items()})
-
-
-def _sums_between(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Sums of values[low:high] for each pair; NaN where one of them is."""
-    running = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
-    unknown = np.concatenate([[0], np.cumsum(np.isnan(values))])
-    return np.where(unknown[high] > unknown[low], np.nan, running[high] - running[low])
+    seen = {
+        name: inversion.clock.between(inversion.seen(first_us, np.nan_to_num(amounts)), window)
+        for name, amounts in {**columns, "unknown": np.isnan(new).astype(float)}.items()
+    }
+    unknown = seen.pop("unknown") > 0
+    steps = np.maximum(window[1] - window[0], 1e-9)
+    table = pd.DataFrame({name: amounts / steps for name, amounts in seen.items()})
+    table.loc[unknown, [name for name in columns if name != "num_prefill_reqs"]] = np.nan
+    return table

@@ -93,7 +93,11 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
             f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
             " expected some"
         )
-    counts = {"log": "traces", "events": len(log.steps["line"]) + log.rejected_steps}
+    counts = {
+        "log": "traces",
+        "events": len(log.steps["line"]) + log.rejected_steps,
+        "sampling": experiment.sampling.told(),
+    }
     clock = _clock(log.steps, experiment)
     kind, kv = _kv_tokens(log, clock, experiment, source.assume)
     rejects, keep = _step_rejects(log.steps, clock)

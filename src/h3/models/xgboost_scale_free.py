@@ -1,0 +1,133 @@
+"""XGBoost without a fitted base: period = roofline(step) * exp(level + F(x)), F a shallow, regularised
+boosting.
+
+    fitted = XGBoostScaleFree(Params()).fit(train, Context())
+    fitted.predict(inputs)
+
+It asks the hypothesis of XGBoost alone. The scale is the data sheet's (steps/peak.py): no coefficient is
+fitted or pulled, and no number measured on a kernel enters. So trees have to learn all that a server adds to
+its roofline, from features that mean the same for any model. `level`, the weighted mean of
+log(target / roofline), is what a tree without splits would say; F starts from it. Beyond the training data
+trees are constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xgboost as xgb
+
+from h3.models import boosting
+from h3.models.boosted import Boosted
+from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
+from h3.models.protocol import Context
+from h3.steps import features, peak
+
+# What a run has that asks for no other set: made for trees beside a base, which knows the overheads.
+USUAL_SET = "scale_free"
+
+
+@dataclass(frozen=True)
+class Params(Boosting):
+    """Boosting parameters; n_estimators 0 is one factor for all steps."""
+
+    n_estimators: int = 100
+
+
+@dataclass(frozen=True)
+class FittedScaleFree:
+    """A level and trees on the same features as in training."""
+
+    level: float
+    boosted: Boosted
+    features: str
+    drop_groups: tuple[str, ...]
+
+    @property
+    def booster(self) -> xgb.Booster:
+        """XGBoost's booster of the trees."""
+        return self.boosted.booster
+
+    def inputs_matrix(self, inputs: pd.DataFrame) -> pd.DataFrame:
+        """The trees' features of the given steps."""
+        return features.build(self.features, inputs, self.drop_groups)
+
+    def predict(self, inputs: pd.DataFrame) -> np.ndarray:
+        """Predicted target in us, shape (rows,)."""
+        margin = self.boosted.margin(self.inputs_matrix(inputs)).astype(float)
+        return _scale_us(inputs) * np.exp(self.level + margin)
+
+    def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
+        """Exact SHAP values of F in log units, shape (rows, features) (Lundberg 2018, arXiv:1802.03888)."""
+        matrix = self.inputs_matrix(inputs)
+        values = self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)
+        return pd.DataFrame(values[:, :-1], columns=matrix.columns)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON: model, level, the trees as XGBoost writes them, and the manifest of their features."""
+        return {
+            "model": "xgboost_scale_free",
+            "level": self.level,
+            "booster": self.boosted.described(),
+            "features": features.manifest(self.features, self.drop_groups),
+        }
+
+
+@dataclass(frozen=True)
+class XGBoostScaleFree:
+    """The unfitted predictor."""
+
+    params: Params
+    name: str = "xgboost_scale_free"
+
+    def fit(self, train: pd.DataFrame, context: Context) -> FittedScaleFree:
+        """Fit level and booster on the training rows."""
+        return _fit(train, context, self.params, self.params.n_estimators)
+
+
+def _scale_us(table: pd.DataFrame) -> np.ndarray:
+    return peak.roofline_us(peak.parts_us(table))
+
+
+def _set_of(context: Context) -> str:
+    return peak.NAME if context.features.name == USUAL_SET else context.features.name
+
+
+def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedScaleFree:
+    name, dropped, weight = _set_of(context), context.features.drop_groups, weights_of(train, context)
+    label = np.log(train[context.target].to_numpy(float) / _scale_us(train))
+    level = float(np.average(label, weights=weight))
+    data = xgb.DMatrix(features.build(name, train, dropped), label=label - level, weight=weight)
+    rising = features.monotone_constraints(name, dropped)
+    booster = xgb.train(params.booster_params(context, rising), data, rounds)
+    return FittedScaleFree(level, Boosted.trained(booster), name, dropped)
+
+
+def learning_curve(
+    params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
+) -> np.ndarray:
+    """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
+    |log(predicted / observed)|. The first value is the level alone.
+    """
+    fitted = _fit(train, context, params, boosting.ROUNDS[-1])
+    data = xgb.DMatrix(fitted.inputs_matrix(held_out))
+    label = np.log(held_out[context.target].to_numpy(float) / _scale_us(held_out)) - fitted.level
+
+    def margin(rounds: int) -> np.ndarray:
+        """What so many trees say."""
+        margins: np.ndarray = fitted.booster.predict(data, iteration_range=(0, rounds))
+        return margins
+
+    return errors_by_rounds(margin, label, weights_of(held_out, context))
+
+
+TUNED = Tuned(
+    "xgboost_scale_free",
+    lambda context, groups: Params(),
+    learning_curve,
+    trees_must_gain=False,
+    without_trees="level alone",
+)
