@@ -272,8 +272,8 @@ def gemm_compute_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
 
 
 def kv_us(table: pd.DataFrame) -> np.ndarray:
-    """Time to read the KV cache at the share of peak bandwidth that an H100's kernels reach at theirs."""
-    return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s") * _kernel(table, "kv")
+    """Time to read the KV cache at peak memory bandwidth."""
+    return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
 
 
 def prefill_attention_us(table: pd.DataFrame) -> np.ndarray:
@@ -305,20 +305,18 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """
     message_bytes = all_reduce_message_bytes(table, tokens)
     two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
-    one_shot, two_shots = (
-        {name: _kernel(table, f"{shots}_{name}") for name in ("latency", "efficiency")}
-        for shots in ("one_shot", "two_shot")
-    )
     barriers = TWO_SHOT_RANK_US * _kernel(table, "two_shot_rank") * _ranks(table)
     latency = np.where(
-        two, TWO_SHOT_LATENCY_US * two_shots["latency"] + barriers, ONE_SHOT_LATENCY_US * one_shot["latency"]
+        two,
+        TWO_SHOT_LATENCY_US * _kernel(table, "two_shot_latency") + barriers,
+        ONE_SHOT_LATENCY_US * _kernel(table, "one_shot_latency"),
     )
-    efficiency = np.where(
-        two, TWO_SHOT_EFFICIENCY * two_shots["efficiency"], ONE_SHOT_EFFICIENCY * one_shot["efficiency"]
+    bandwidth = per_us * np.where(
+        two,
+        TWO_SHOT_EFFICIENCY * _kernel(table, "two_shot_efficiency"),
+        ONE_SHOT_EFFICIENCY * _kernel(table, "one_shot_efficiency"),
     )
-    return all_reduces(table) * (
-        latency + all_reduce_wire_bytes(table, message_bytes) / (per_us * efficiency)
-    )
+    return all_reduces(table) * (latency + all_reduce_wire_bytes(table, message_bytes) / bandwidth)
 
 
 def attention_waves(table: pd.DataFrame) -> np.ndarray:
@@ -333,10 +331,7 @@ def attention_waves(table: pd.DataFrame) -> np.ndarray:
     blocks = _column(table, "num_decode_reqs") * kv_heads_per_rank(table)
     return np.where(
         grouped,
-        table["num_layers"].to_numpy(float)
-        * blocks
-        / _hardware(table, "streaming_multiprocessors")
-        * _kernel(table, "attention_waves"),
+        table["num_layers"].to_numpy(float) * blocks / _hardware(table, "streaming_multiprocessors"),
         0.0,
     )
 
@@ -380,11 +375,11 @@ def terms_us(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "weights_us": averaged(table, weight_read_us),
-            "kv_us": kv_us(table),
+            "kv_us": kv_us(table) * _kernel(table, "kv"),
             "compute_excess_us": averaged(table, compute_excess_us),
             "prefill_attention_us": prefill_attention_us(table),
             "all_reduce_us": averaged(table, all_reduce_us),
-            "attention_waves": attention_waves(table),
+            "attention_waves": attention_waves(table) * _kernel(table, "attention_waves"),
             "layers": table["num_layers"].to_numpy(float) * _by_width(table, "layers"),
             "moe_layers": table["num_moe_layers"].to_numpy(float) * _kernel(table, "moe_layers"),
             "requests": requests(table),
@@ -404,7 +399,7 @@ def roofline_us(table: pd.DataFrame) -> np.ndarray:
         table, _column(table, "prefill_attended_tokens") + _column(table, "decode_kv_tokens_sum")
     )
     compute = averaged(table, gemm_us) + attention / _per_us(table, "peak_bf16_flops")
-    memory = averaged(table, weight_us) + kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
+    memory = averaged(table, weight_us) + kv_us(table)
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)
 
 
