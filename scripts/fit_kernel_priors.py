@@ -153,8 +153,8 @@ def profile(name: str, folder: Path) -> Profile:
     hardware = catalog.hardware(name)
     gemms = read(folder, "gemm")
     shown = gemm(gemms[gemms["gemm_dtype"] == "bfloat16"], 2.0, hardware.peak_bf16_flops, hardware)
-    eight = gemms[gemms["gemm_dtype"] == "fp8"]  # an A100 has none: it computes 8-bit weights as 16-bit ones
-    shown8 = gemm(eight, 1.0, hardware.peak_fp8_flops, hardware) if len(eight) else shown
+    eight = gemms[gemms["gemm_dtype"] == "fp8"]
+    shown8 = gemm(eight, 1.0, hardware.peak_fp8_flops, hardware) if len(eight) else {}
     fitted = {
         **{f"gemm_{key}": value for key, value in shown.items()},
         **{f"fp8_gemm_{key}": value for key, value in shown8.items()},
@@ -163,12 +163,14 @@ def profile(name: str, folder: Path) -> Profile:
         **experts(read(folder, "moe"), hardware),
         **all_reduce(read(folder, "all_reduce"), hardware),
     }
-    return Profile(name, **{key: float(f"{value:.{SIGNIFICANT}g}") for key, value in fitted.items()})
+    return Profile(**{key: float(f"{value:.{SIGNIFICANT}g}") for key, value in fitted.items()})
 
 
 def profiles(folder: Path) -> pd.DataFrame:
     """A row each GPU of FOLDERS, as kernel_profiles.csv has it."""
-    return pd.DataFrame([asdict(profile(name, folder / place)) for name, place in FOLDERS.items()])
+    return pd.DataFrame(
+        [{"name": name, **asdict(profile(name, folder / place))} for name, place in FOLDERS.items()]
+    )
 
 
 def main() -> None:

@@ -105,6 +105,8 @@ type physics struct {
 	hidden, activationBytes, twoShotBytes      float64
 	waveLayers, kvHeads, sms, layers           float64
 	oneShot, twoShot                           allReduce
+	readFactor, kvFactor, waveFactor, bend     float64 // of the accelerator's kernels; layers and moeFloors hold theirs
+	moeFloors                                  float64
 	slower                                     float64 // than the GPU of the sampler's constants, by memory bandwidth
 	vocab, sorts, sortUS, sortLogitUS          float64 // sorts: 1 where sampling is truncated, else 0
 }
@@ -116,27 +118,39 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	a, ranks := d.Architecture, float64(d.TensorParallelism)
 	layers, moe, hidden := float64(a.NumLayers), float64(a.NumMoELayers), float64(a.HiddenSize)
 	heads, kvHeads, headDim := float64(a.NumHeads), float64(a.NumKVHeads), float64(a.HeadDim)
+	k := &h.Kernels
 	p := physics{
 		bytesPerParameter: a.BytesPerParameter, ranks: ranks, moeLayers: moe, experts: float64(a.NumExperts), topK: float64(a.ExpertsPerToken),
 		attention: layers * (hidden * headDim * (float64(2*heads) + float64(2*kvHeads))), dense: (layers - moe) * float64(a.DenseFFNSize),
 		threeHidden: 3 * hidden, expertFFN: float64(a.ExpertFFNSize), sharedFFN: float64(a.SharedFFNSize), head: hidden * float64(a.VocabSize),
-		bandwidth: h.MemoryBandwidthBytesS / 1e6, peak: h.PeakBF16FLOPs / 1e6, attentionPeak: h.PeakBF16FLOPs / 1e6 * c.AttentionEfficiency,
-		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency, hidden: hidden,
+		bandwidth: h.MemoryBandwidthBytesS / 1e6, peak: h.PeakBF16FLOPs / 1e6, attentionPeak: h.PeakBF16FLOPs / 1e6 * float64(c.AttentionEfficiency*k.AttentionEfficiency),
+		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency * k.GEMMEfficiency, hidden: hidden,
 		activationBytes: c.ActivationBytes,
-		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
+		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers * k.Layers,
+		readFactor: k.Weights, kvFactor: k.KV, waveFactor: k.AttentionWaves, bend: k.GEMMBend, moeFloors: moe * k.MoELayers,
 	}
 	if a.BytesPerParameter <= 1 {
-		p.peak = h.PeakFP8FLOPs / 1e6
+		p.peak, p.efficiency = h.PeakFP8FLOPs/1e6, c.GEMMEfficiency*k.FP8GEMMEfficiency
+		p.readFactor, p.bend, p.layers = k.FP8Weights, k.FP8GEMMBend, layers*k.FP8Layers
+	}
+	if p.experts > 0 {
+		p.readFactor = k.Experts
 	}
 	if ranks > 1 {
 		p.allReduces = 2 * layers
 	}
 	link := h.NVLinkBandwidthBytesS / 1e6
-	p.oneShot = allReduce{c.OneShotLatencyUS, ranks - 1, link * c.OneShotEfficiency}
-	p.twoShot = allReduce{c.TwoShotLatencyUS + float64(c.TwoShotRankUS*ranks), 2 * (ranks - 1) / ranks, link * c.TwoShotEfficiency}
+	p.oneShot = allReduce{c.OneShotLatencyUS * k.OneShotLatency, ranks - 1, link * float64(c.OneShotEfficiency*k.OneShotEfficiency)}
+	p.twoShot = allReduce{
+		float64(c.TwoShotLatencyUS*k.TwoShotLatency) + float64(c.TwoShotRankUS*k.TwoShotRank*ranks),
+		2 * (ranks - 1) / ranks, link * float64(c.TwoShotEfficiency*k.TwoShotEfficiency),
+	}
 	p.twoShotBytes = c.TwoShotBytes[1]
 	if ranks <= c.TwoShotFewRanks {
 		p.twoShotBytes = c.TwoShotBytes[0]
+	}
+	if h.NVLinkBandwidthBytesS < c.LeastNVLinkBytesS { // NCCL's ring, all ranks' bytes through one host bridge
+		p.twoShotBytes, p.twoShot.messages = 0, p.twoShot.messages*ranks
 	}
 	if ranks <= 2 {
 		p.twoShotBytes = math.Inf(1)
@@ -170,7 +184,7 @@ func (p *physics) coverage(tokens float64) float64 {
 }
 
 func (p *physics) weightUS(coverage float64) float64 {
-	return p.bytesPerParameter * (p.layerWeights(p.experts*coverage) + p.head) / p.ranks / p.bandwidth
+	return p.bytesPerParameter * (p.layerWeights(p.experts*coverage) + p.head) / p.ranks / p.bandwidth * p.readFactor
 }
 
 // evaluate fills in the base's terms and all features of a step, before rounding to float32.
@@ -184,8 +198,10 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 		features[featTokensPerExpert] = tokens * (p.topK / p.experts)
 	}
 	compute := 2 * (float64(p.active*tokens) + float64(p.head*requests)) / p.ranks / p.peak
-	kv := p.kvBytesPerToken * (float64(c.DecodeKVTokens) + max(attended/p.tileQueries, c.PrefillKVTokens+prefill)) / p.bandwidth
-	excess := max(0, compute/p.efficiency-weights)
+	kv := p.kvBytesPerToken * (float64(c.DecodeKVTokens) + max(attended/p.tileQueries, c.PrefillKVTokens+prefill)) / p.bandwidth * p.kvFactor
+	gemm := compute / p.efficiency
+	beyond := gemm - weights
+	excess := 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.bend*float64(gemm*weights))))
 	attention := p.flopsPerPair * attended / p.attentionPeak
 	message, shots, twoShots := tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
 	if message >= p.twoShotBytes {
@@ -197,8 +213,8 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	}
 	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
 	*terms = [numTerms]float64{
-		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms,
-		p.layers, p.moeLayers, requests, 1, twoShots, sampler,
+		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.waveFactor,
+		p.layers, p.moeFloors, requests, 1, twoShots, sampler,
 	}
 	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
 	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights

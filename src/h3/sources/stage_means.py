@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from h3.common import packaged
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.server.requests import Limits
-from h3.common import packaged
 from h3.sources import h100
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
 from h3.sources.requests import caching

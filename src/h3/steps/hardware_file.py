@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,8 @@ def _figure(path: Path, content: dict[str, Any], name: str) -> float:
         raise InputError(f"{path}: {plain} or {scaled}: {found}; expected one of them")
     value = content[given[0]]
     if isinstance(value, str):  # YAML 1.1 reads 2.5e12 as text: it wants 2.5e+12
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     factor = unit if given[0] == scaled else 1.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value * factor <= high:
         raise InputError(

@@ -1,6 +1,6 @@
-"""How fast each GPU's kernels are beside an H100's, from single-kernel tables; physics.py scales its terms by it.
+"""How fast each GPU's kernels are beside an H100's, from tables of single kernels; physics.py scales by it.
 
-    of(catalog.hardware("A100")).weights        # reading weights takes so many times the share of peak of an H100
+    of(catalog.hardware("A100")).weights                # its multiple of the read time at peak over an H100's
 
 The base's coefficients are fitted on H100 logs, so they hold what an H100's kernels reach of the data sheet's
 peaks. Another GPU reaches another share; `Kernels` is the ratio of its profile (a row of
@@ -23,6 +23,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from math import exp, hypot, log
 
+import numpy as np
+
 from h3.common import packaged
 from h3.common.errors import InputError
 from h3.steps import catalog
@@ -36,18 +38,13 @@ FLOORS_A_LAYER = 4  # GEMMs: query-key-value, output, gate and up, down
 @dataclass(frozen=True)
 class Profile:
     """What one GPU's kernel tables show: floors and latencies in us, multiples of times at peak, shares of
-    peak. `fp8_`: 8-bit weights. gemm_bend: physics.excess_us.
+    peak. gemm_bend: physics.excess_us. `fp8_`: 8-bit weights; None for a GPU that computes them as 16-bit.
     """
 
-    name: str
     gemm_floor_us: float
     gemm_multiple: float
     gemm_efficiency: float
     gemm_bend: float
-    fp8_gemm_floor_us: float
-    fp8_gemm_multiple: float
-    fp8_gemm_efficiency: float
-    fp8_gemm_bend: float
     decode_attention_floor_us: float
     wave_us: float
     kv_multiple: float
@@ -59,10 +56,30 @@ class Profile:
     two_shot_latency_us: float
     two_shot_rank_us: float
     two_shot_efficiency: float
+    fp8_gemm_floor_us: float | None = None
+    fp8_gemm_multiple: float | None = None
+    fp8_gemm_efficiency: float | None = None
+    fp8_gemm_bend: float | None = None
 
-    def layer_floor_us(self, gemm_floor_us: float) -> float:
-        """What the kernels of a dense layer take that reads and computes next to nothing."""
-        return FLOORS_A_LAYER * gemm_floor_us + self.decode_attention_floor_us
+    @property
+    def has_fp8(self) -> bool:
+        """Whether there are tables of 8-bit weights."""
+        return self.fp8_gemm_floor_us is not None
+
+    def gemm(self, eight_bit: bool) -> Gemm:
+        """Of 16-bit or of 8-bit weights."""
+        names = [f"{'fp8_' * eight_bit}gemm_{field.name}" for field in fields(Gemm)]
+        return Gemm(*(getattr(self, name) for name in names))
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """GEMMs: floor, multiple of the time to read the weights, share of peak FLOP/s, bend between them."""
+
+    floor_us: float
+    multiple: float
+    efficiency: float
+    bend: float
 
 
 @dataclass(frozen=True)
@@ -96,12 +113,12 @@ class Kernels:
 @cache
 def profiles() -> dict[str, Profile]:
     """The packaged profiles by name; raises InputError if their file is not what was packaged."""
-    numbers = [field.name for field in fields(Profile) if field.name != "name"]
     with open(packaged.checked(TABLE), newline="") as file:
-        return {
-            row["name"]: Profile(row["name"], **{key: float(row[key]) for key in numbers})
-            for row in csv.DictReader(file)
-        }
+        return {row.pop("name"): _profile(row) for row in map(dict, csv.DictReader(file))}
+
+
+def _profile(row: dict[str, str]) -> Profile:
+    return Profile(**{key: float(value) for key, value in row.items() if value})
 
 
 @cache
@@ -115,18 +132,12 @@ def of(hardware: Hardware) -> Kernels:
     return Kernels(
         profile=chip,
         link=link,
-        weights=own.gemm_multiple / h100.gemm_multiple,
-        fp8_weights=own.fp8_gemm_multiple / h100.fp8_gemm_multiple,
+        **_of_gemms(own, h100, eight_bit=False),
+        **{f"fp8_{name}": value for name, value in _of_gemms(own, h100, own.has_fp8).items()},
         experts=own.experts_multiple / h100.experts_multiple,
         kv=own.kv_multiple / h100.kv_multiple,
         attention_waves=own.wave_us / h100.wave_us,
-        layers=own.layer_floor_us(own.gemm_floor_us) / h100.layer_floor_us(h100.gemm_floor_us),
-        fp8_layers=own.layer_floor_us(own.fp8_gemm_floor_us) / h100.layer_floor_us(h100.fp8_gemm_floor_us),
         moe_layers=own.experts_floor_us / h100.experts_floor_us,
-        gemm_efficiency=own.gemm_efficiency / h100.gemm_efficiency,
-        fp8_gemm_efficiency=own.fp8_gemm_efficiency / h100.fp8_gemm_efficiency,
-        gemm_bend=max(0.0, own.gemm_bend - h100.gemm_bend),
-        fp8_gemm_bend=max(0.0, own.fp8_gemm_bend - h100.fp8_gemm_bend),
         attention_efficiency=own.prefill_attention_efficiency / h100.prefill_attention_efficiency,
         one_shot_latency=other.one_shot_latency_us / h100.one_shot_latency_us,
         one_shot_efficiency=other.one_shot_efficiency / h100.one_shot_efficiency,
@@ -134,6 +145,19 @@ def of(hardware: Hardware) -> Kernels:
         two_shot_rank=other.two_shot_rank_us / h100.two_shot_rank_us,
         two_shot_efficiency=other.two_shot_efficiency / h100.two_shot_efficiency,
     )
+
+
+def _of_gemms(own: Profile, h100: Profile, eight_bit: bool) -> dict[str, float]:
+    """What GEMMs have part in; `layers`: the kernels of a dense layer that reads and computes nothing."""
+    mine, its = own.gemm(eight_bit), h100.gemm(eight_bit)
+    floors_us = FLOORS_A_LAYER * np.array([mine.floor_us, its.floor_us])
+    floors_us += [own.decode_attention_floor_us, h100.decode_attention_floor_us]
+    return {
+        "weights": mine.multiple / its.multiple,
+        "layers": float(floors_us[0] / floors_us[1]),
+        "gemm_efficiency": mine.efficiency / its.efficiency,
+        "gemm_bend": max(0.0, mine.bend - its.bend),
+    }
 
 
 def has_tables(hardware: Hardware) -> bool:
@@ -165,14 +189,11 @@ def nearest_link(hardware: Hardware, chip: str, apart_from: str | None = None) -
     """The profile of the GPU with a link of the same kind and nearest bandwidth, `chip` first."""
     others = [catalog.HARDWARE[chip]] if chip != apart_from else []
     others = [
-        other
-        for other in [*others, *_with_tables(apart_from)]
-        if other.over_pcie == hardware.over_pcie
+        other for other in [*others, *_with_tables(apart_from)] if other.over_pcie == hardware.over_pcie
     ]
     bandwidth = hardware.nvlink_bandwidth_bytes_s
     near = min(others, key=lambda other: abs(log(other.nvlink_bandwidth_bytes_s / bandwidth)), default=None)
     return near.name if near else chip
-
 
 
 # Standard deviations of the logarithm of base over kernels between GPUs (scripts/kernel_steps.py: whole steps

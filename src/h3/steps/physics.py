@@ -235,7 +235,9 @@ def all_reduce_wire_bytes(table: pd.DataFrame, message_bytes: np.ndarray) -> np.
     """
     ranks = _ranks(table)
     sharing = np.where(_over_pcie(table), ranks, 1.0)
-    return np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks * sharing, ranks - 1) * message_bytes
+    return (
+        np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks * sharing, ranks - 1) * message_bytes
+    )
 
 
 def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
