@@ -1,6 +1,6 @@
 """Whole steps added up from each GPU's kernel tables, beside what the physical base says of them.
 
-    python scripts/kernel_steps.py DIR         # a row each GPU: base over kernels; DIR as fit_kernel_priors.py's
+    python scripts/kernel_steps.py DIR      # a row each GPU: base over kernels; DIR: fit_kernel_priors.py's
 
 The base has its prior coefficients, without what no kernel table holds (host, sampler, all-reduce in a
 server). Where other GPUs' ratios are as an H100's, coefficients fitted on H100 logs carry over to them. With
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,12 @@ class Tables:
         values = latency.to_numpy().reshape([len(size) for size in sizes])
         points = tuple(np.log(size.astype(float)) for size in sizes)
         self.gemms = RegularGridInterpolator(points, values, bounds_error=False, fill_value=None)
-        self.decode, self.prefill = read(folder, "decode_attention"), read(folder, "prefill_attention")
-        self.reduces = read(folder, "all_reduce").query("backend == 'vllm_graph'")
+        by_heads = ["num_heads", "num_key_value_heads"]
+        self.decode = dict(list(read(folder, "decode_attention").sort_values("step").groupby(by_heads)))
+        prefill = read(folder, "prefill_attention").query("batch_size == 1").sort_values("isl")
+        self.prefill = dict(list(prefill.groupby(by_heads)))
+        reduces = read(folder, "all_reduce").query("backend == 'vllm_graph'").sort_values("message_size")
+        self.reduces = dict(list(reduces.groupby("num_gpus")))
         self.bandwidth = hardware.memory_bandwidth_bytes_s / 1e6
 
     def gemm(self, m: float, n: float, k: float) -> float:
@@ -66,10 +71,10 @@ class Tables:
 
     def decode_attention(self, requests: float, context: float, heads: int, kv_heads: int) -> float:
         """Not less than the memory takes: what the L2 cache held in the tables, it does not in a server."""
-        rows = self.decode.query("num_heads == @heads and num_key_value_heads == @kv_heads")
+        rows = self.decode[heads, kv_heads]
         by_batch = [
             np.interp(np.log(context), np.log(part["step"] + 1.0), np.log(part["us"]))
-            for _, part in rows.sort_values("step").groupby("batch_size")
+            for _, part in rows.groupby("batch_size")
         ]
         sizes = np.log(np.sort(rows["batch_size"].unique()).astype(float))
         read_us = requests * context * kv_heads * 512 / self.bandwidth
@@ -77,14 +82,12 @@ class Tables:
 
     def prefill_attention(self, tokens: float, heads: int, kv_heads: int) -> float:
         """One prompt, nothing computed before."""
-        rows = self.prefill.query(
-            "num_heads == @heads and num_key_value_heads == @kv_heads and batch_size == 1"
-        ).sort_values("isl")
+        rows = self.prefill[heads, kv_heads]
         return float(np.exp(np.interp(np.log(tokens), np.log(rows["isl"].astype(float)), np.log(rows["us"]))))
 
     def all_reduce(self, ranks: int, message_bytes: float) -> float:
         """In a CUDA graph."""
-        rows = self.reduces.query("num_gpus == @ranks").sort_values("message_size")
+        rows = self.reduces[ranks]
         sizes = np.log(rows["message_size"] * 2.0)
         return float(np.exp(np.interp(np.log(message_bytes), sizes, np.log(rows["us"]))))
 
@@ -118,10 +121,16 @@ def measurable(arch: Architecture) -> Architecture:
     return replace(arch, num_kv_heads=min(8, arch.num_kv_heads))
 
 
+@cache
+def tables_of(folder: Path, hardware: str, dtype: str) -> Tables:
+    """Read once."""
+    return Tables(folder / FOLDERS[hardware], dtype, catalog.hardware(hardware))
+
+
 def compared(folder: Path, hardware: str, as_hardware: str, eight_bit: bool = False) -> pd.DataFrame:
     """A row each step: base of `as_hardware` over the kernels of `hardware`, and which step it is."""
     dtype = "fp8" if eight_bit else "bfloat16"
-    tables = Tables(folder / FOLDERS[hardware], dtype, catalog.hardware(hardware))
+    tables = tables_of(folder, hardware, dtype)
     rows = []
     for name in MODELS:
         arch = measurable(catalog.architecture(name)).at(1.0 if eight_bit else 2.0)

@@ -100,8 +100,8 @@ class Constants(Part):
 
 
 class Kernels(Part):
-    """Factors of the terms and constants for an accelerator, 1 for an H100 (bends: 0); whose kernels and whose
-    all-reduce they are, and whether they were measured on the accelerator itself.
+    """Factors of the terms and constants for an accelerator, 1 for an H100 (bends: 0); whose kernels and
+    whose all-reduce they are, and whether they were measured on the accelerator itself.
     """
 
     measured: bool

@@ -349,15 +349,15 @@ def hardware(name: str) -> Hardware:
 
 
 def add_hardware(entry: Hardware) -> None:
-    """Make one's own accelerator known by its name, in this process; raises InputError where the name is taken
-    by one with other figures.
+    """Make one's own accelerator known by its name, in this process; raises InputError where the name is
+    taken by one with other figures.
     """
     key = entry.name.strip().lower()
     taken = HARDWARE.get(HARDWARE_ALIASES.get(key, "")) or _ADDED.get(key)
     if taken and taken != entry:
         raise InputError(
-            f"hardware {entry.name!r}: the name stands for {taken.name} with other figures; expected a name of"
-            " its own"
+            f"hardware {entry.name!r}: the name stands for {taken.name} with other figures; expected a name"
+            " of its own"
         )
     if not taken:
         _ADDED[key] = entry

@@ -39,8 +39,8 @@ MAX_BYTES, MAX_NAME, MAX_SMS = 100_000, 64, 10**6
 
 
 def named(text: str | Path, beside: Path | None = None) -> str:
-    """The name of the hardware that `text` stands for: a name, or a YAML file, whose card is then known by its
-    name in this process. A relative path counts from `beside` where there is such a file.
+    """The name of the hardware that `text` stands for: a name, or a YAML file, whose card is then known by
+    its name in this process. A relative path counts from `beside` where there is such a file.
 
     Raises InputError for an unknown name and for a file that describes none.
     """
@@ -119,7 +119,8 @@ def _multiprocessors(path: Path, content: dict[str, Any]) -> int:
     value = content.get("streaming_multiprocessors")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_SMS:
         raise InputError(
-            f"{path}: streaming_multiprocessors={str(value)[:80]!r}; expected a whole number from 1 to {MAX_SMS}"
+            f"{path}: streaming_multiprocessors={str(value)[:80]!r}; expected a whole number of at"
+            f" most {MAX_SMS}"
         )
     return value
 

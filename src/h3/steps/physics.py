@@ -24,10 +24,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from h3.steps import catalog
-from h3.steps.cards import figure as _hardware
-from h3.steps.cards import kernel as _kernel
-from h3.steps.cards import per_us as _per_us
+from h3.steps import cards, catalog
 
 ACTIVATION_BYTES = 2.0
 KV_BYTES = 2.0
@@ -35,8 +32,8 @@ ATTENTION_TILE_QUERIES = (
     128  # FlashAttention reads the keys once for a tile of so many queries (Dao 2023, arXiv:2307.08691)
 )
 
-# Of H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py); kernels.py has the factors
-# by which other GPUs' differ.
+# Of H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py); others' differ by the
+# factors of kernels.py.
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
 ATTENTION_EFFICIENCY = 0.45  # of peak FLOP/s, causal prefill of 1k-16k tokens
 ONE_SHOT_LATENCY_US = 4.5
@@ -55,6 +52,8 @@ LEAST_NVLINK_BYTES_S = catalog.LEAST_NVLINK_BYTES_S  # below, vLLM leaves more t
 SAMPLER_LATENCY_US = 100.0
 SAMPLER_US_PER_MILLION_LOGITS = 140.0
 SAMPLER_BANDWIDTH_BYTES_S = 3.35e12  # of the GPU that those times are taken for, H100; a sort moves memory
+
+_hardware, _per_us, _kernel = cards.figure, cards.per_us, cards.kernel
 
 
 def _column(table: pd.DataFrame, name: str, unknown: float | np.ndarray = 0.0) -> np.ndarray:
