@@ -61,7 +61,8 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
         grid = pd.MultiIndex.from_product(levels, names=NUMBERS).to_frame(index=False)
-        composition = batch.uniform(*(grid[name].to_numpy() for name in NUMBERS[1:]))
+        decodes, context, prefill = (grid[name].to_numpy() for name in NUMBERS[1:])
+        composition = batch.uniform(decodes, context, prefill, window_tokens=arch.window_tokens)
         deployment = Deployment(arch, int(tp), hardware, truncated)
         table = batch.with_deployment(composition, deployment)
         frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))

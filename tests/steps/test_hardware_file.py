@@ -68,7 +68,10 @@ def test_figures_may_be_in_si_units_and_the_kernels_named(tmp_path):
         (("link_gb_s: 300", "link_gb_s: -1"), "link_gb_s='-1'; expected a number"),
         (("link_gb_s: 300", "link_gb_s: .nan"), "link_gb_s='nan'; expected a number"),
         (("processors: 108", "processors: 1.5"), "streaming_multiprocessors='1.5'; expected a whole number"),
-        (("memory_gb", "kernels: V100\nmemory_gb"), "kernels='V100'; expected one of H100, H100-vLLM-0.24, H200"),
+        (
+            ("memory_gb", "kernels: V100\nmemory_gb"),
+            "kernels='V100'; expected one of H100, H100-vLLM-0.24",
+        ),
         ((CARD.format(name="Mine"), "just words"), "holds str; expected key: value lines"),
         (("name: Mine", "name: ["), "not YAML"),
     ],

@@ -3,6 +3,7 @@ pair."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -44,7 +45,7 @@ TINY_MOE = catalog.Architecture(
     shared_ffn_size=5,
     bytes_per_parameter=2.0,
 )
-HEAD_DIM_OF_ITS_OWN = catalog.Architecture(2, 8, 4, 1, 5, 10, 12, 0, 0, 0, 0, 0, 1.0)
+HEAD_DIM_OF_ITS_OWN = catalog.Architecture(2, 8, 4, 1, 5, 10, 12, 0, 0, 0, 0, 0, 1.0, 1.0, 1.0)
 
 
 def tiny(arch, tp=1, **batch):
@@ -283,7 +284,10 @@ def test_reading_llama_2_7bs_weights_takes_four_milliseconds_on_an_h100_and_more
 
 
 def test_eight_bit_weights_run_at_the_eight_bit_peak():
-    half, whole = step(decode=[9], bytes_per_parameter=1.0), step(decode=[9], bytes_per_parameter=2.0)
+    half, whole = (
+        tiny(replace(HEAD_DIM_OF_ITS_OWN.at(size), head_bytes_per_parameter=size), decode=[9])
+        for size in (1.0, 2.0)
+    )
     tokens = np.array([1.0])
     assert physics.gemm_us(whole, tokens)[0] / physics.gemm_us(half, tokens)[0] == pytest.approx(2, rel=1e-3)
 

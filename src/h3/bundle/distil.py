@@ -103,7 +103,9 @@ def grid_table(deployment: Deployment, grid: Grid) -> pd.DataFrame:
     """Steps of the grid that hold work and fit into memory, as a step table with `prefill_before`."""
     axes = pd.MultiIndex.from_product([grid.batch, grid.context, grid.prefill, grid.before])
     decodes, context, prefill, before = (axes.get_level_values(level).to_numpy(float) for level in range(4))
-    table = batch.with_deployment(batch.uniform(decodes, context, prefill, before), deployment)
+    window = deployment.architecture.window_tokens
+    steps = batch.uniform(decodes, context, prefill, before, window)
+    table = batch.with_deployment(steps, deployment)
     table["prefill_before"] = np.where(prefill > 0, before, 0.0)
     tokens = table["decode_kv_tokens_sum"] + table["prefill_kv_tokens_sum"] + table["prefill_tokens"]
     used = physics.weight_bytes(table, np.full(len(table), 1e9)) + physics.kv_bytes_per_token(table) * tokens

@@ -225,7 +225,7 @@ def _at_precision(architecture: catalog.Architecture, row: pd.Series) -> catalog
     stored = PRECISIONS.get(str(given).upper())
     if stored is None:
         raise InputError(f"{row['where']}: precision={given}; expected one of {', '.join(PRECISIONS)}")
-    return architecture.at(stored)
+    return architecture if stored == architecture.bytes_per_parameter else architecture.at(stored)
 
 
 def _steps(rows: pd.DataFrame, experiment: Experiment, source: SourceConfig) -> pd.DataFrame:

@@ -35,6 +35,8 @@ COMPOSITION = (
     "prefill_kv_tokens_sum",
     "prefill_attended_tokens",
 )
+# Of layers with a sliding window, where there are any.
+WINDOWED = ("decode_window_tokens_sum", "prefill_window_attended_tokens")
 MAX_TOKENS = 2**31 - 1
 
 
@@ -79,8 +81,9 @@ def _checked(request: Request, number: int) -> Request:
     return int(values[0]), int(values[1]), int(values[2])
 
 
-def compose(requests: np.ndarray, lengths: np.ndarray) -> pd.DataFrame:
-    """Composition columns of many batches at once, float64 of shape (batches, len(COMPOSITION)).
+def compose(requests: np.ndarray, lengths: np.ndarray, window_tokens: int = 0) -> pd.DataFrame:
+    """Composition columns of many batches at once, float64 of shape (batches, len(COMPOSITION)), and those of
+    WINDOWED where layers have a window of so many tokens.
 
     `requests`: all batches' requests under one another, shape (sum(lengths), 3); `lengths`: requests of each
     batch.
@@ -92,7 +95,7 @@ def compose(requests: np.ndarray, lengths: np.ndarray) -> pd.DataFrame:
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(batch, weights=values, minlength=len(lengths))
 
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "num_prefill_reqs": total(prefill),
             "num_decode_reqs": total(decode),
@@ -100,10 +103,34 @@ def compose(requests: np.ndarray, lengths: np.ndarray) -> pd.DataFrame:
             "decode_tokens": total(decode * new),
             "decode_kv_tokens_sum": total(decode * (progress + new)),
             "prefill_kv_tokens_sum": total(prefill * progress),
-            "prefill_attended_tokens": total(prefill * (new * progress + new * (new + 1) / 2)),
+            "prefill_attended_tokens": total(prefill * attended(new, progress)),
         },
         columns=list(COMPOSITION),
     )
+    if not window_tokens:
+        return table
+    within = decode * np.minimum(progress + new, window_tokens)
+    pairs = prefill * attended(new, progress, window_tokens)
+    return table.assign(**dict(zip(WINDOWED, (total(within), total(pairs)), strict=True)))
+
+
+def attended(new: Tokens, before: Tokens, window_tokens: float = np.inf) -> np.ndarray:
+    """Query-key pairs of `new` tokens after `before`, each token attending to the window at most.
+
+    >>> attended(3, 5), attended(3, 5, 7)        # 6 + 7 + 8, 6 + 7 + 7
+    (array(21.), array(20.))
+    """
+    growing = np.clip(window_tokens - before, 0.0, new)
+    rest = np.asarray(new) - growing
+    return np.asarray(
+        growing * before
+        + growing * (growing + 1) / 2
+        + np.where(rest > 0, rest * _finite(window_tokens), 0.0)
+    )
+
+
+def _finite(window_tokens: float) -> float:
+    return window_tokens if np.isfinite(window_tokens) else 0.0
 
 
 def flatten(batches: Iterable[Sequence[Request]]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +144,8 @@ def flatten(batches: Iterable[Sequence[Request]]) -> tuple[np.ndarray, np.ndarra
 
 def step_table(deployment: Deployment, batches: Iterable[Sequence[Request]]) -> pd.DataFrame:
     """One row a batch with every column that physics.py and the scale-free features need."""
-    return with_deployment(compose(*flatten(batches)), deployment)
+    window = deployment.architecture.window_tokens
+    return with_deployment(compose(*flatten(batches), window), deployment)
 
 
 def with_deployment(composition: pd.DataFrame, deployment: Deployment) -> pd.DataFrame:
@@ -125,16 +153,18 @@ def with_deployment(composition: pd.DataFrame, deployment: Deployment) -> pd.Dat
     return composition.assign(**deployment.columns())
 
 
-def uniform(decodes: Tokens, context: Tokens, prefill: Tokens, before: Tokens = 0.0) -> pd.DataFrame:
+def uniform(
+    decodes: Tokens, context: Tokens, prefill: Tokens, before: Tokens = 0.0, window_tokens: int = 0
+) -> pd.DataFrame:
     """Composition of steps with `decodes` requests of `context` computed tokens each, and one prefill chunk
     of `prefill` tokens.
 
     Arrays of shape (steps,), or broadcast to it; prefill 0: no chunk; `before`: tokens of that prompt
-    computed before.
+    computed before; window_tokens: as in `compose`.
     """
     given = (np.asarray(values, float) for values in (decodes, context, prefill, before))
     requests, computed, new, done = np.broadcast_arrays(*given)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "num_prefill_reqs": (new > 0).astype(float),
             "num_decode_reqs": requests,
@@ -142,7 +172,11 @@ def uniform(decodes: Tokens, context: Tokens, prefill: Tokens, before: Tokens = 
             "decode_tokens": requests,
             "decode_kv_tokens_sum": requests * (computed + 1),
             "prefill_kv_tokens_sum": np.where(new > 0, done, 0.0),
-            "prefill_attended_tokens": new * done + new * (new + 1) / 2,
+            "prefill_attended_tokens": attended(new, done),
         },
         columns=list(COMPOSITION),
     )
+    if not window_tokens:
+        return table
+    within = requests * np.minimum(computed + 1, window_tokens)
+    return table.assign(**dict(zip(WINDOWED, (within, attended(new, done, window_tokens)), strict=True)))

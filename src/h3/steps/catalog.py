@@ -11,61 +11,33 @@ models.
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from h3.common.errors import InputError
+from h3.steps.architecture import LEAST_EXPERTS, Architecture
+from h3.steps.hf_config import from_hf_config, read_hf_config
 
 if TYPE_CHECKING:  # scripts/measure_steps.py runs where pandas is not installed
     import pandas as pd
 
-EXPERT_COUNT_KEYS = (
-    "num_experts",
-    "moe_num_experts",
-    "n_routed_experts",
-    "num_local_experts",
-    "num_routed_experts",
-)
-LEAST_EXPERTS = 2  # of a model that is MoE, as BLIS has it
-MAX_CONFIG_BYTES = 16_000_000
-BYTES_PER_PARAMETER = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A decoder-only transformer; field names and units are the step table's architecture columns."""
-
-    num_layers: int
-    hidden_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    dense_ffn_size: int
-    num_moe_layers: int
-    num_experts: int
-    experts_per_token: int
-    expert_ffn_size: int
-    shared_ffn_size: int
-    bytes_per_parameter: float
-
-    @property
-    def is_moe(self) -> bool:
-        """Whether it has experts."""
-        return self.num_experts >= LEAST_EXPERTS
-
-    def at(self, bytes_per_parameter: float) -> Architecture:
-        """The same with weights of so many bytes."""
-        return replace(self, bytes_per_parameter=bytes_per_parameter)
-
-    def columns(self) -> dict[str, float]:
-        """Field name → value, as columns of a step table."""
-        return asdict(self)
+__all__ = [
+    "LEAST_EXPERTS",
+    "Architecture",
+    "Hardware",
+    "architecture",
+    "check_tensor_parallelism",
+    "from_hf_config",
+    "hardware",
+    "is_moe",
+    "model_name",
+    "parse_experiment",
+    "read_hf_config",
+]
 
 
 @dataclass(frozen=True)
@@ -153,8 +125,11 @@ MODELS = {
     "mistral-nemo-instruct-2407": Architecture(40, 5120, 32, 8, 128, 131072, 14336, 0, 0, 0, 0, 0, 2.0),
     "yi-34b": Architecture(60, 7168, 56, 8, 128, 64000, 20480, 0, 0, 0, 0, 0, 2.0),
     "mixtral-8x22b-instruct-v0.1": Architecture(56, 6144, 48, 8, 128, 32768, 0, 56, 8, 2, 16384, 0, 2.0),
+    # Its FP8 leaves attention and head in 16 bits (`ignore` of its quantisation); 36 layers attend in chunks.
     "llama-4-scout-17b-16e-instruct-fp8-dynamic": Architecture(
-        48, 5120, 40, 8, 128, 202048, 0, 48, 16, 1, 8192, 8192, 1.0
+        *(48, 5120, 40, 8, 128, 202048, 0, 48, 16, 1, 8192, 8192, 1.0),
+        window_tokens=8192,
+        num_window_layers=36,
     ),
 }
 MODEL_ALIASES = {
@@ -194,134 +169,6 @@ def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Archi
         f"unknown model {name_or_id!r}; h3 knows {', '.join(sorted(MODELS))}: put its HuggingFace config.json"
         f" into the experiment's folder, or into DIR/{name}/config.json with source.model_configs=DIR"
     )
-
-
-def read_hf_config(path: str | Path) -> Architecture:
-    """The architecture in a HuggingFace config.json; raises InputError for a file that is none."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a HuggingFace config.json") from None
-    if len(data) > MAX_CONFIG_BYTES:
-        raise InputError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; expected a HuggingFace config.json")
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:  # also digits without end
-        raise InputError(f"{path}: not JSON ({error}); expected a HuggingFace config.json") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: holds a {type(config).__name__}; expected a JSON object")
-    return from_hf_config(config, str(path))
-
-
-def from_hf_config(config: dict[str, Any], where: str) -> Architecture:
-    """The architecture that a HuggingFace config describes (a `text_config` inside is used where present).
-
-    A model is MoE iff the first key >= 2 of EXPERT_COUNT_KEYS exists. Gated FFNs of three matrices are
-    assumed (as in Llama, Mixtral, Qwen); latent attention (`kv_lora_rank`) is refused, its KV cache has
-    another form. Raises InputError naming the key.
-    """
-    config = _mapping(config, where, "text_config") or config
-    if config.get("kv_lora_rank"):
-        raise InputError(
-            f"{where}: kv_lora_rank={config['kv_lora_rank']}: multi-head latent attention is not supported"
-        )
-    layers = _positive(config, where, "num_hidden_layers")
-    hidden = _positive(config, where, "hidden_size")
-    heads = _positive(config, where, "num_attention_heads")
-    ffn = _positive(config, where, "intermediate_size")
-    head_dim = _positive(config, where, "head_dim", default=hidden // heads)
-    moe = _experts(config, where, layers, ffn)
-    return Architecture(
-        num_layers=layers,
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=_positive(config, where, "num_key_value_heads", default=heads),
-        head_dim=head_dim,
-        vocab_size=_positive(config, where, "vocab_size"),
-        dense_ffn_size=ffn if moe["num_moe_layers"] < layers else 0,
-        bytes_per_parameter=_bytes_per_parameter(config, where),
-        **moe,
-    )
-
-
-def _experts(config: dict[str, Any], where: str, layers: int, ffn: int) -> dict[str, int]:
-    keys = ("num_moe_layers", "num_experts", "experts_per_token", "expert_ffn_size", "shared_ffn_size")
-    count_key = next(
-        (
-            key
-            for key in EXPERT_COUNT_KEYS
-            if isinstance(config.get(key), int) and config[key] >= LEAST_EXPERTS
-        ),
-        None,
-    )
-    if count_key is None:
-        return dict.fromkeys(keys, 0)
-    experts = config[count_key]
-    top_k_key = next(
-        (
-            key
-            for key in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k")
-            if config.get(key)
-        ),
-        None,
-    )
-    if top_k_key is None:
-        raise InputError(
-            f"{where}: {count_key}={experts} but no num_experts_per_tok; expected the experts that a token"
-            " visits"
-        )
-    top_k = _positive(config, where, top_k_key)
-    if top_k > experts:
-        raise InputError(f"{where}: {top_k_key}={top_k} exceeds {count_key}={experts}")
-    expert_ffn = _positive(config, where, "moe_intermediate_size", default=ffn)
-    shared = _at_least_zero(config, where, "shared_expert_intermediate_size")
-    shared = shared or expert_ffn * _at_least_zero(config, where, "n_shared_experts")
-    dense_first = _at_least_zero(config, where, "first_k_dense_replace")
-    steps = (
-        _at_least_zero(config, where, key)
-        for key in ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step")
-    )
-    moe_layers = max(0, layers - dense_first) // next((step for step in steps if step), 1)
-    return dict(zip(keys, (moe_layers, experts, top_k, expert_ffn, shared), strict=True))
-
-
-def _positive(config: dict[str, Any], where: str, key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if value is None:
-        raise InputError(f"{where}: key {key!r} is missing; expected a positive whole number")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise InputError(f"{where}: {key}={value!r}; expected a positive whole number")
-    return value
-
-
-def _at_least_zero(config: dict[str, Any], where: str, key: str) -> int:
-    """An optional whole number; 0 where it is missing or null."""
-    return _positive(config, where, key) if config.get(key) else 0
-
-
-def _mapping(config: dict[str, Any], where: str, key: str) -> dict[str, Any]:
-    """An optional mapping; empty where it is missing or null."""
-    value = config.get(key) or {}
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {key}={value!r}; expected a mapping")
-    return value
-
-
-def _bytes_per_parameter(config: dict[str, Any], where: str) -> float:
-    quantised = _mapping(config, where, "quantization_config")
-    if "fp8" in str(quantised.get("quant_method", "")).lower():
-        return 1.0
-    if quantised:
-        return _positive(quantised, where, "bits", default=4 if quantised.get("load_in_4bit") else 8) / 8
-    dtype = config.get("torch_dtype") or config.get("dtype") or "bfloat16"
-    if not isinstance(dtype, str) or dtype not in BYTES_PER_PARAMETER:
-        raise InputError(
-            f"{where}: torch_dtype={dtype!r}; expected one of {', '.join(sorted(BYTES_PER_PARAMETER))}"
-        )
-    return BYTES_PER_PARAMETER[dtype]
 
 
 def check_tensor_parallelism(arch: Architecture, tensor_parallelism: int, where: str) -> None:

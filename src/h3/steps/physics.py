@@ -1,4 +1,4 @@
-"""FLOPs, bytes and communication of one step on one tensor-parallel rank: pure functions of the step table.
+"""Times of one step on one tensor-parallel rank, by physical cause: pure functions of the step table.
 
 >>> from h3.steps import batch, catalog
 >>> one_h100 = batch.Deployment(catalog.architecture("llama-2-7b"), 1, "H100")
@@ -9,29 +9,113 @@ array([1.32141548e+10])
 [3944.5]
 
 Every function takes a frame with the columns of the step table (architecture, setup, composition) and gives
-float64 arrays of shape (rows,). Unknown quantities count as the least they can be: null prefill tokens as one
-token a request, null KV tokens as none. Multiply-adds count as two FLOPs; activations and KV cache are two
-bytes a value.
-
-A row whose period averages several steps holds a prefill in a share of them: quantities that are not linear
-in tokens are computed for the steps with and without prefill and averaged by that share.
+float64 arrays of shape (rows,). What a step holds is in composition.py, bytes and FLOPs are counted in
+counts.py and all_reduce.py; here they become times, and the terms of the base.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
-from h3.steps import cards, catalog
-
-ACTIVATION_BYTES = 2.0
-KV_BYTES = 2.0
-ATTENTION_TILE_QUERIES = (
-    128  # FlashAttention reads the keys once for a tile of so many queries (Dao 2023, arXiv:2307.08691)
+from h3.steps import cards
+from h3.steps.all_reduce import (
+    ACTIVATION_BYTES,
+    LEAST_NVLINK_BYTES_S,
+    TWO_SHOT_BYTES,
+    TWO_SHOT_FEW_RANKS,
+    all_reduce_message_bytes,
+    all_reduce_wire_bytes,
+    all_reduces,
+    two_shot,
+    two_shot_all_reduces,
+)
+from h3.steps.composition import (
+    averaged,
+    column,
+    decode_tokens,
+    mixed_step_tokens,
+    prefill_share,
+    prefill_tokens,
+    requests,
+)
+from h3.steps.counts import (
+    ATTENTION_TILE_QUERIES,
+    KV_BYTES,
+    attention_flops,
+    decode_pairs,
+    expert_coverage,
+    gemm_flops,
+    gemm_flops_by_part,
+    kv_bytes_per_token,
+    kv_heads_per_rank,
+    kv_read_bytes,
+    prefill_pairs,
+    ranks,
+    stored_bytes,
+    tokens_per_expert,
+    weight_bytes,
 )
 
+__all__ = [
+    "ACTIVATION_BYTES",
+    "ATTENTION_EFFICIENCY",
+    "ATTENTION_TILE_QUERIES",
+    "GEMM_EFFICIENCY",
+    "KV_BYTES",
+    "LEAST_NVLINK_BYTES_S",
+    "ONE_SHOT_EFFICIENCY",
+    "ONE_SHOT_LATENCY_US",
+    "SAMPLER_BANDWIDTH_BYTES_S",
+    "SAMPLER_LATENCY_US",
+    "SAMPLER_US_PER_MILLION_LOGITS",
+    "TERMS",
+    "TWO_SHOT_BYTES",
+    "TWO_SHOT_EFFICIENCY",
+    "TWO_SHOT_FEW_RANKS",
+    "TWO_SHOT_LATENCY_US",
+    "TWO_SHOT_RANK_US",
+    "all_reduce_message_bytes",
+    "all_reduce_us",
+    "all_reduce_wire_bytes",
+    "all_reduces",
+    "attention_flops",
+    "attention_waves",
+    "averaged",
+    "column",
+    "compute_excess_us",
+    "decode_pairs",
+    "decode_tokens",
+    "excess_us",
+    "expert_coverage",
+    "gemm_compute_us",
+    "gemm_flops",
+    "gemm_flops_by_part",
+    "gemm_us",
+    "kv_bytes_per_token",
+    "kv_heads_per_rank",
+    "kv_read_bytes",
+    "kv_us",
+    "mixed_step_tokens",
+    "prefill_attention_us",
+    "prefill_pairs",
+    "prefill_share",
+    "prefill_tokens",
+    "ranks",
+    "requests",
+    "roofline_us",
+    "sampler_us",
+    "stored_bytes",
+    "terms_us",
+    "tokens_per_expert",
+    "two_shot",
+    "two_shot_all_reduces",
+    "weight_bytes",
+    "weight_read_us",
+    "weight_us",
+]
+
+LEAST_FP8_BYTES = 0.9  # a weight of fewer bytes has 4 bits
 # Of H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py); others' differ by the
 # factors of kernels.py.
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
@@ -41,11 +125,6 @@ ONE_SHOT_EFFICIENCY = 0.6  # of NVLink's one-direction bandwidth, messages up to
 TWO_SHOT_LATENCY_US = 5.5
 TWO_SHOT_RANK_US = 0.85  # more for each rank at the two barriers
 TWO_SHOT_EFFICIENCY = 0.75
-TWO_SHOT_FEW_RANKS = (
-    4  # vLLM's custom all-reduce turns to two shots from so many bytes on, for up to so many ranks, and above
-)
-TWO_SHOT_BYTES = (524_288, 262_144)
-LEAST_NVLINK_BYTES_S = catalog.LEAST_NVLINK_BYTES_S  # below, vLLM leaves more than two ranks to NCCL's ring
 # Sorting the logits for top-p or top-k (PyTorch's sort, as vLLM 0.15 does): micro-benchmarks of vLLM's pull
 # requests 32558 and 40376 say 0.09 ms for 1 x 32k logits, 0.39 for 56 x 32k, 1.1 for 64 x 131k, 2.3 for
 # 128 x 131k. Above that the sort falls behind this line, by a third at 512 x 131k.
@@ -53,190 +132,8 @@ SAMPLER_LATENCY_US = 100.0
 SAMPLER_US_PER_MILLION_LOGITS = 140.0
 SAMPLER_BANDWIDTH_BYTES_S = 3.35e12  # of the GPU that those times are taken for, H100; a sort moves memory
 
+
 _hardware, _per_us, _kernel = cards.figure, cards.per_us, cards.kernel
-
-
-def _column(table: pd.DataFrame, name: str, unknown: float | np.ndarray = 0.0) -> np.ndarray:
-    if name not in table.columns:
-        return np.broadcast_to(np.asarray(unknown, float), (len(table),)).copy()
-    values = table[name].to_numpy(float)
-    return np.where(np.isnan(values), unknown, values)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-
-
-def requests(table: pd.DataFrame) -> np.ndarray:
-    """Requests in the batch."""
-    return _column(table, "num_prefill_reqs") + _column(table, "num_decode_reqs")
-
-
-def prefill_tokens(table: pd.DataFrame) -> np.ndarray:
-    """New prompt tokens of the step; at least one for each prefilling request."""
-    return np.maximum(_column(table, "prefill_tokens"), _column(table, "num_prefill_reqs"))
-
-
-def decode_tokens(table: pd.DataFrame) -> np.ndarray:
-    """New tokens of decoding requests; one each where the log does not say."""
-    return _column(table, "decode_tokens", _column(table, "num_decode_reqs"))
-
-
-def prefill_share(table: pd.DataFrame) -> np.ndarray:
-    """Share of the steps averaged in a row that hold a prefill: 0 or 1 for a single step."""
-    return np.minimum(1.0, _column(table, "num_prefill_reqs"))
-
-
-def mixed_step_tokens(table: pd.DataFrame) -> np.ndarray:
-    """Tokens of a step that holds the row's prefill."""
-    return decode_tokens(table) + _ratio(prefill_tokens(table), prefill_share(table))
-
-
-def averaged(table: pd.DataFrame, cost: Callable[[pd.DataFrame, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Mean of cost(table, tokens) over the steps with and without prefill of each row."""
-    share = prefill_share(table)
-    if ((share == 0) | (share == 1)).all():  # single steps: half the work for the same numbers
-        return cost(table, np.where(share == 1, mixed_step_tokens(table), decode_tokens(table)))
-    return (1 - share) * cost(table, decode_tokens(table)) + share * cost(table, mixed_step_tokens(table))
-
-
-def expert_coverage(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Expected share of a layer's routed experts that `tokens` tokens visit, 1 - (1 - k/E)^tokens; 1 for
-    dense models.
-
-    Counts uniform, independent routing; real routing is a little more concentrated.
-    """
-    experts, top_k = _column(table, "num_experts"), _column(table, "experts_per_token")
-    return np.where(experts > 0, 1 - (1 - _ratio(top_k, experts)) ** tokens, 1.0)
-
-
-def _attention_weights(table: pd.DataFrame) -> np.ndarray:
-    """Weights of one layer's query, key, value and output projections, all ranks."""
-    hidden, head_dim = table["hidden_size"].to_numpy(float), table["head_dim"].to_numpy(float)
-    heads, kv_heads = table["num_heads"].to_numpy(float), table["num_kv_heads"].to_numpy(float)
-    return hidden * head_dim * (2 * heads + 2 * kv_heads)
-
-
-def _layer_weights(table: pd.DataFrame, experts: np.ndarray) -> np.ndarray:
-    """Weights of all decoder layers with so many routed experts each (gated FFN: three matrices), all
-    ranks.
-    """
-    hidden, layers, moe_layers = (
-        table[name].to_numpy(float) for name in ("hidden_size", "num_layers", "num_moe_layers")
-    )
-    dense = (layers - moe_layers) * table["dense_ffn_size"].to_numpy(float)
-    sparse = moe_layers * (
-        experts * table["expert_ffn_size"].to_numpy(float) + table["shared_ffn_size"].to_numpy(float)
-    )
-    return layers * _attention_weights(table) + 3 * hidden * (dense + sparse)
-
-
-def _head_weights(table: pd.DataFrame) -> np.ndarray:
-    return table["hidden_size"].to_numpy(float) * table["vocab_size"].to_numpy(float)
-
-
-def _ranks(table: pd.DataFrame) -> np.ndarray:
-    return table["tensor_parallelism"].to_numpy(float)
-
-
-def weight_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Bytes of weights that one rank reads in a step of `tokens` tokens: layers (experts visited only) and LM
-    head.
-
-    Leaves out norms, biases, router and the embedding rows looked up (below 0.1 % together).
-    """
-    experts = _column(table, "num_experts") * expert_coverage(table, tokens)
-    return (
-        _column(table, "bytes_per_parameter", 2.0)
-        * (_layer_weights(table, experts) + _head_weights(table))
-        / _ranks(table)
-    )
-
-
-def gemm_flops(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """FLOPs of the weight matrices on one rank for `tokens` tokens; LM head for one position a request."""
-    active = _layer_weights(table, _column(table, "experts_per_token"))
-    return 2 * (active * tokens + _head_weights(table) * requests(table)) / _ranks(table)
-
-
-def kv_heads_per_rank(table: pd.DataFrame) -> np.ndarray:
-    """Key/value heads on a rank; heads are replicated where there are more ranks than heads."""
-    return np.maximum(1.0, table["num_kv_heads"].to_numpy(float) / _ranks(table))
-
-
-def kv_bytes_per_token(table: pd.DataFrame) -> np.ndarray:
-    """Bytes of keys and values of one token in all layers on one rank."""
-    return (
-        2
-        * KV_BYTES
-        * table["num_layers"].to_numpy(float)
-        * kv_heads_per_rank(table)
-        * table["head_dim"].to_numpy(float)
-    )
-
-
-def kv_read_bytes(table: pd.DataFrame) -> np.ndarray:
-    """Bytes of KV cache that attention reads: all of a decoding request's, a prefill's once a tile of
-    queries.
-
-    Counts cached blocks once per request that attends to them, also where requests share them.
-    """
-    per_tile = _ratio(
-        _column(table, "prefill_attended_tokens"), np.full(len(table), float(ATTENTION_TILE_QUERIES))
-    )
-    prefill = np.maximum(per_tile, _column(table, "prefill_kv_tokens_sum") + prefill_tokens(table))
-    return kv_bytes_per_token(table) * (_column(table, "decode_kv_tokens_sum") + prefill)
-
-
-def attention_flops(table: pd.DataFrame, attended_tokens: np.ndarray) -> np.ndarray:
-    """FLOPs of query-key products and of weighting values on one rank for so many query-key pairs in each
-    layer.
-
-    Exact for causal attention when the pairs are counted exactly (t new after s old: t*s + t*(t+1)/2); leaves
-    out the softmax.
-    """
-    heads = table["num_heads"].to_numpy(float) / _ranks(table)
-    return (
-        4 * table["num_layers"].to_numpy(float) * heads * table["head_dim"].to_numpy(float) * attended_tokens
-    )
-
-
-def all_reduces(table: pd.DataFrame) -> np.ndarray:
-    """All-reduces of a step: two a layer (after attention and after the FFN) on more than one rank, else
-    none.
-    """
-    return np.where(_ranks(table) > 1, 2 * table["num_layers"].to_numpy(float), 0.0)
-
-
-def all_reduce_message_bytes(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Bytes that one all-reduce sums over the ranks: the activations of all tokens."""
-    return tokens * table["hidden_size"].to_numpy(float) * ACTIVATION_BYTES
-
-
-def two_shot(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
-    """Whether an all-reduce scatters and gathers (two shots) instead of reading all from everyone (one): by
-    vLLM's custom all-reduce from some size on, by NCCL, which takes its place on PCIe, always.
-    """
-    ranks = _ranks(table)
-    large = message_bytes >= np.where(ranks <= TWO_SHOT_FEW_RANKS, *TWO_SHOT_BYTES)
-    return (ranks > 2) & (large | _over_pcie(table))
-
-
-def _over_pcie(table: pd.DataFrame) -> np.ndarray:
-    return _hardware(table, "nvlink_bandwidth_bytes_s") < LEAST_NVLINK_BYTES_S
-
-
-def all_reduce_wire_bytes(table: pd.DataFrame, message_bytes: np.ndarray) -> np.ndarray:
-    """Bytes that pass a rank's link in one all-reduce: p-1 messages in one shot, 2 (p-1)/p of one in two.
-
-    The latter is the least possible: Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002. Over PCIe all p
-    ranks' share one host bridge (L40S tables: 15 GB/s for 4 and for 8 ranks together).
-    """
-    ranks = _ranks(table)
-    sharing = np.where(_over_pcie(table), ranks, 1.0)
-    return (
-        np.where(two_shot(table, message_bytes), 2 * (ranks - 1) / ranks * sharing, ranks - 1) * message_bytes
-    )
 
 
 def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -244,32 +141,21 @@ def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     return weight_bytes(table, tokens) / _per_us(table, "memory_bandwidth_bytes_s")
 
 
-def _eight_bit(table: pd.DataFrame) -> np.ndarray:
-    return _column(table, "bytes_per_parameter", 2.0) <= 1.0
-
-
-def _by_width(table: pd.DataFrame, factor: str) -> np.ndarray:
-    """A factor of the GPU's kernels, for 16-bit or for 8-bit weights."""
-    return np.where(_eight_bit(table), _kernel(table, f"fp8_{factor}"), _kernel(table, factor))
-
-
-def weight_read_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Time to read the weights at the share of peak bandwidth that an H100's kernels reach at theirs."""
-    factor = np.where(
-        _column(table, "num_experts") > 0, _kernel(table, "experts"), _by_width(table, "weights")
-    )
-    return weight_us(table, tokens) * factor
-
-
 def gemm_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Time of the weight matrices' FLOPs at peak (16-bit; 8-bit weights at the FP8 peak)."""
-    peak = np.where(_eight_bit(table), _per_us(table, "peak_fp8_flops"), _per_us(table, "peak_bf16_flops"))
-    return gemm_flops(table, tokens) / peak
+    """Time of the weight matrices' FLOPs at peak: 8-bit weights at the FP8 peak, others (4 bits too, which
+    kernels widen before they multiply) at the 16-bit peak.
+    """
+    attention, ffn, head = gemm_flops_by_part(table, tokens)
+    wide, narrow = _per_us(table, "peak_bf16_flops"), _per_us(table, "peak_fp8_flops")
 
+    def peak(stored: np.ndarray) -> np.ndarray:
+        return np.where((stored <= 1.0) & (stored >= LEAST_FP8_BYTES), narrow, wide)
 
-def gemm_compute_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Time of the weight matrices' FLOPs at the efficiency that the GPU's large GEMMs reach."""
-    return gemm_us(table, tokens) / (GEMM_EFFICIENCY * _by_width(table, "gemm_efficiency"))
+    return (
+        attention / peak(stored_bytes(table, "attention"))
+        + ffn / peak(column(table, "bytes_per_parameter", 2.0))
+        + head / peak(stored_bytes(table, "head"))
+    )
 
 
 def kv_us(table: pd.DataFrame) -> np.ndarray:
@@ -277,9 +163,27 @@ def kv_us(table: pd.DataFrame) -> np.ndarray:
     return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
 
 
+def _by_width(table: pd.DataFrame, factor: str) -> np.ndarray:
+    """A factor of the GPU's kernels: for 8-bit weights, or for others."""
+    stored = column(table, "bytes_per_parameter", 2.0)
+    eight_bit = (stored <= 1.0) & (stored >= LEAST_FP8_BYTES)
+    return np.where(eight_bit, _kernel(table, f"fp8_{factor}"), _kernel(table, factor))
+
+
+def weight_read_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time to read the weights at the share of peak bandwidth that an H100's kernels reach at theirs."""
+    experts, dense = _kernel(table, "experts"), _by_width(table, "weights")
+    return weight_us(table, tokens) * np.where(column(table, "num_experts") > 0, experts, dense)
+
+
+def gemm_compute_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time of the weight matrices' FLOPs at the efficiency that the GPU's large GEMMs reach."""
+    return gemm_us(table, tokens) / (GEMM_EFFICIENCY * _by_width(table, "gemm_efficiency"))
+
+
 def prefill_attention_us(table: pd.DataFrame) -> np.ndarray:
     """Time of prefill attention's FLOPs at the efficiency that the kernels reach."""
-    flops = attention_flops(table, _column(table, "prefill_attended_tokens"))
+    flops = attention_flops(table, prefill_pairs(table))
     efficiency = ATTENTION_EFFICIENCY * _kernel(table, "attention_efficiency")
     return flops / (_per_us(table, "peak_bf16_flops") * efficiency)
 
@@ -306,7 +210,7 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """
     message_bytes = all_reduce_message_bytes(table, tokens)
     two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
-    barriers = TWO_SHOT_RANK_US * _kernel(table, "two_shot_rank") * _ranks(table)
+    barriers = TWO_SHOT_RANK_US * _kernel(table, "two_shot_rank") * ranks(table)
     latency = np.where(
         two,
         TWO_SHOT_LATENCY_US * _kernel(table, "two_shot_latency") + barriers,
@@ -329,18 +233,12 @@ def attention_waves(table: pd.DataFrame) -> np.ndarray:
     heads nothing).
     """
     grouped = table["num_kv_heads"].to_numpy() < table["num_heads"].to_numpy()
-    blocks = _column(table, "num_decode_reqs") * kv_heads_per_rank(table)
+    blocks = column(table, "num_decode_reqs") * kv_heads_per_rank(table)
     return np.where(
         grouped,
         table["num_layers"].to_numpy(float) * blocks / _hardware(table, "streaming_multiprocessors"),
         0.0,
     )
-
-
-def two_shot_all_reduces(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """All-reduces of a step that go in two shots."""
-    message_bytes = all_reduce_message_bytes(table, tokens)
-    return np.where(two_shot(table, message_bytes), all_reduces(table), 0.0)
 
 
 def sampler_us(table: pd.DataFrame) -> np.ndarray:
@@ -350,7 +248,7 @@ def sampler_us(table: pd.DataFrame) -> np.ndarray:
     logits = requests(table) * table["vocab_size"].to_numpy(float)
     slower = SAMPLER_BANDWIDTH_BYTES_S / _hardware(table, "memory_bandwidth_bytes_s")
     sort_us = SAMPLER_LATENCY_US + SAMPLER_US_PER_MILLION_LOGITS / 1e6 * logits * slower
-    return _column(table, "truncated_sampling") * np.where(logits > 0, sort_us, 0.0)
+    return column(table, "truncated_sampling") * np.where(logits > 0, sort_us, 0.0)
 
 
 TERMS = (
@@ -396,14 +294,7 @@ def roofline_us(table: pd.DataFrame) -> np.ndarray:
     """Roofline time of a step: the larger of FLOPs and bytes at peak, plus all-reduce (Williams 2009,
     doi:10.1145/1498765.1498785).
     """
-    attention = attention_flops(
-        table, _column(table, "prefill_attended_tokens") + _column(table, "decode_kv_tokens_sum")
-    )
+    attention = attention_flops(table, prefill_pairs(table) + decode_pairs(table))
     compute = averaged(table, gemm_us) + attention / _per_us(table, "peak_bf16_flops")
     memory = averaged(table, weight_us) + kv_us(table)
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)
-
-
-def tokens_per_expert(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
-    """Mean tokens that a routed expert computes; 0 for dense models."""
-    return tokens * _ratio(_column(table, "experts_per_token"), _column(table, "num_experts"))

@@ -96,7 +96,18 @@ ARCHITECTURE = (
     _count("experts_per_token", "experts", "routed experts that a token visits"),
     _count("expert_ffn_size", "", "FFN width of a routed expert"),
     _count("shared_ffn_size", "", "total FFN width of the shared experts"),
-    Column("bytes_per_parameter", "real", "bytes", "stored bytes of one weight", minimum=0.0),
+    Column("bytes_per_parameter", "real", "bytes", "stored bytes of a weight of the FFN", minimum=0.0),
+    # Null in tables of before: as described.
+    _real("attention_bytes_per_parameter", "bytes", "the same of attention; null: as the FFN's"),
+    _real("head_bytes_per_parameter", "bytes", "the same of the output projection; null: as the FFN's"),
+    _real("kv_bytes_per_value", "bytes", "stored bytes of a value of the KV cache; null: 2"),
+    _real("ffn_matrices", "matrices", "of an FFN: 3 if gated, else 2; null: 3"),
+    _real("window_tokens", "tokens", "how far back a layer with a sliding window attends; null: 0, none"),
+    _real("num_window_layers", "layers", "layers with such a window; null: 0"),
+    _real("kv_lora_rank", "", "width of the latent vector of keys and values (MLA); null: 0, none"),
+    _real("q_lora_rank", "", "width of the latent vector of queries (MLA); null: 0, none"),
+    _real("qk_rope_head_dim", "", "rotary part of a head (MLA); null: 0"),
+    _real("v_head_dim", "", "width of a value's head (MLA); null: 0, as head_dim"),
 )
 COMPOSITION = (
     _number("num_prefill_reqs", "requests", "requests of the batch that have produced no output token"),
@@ -106,6 +117,7 @@ COMPOSITION = (
     _real("decode_kv_tokens_sum", "tokens", "KV tokens that the decoding requests attend to, summed"),
     _real("decode_kv_tokens_mean", "tokens", "the same, mean over decoding requests"),
     _real("decode_kv_tokens_max", "tokens", "the same, longest request"),
+    _real("decode_window_tokens_sum", "tokens", "the sum, each at most window_tokens; null: as if alike"),
     _real(
         "prefill_kv_tokens_sum", "tokens", "tokens of prefilling requests computed or cached before the step"
     ),
@@ -113,6 +125,11 @@ COMPOSITION = (
         "prefill_attended_tokens",
         "tokens",
         "query-key pairs of prefill: sum over new prompt tokens of the tokens each attends to",
+    ),
+    _real(
+        "prefill_window_attended_tokens",
+        "tokens",
+        "the same, each token to at most window_tokens; null: as if alike",
     ),
 )
 STATE = (
@@ -141,7 +158,7 @@ COLUMNS: tuple[Column, ...] = tuple(column for group in GROUPS.values() for colu
 NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
 ARCHITECTURE_NAMES: tuple[str, ...] = tuple(column.name for column in ARCHITECTURE)
 # What makes two models step alike, whatever they are called: models of one shape are one group.
-SHAPE_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name not in ("vocab_size", "bytes_per_parameter"))
+SHAPE_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name != "vocab_size" and "bytes_per" not in name)
 
 REJECT_NAMES = ("experiment", "file", "line", "reason", "detail")
 

@@ -190,7 +190,7 @@ def test_logs_reads_them_beside_traces_and_other_logs(tmp_path):
 def test_files_that_are_no_logs_may_lie_beside_a_log(tmp_path):
     shutil.copytree(SAMPLES / "aiperf", tmp_path / "aiperf")
     for name in ("inputs.json", "generation_config.json", ".hidden.json"):
-        (tmp_path / "aiperf" / name).write_text('{"data": []}')
+        (tmp_path / "aiperf" / name).write_text('{"data": [], "top_p": 0.9}')
     (tmp_path / "aiperf" / "broken.json").write_text("{")
     assert load(tmp_path).table.equals(load(SAMPLES / "aiperf").table)
 

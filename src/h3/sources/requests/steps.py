@@ -32,6 +32,7 @@ from h3.sources.experiment import (
 from h3.sources.requests import caching, files
 from h3.sources.requests import clock as step_clock
 from h3.steps import schema
+from h3.steps.batch import attended
 
 CHUNK_STEPS = 512
 # Where a log has a time for every token, each such number of tokens gives the clock one more interval.
@@ -157,7 +158,9 @@ def _steps(
     low, high, period = clock.window_at(numbers.astype(float))
     resolved = ~np.isnan(period)
     numbers, low, high, period = numbers[resolved], low[resolved], high[resolved], period[resolved]
-    composition = _composition(requests, inversion, numbers, (low, high), new)
+    composition = _composition(
+        requests, inversion, numbers, (low, high), new, experiment.architecture.window_tokens
+    )
     frame = composition.assign(
         **experiment.columns(),
         log="requests",
@@ -177,6 +180,7 @@ def _composition(
     numbers: np.ndarray,
     window: tuple[np.ndarray, np.ndarray],
     new: np.ndarray,
+    window_tokens: int,
 ) -> pd.DataFrame:
     """Requests of each step: decode requests at the step, prefills as the clock sees them in the window of
     its period.
@@ -184,25 +188,33 @@ def _composition(
     first, last = (inversion.clock.steps_at(requests[name].to_numpy()) for name in ("first_us", "last_us"))
     prompt = requests["prompt_tokens"].to_numpy()
     order = np.argsort(first, kind="stable")
-    decode = _decode(first[order], last[order], prompt[order], numbers)
-    return pd.concat([decode, _prefill(inversion, requests, new, window)], axis=1)
+    decode = _decode(first[order], last[order], prompt[order], numbers, window_tokens)
+    return pd.concat([decode, _prefill(inversion, requests, new, window, window_tokens)], axis=1)
 
 
-def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np.ndarray) -> pd.DataFrame:
+def _decode(
+    first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np.ndarray, window_tokens: int
+) -> pd.DataFrame:
     """Decode requests of each step and the KV tokens they attend to (prompt, output so far and the new
-    token).
+    token), in all layers and in those with a sliding window.
     """
     longest = float((last - first).max())
-    out = np.zeros((len(numbers), 3))
+    out = np.zeros((len(numbers), 4))
     for begin in range(0, len(numbers), CHUNK_STEPS):
         centre = numbers[begin : begin + CHUNK_STEPS] + 0.5
         low, high = np.searchsorted(first, [centre[0] - longest - 1, centre[-1]])
         running = (first[low:high] < centre[:, None]) & (centre[:, None] < last[low:high])
         context = (prompt[low:high] + np.ceil(centre[:, None] - first[low:high])) * running
         out[begin : begin + CHUNK_STEPS] = np.stack(
-            [running.sum(1), context.sum(1), context.max(1, initial=0)], axis=1
+            [
+                running.sum(1),
+                context.sum(1),
+                context.max(1, initial=0),
+                np.minimum(context, window_tokens).sum(1),
+            ],
+            axis=1,
         )
-    count, total, longest_context = out.T
+    count, total, longest_context, windowed = out.T
     with np.errstate(invalid="ignore"):
         mean = np.where(count > 0, total / count, 0.0)
     return pd.DataFrame(
@@ -212,6 +224,7 @@ def _decode(first: np.ndarray, last: np.ndarray, prompt: np.ndarray, numbers: np
             "decode_kv_tokens_sum": total,
             "decode_kv_tokens_mean": mean,
             "decode_kv_tokens_max": longest_context,
+            "decode_window_tokens_sum": windowed if window_tokens else np.nan,
         }
     )
 
@@ -229,6 +242,7 @@ def _prefill(
     requests: pd.DataFrame,
     new: np.ndarray,
     window: tuple[np.ndarray, np.ndarray],
+    window_tokens: int,
 ) -> pd.DataFrame:
     """Prefill in a mean step of each window, averaged as the clock averages its period (Inversion.seen): a
     prompt counts where its request's first token falls; NaN where a prompt of the window is unknown.
@@ -238,8 +252,10 @@ def _prefill(
         "num_prefill_reqs": np.ones(len(new)),
         "prefill_tokens": new,
         "prefill_kv_tokens_sum": done,
-        "prefill_attended_tokens": new * done + new * (new + 1) / 2,
+        "prefill_attended_tokens": attended(new, done),
     }
+    if window_tokens:
+        columns["prefill_window_attended_tokens"] = attended(new, done, window_tokens)
     seen = {
         name: inversion.clock.between(inversion.seen(first_us, np.nan_to_num(amounts)), window)
         for name, amounts in {**columns, "unknown": np.isnan(new).astype(float)}.items()

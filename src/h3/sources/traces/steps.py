@@ -204,7 +204,8 @@ def _table(
         elif column.kind == "text":
             rows[name] = pd.array([constant[name]], dtype="str").take(np.zeros(size, dtype=np.int64))
         else:
-            rows[name] = np.full(size, constant[name], dtype=column.dtype)
+            known = constant.get(name, np.nan) if column.nullable else constant[name]
+            rows[name] = np.full(size, known, dtype=column.dtype)
     return pd.DataFrame(rows, copy=False)
 
 

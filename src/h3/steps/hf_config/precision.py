@@ -1,0 +1,176 @@
+"""Bytes of a stored weight by part, and of a KV value: from the quantisation that a config names, wherever it
+stands, and from how the model is served.
+
+>>> from h3.steps.hf_config.keys import Config
+>>> awq = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
+>>> of(Config(awq, awq, "config.json"), 32, Served())["bytes_per_parameter"]        # 4 bits, scale, zero
+0.51953125
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from h3.steps.hf_config.keys import Config, Mapping
+
+DTYPES = {"float32": 2.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
+SERVED_DTYPES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "fp8": 1.0}
+KV_DTYPES = {"auto": 0.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
+WIDE = 2.0  # what is not quantised is served in 16 bits
+SCALE_BYTES, GROUP = 2.0, 128
+GROUPED = ("awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "auto_round", "intel/auto-round", "hqq")
+ATTENTION_MODULES = ("q_proj", "qkv_proj", "o_proj", "q_a_proj", "kv_a_proj_with_mqa", "W_pack")
+FFN_MODULES = (
+    "mlp.gate_proj",
+    "mlp.experts.0.gate_proj",
+    "feed_forward.experts.gate_up_proj",
+    "block_sparse_moe.experts.0.w1",
+    "mlp.experts",
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a server is asked to hold weights and KV cache: vLLM's --dtype (or fp8, its quantisation of weights
+    as it loads them) and --kv-cache-dtype.
+    """
+
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+
+
+def of(config: Config, layers: int, served: Served) -> dict[str, float]:
+    """Bytes of a weight of FFN, attention and LM head, and of a KV value, as fields of an Architecture."""
+    quantised = config.mapping("quantization_config", anywhere=True)
+    kv = _choice(config, "kv_cache_dtype", served.kv_cache_dtype, KV_DTYPES)
+    if quantised and served.dtype in ("auto", "float16", "bfloat16"):
+        ffn, attention, head = _quantised(config, quantised, layers)
+    else:
+        ffn, attention, head = _plain(config, served.dtype)
+    return {
+        "bytes_per_parameter": ffn,
+        "attention_bytes_per_parameter": attention,
+        "head_bytes_per_parameter": head,
+        "kv_bytes_per_value": kv or (1.0 if _eight_bit_cache(quantised) else WIDE),
+    }
+
+
+def _choice(config: Config, key: str, value: str, known: dict[str, float]) -> float:
+    if value not in known:
+        raise config.error(f"{key}={value!r}; expected one of {', '.join(known)}")
+    return known[value]
+
+
+def _plain(config: Config, asked: str) -> tuple[float, float, float]:
+    """Weights that no config quantises; 32-bit ones are served in 16 bits unless asked otherwise."""
+    if asked != "auto":
+        stored = _choice(config, "dtype", asked, {"auto": 0.0, **SERVED_DTYPES})
+        return stored, stored, max(stored, WIDE)
+    dtype = config.anywhere("torch_dtype") or config.anywhere("dtype") or "bfloat16"
+    if not isinstance(dtype, str) or dtype.removeprefix("torch.") not in DTYPES:
+        raise config.error(f"torch_dtype={dtype!r}; expected one of {', '.join(sorted(DTYPES))}")
+    stored = DTYPES[dtype.removeprefix("torch.")]
+    return stored, stored, max(stored, WIDE)
+
+
+def _quantised(config: Config, quantised: Mapping, layers: int) -> tuple[float, float, float]:
+    stored = _stored_bytes(config, quantised)
+    left = _left_out(quantised)
+    names = [f"model.layers.{layer}" for layer in range(layers)]
+    attention = _most_match(left, names, [f"self_attn.{module}" for module in ATTENTION_MODULES])
+    ffn = _most_match(left, names, list(FFN_MODULES))
+    head = stored if quantised.get("lm_head") is True else WIDE
+    return WIDE if ffn else stored, WIDE if attention else stored, max(head, stored)
+
+
+def _stored_bytes(config: Config, quantised: Mapping) -> float:
+    """Bytes of a quantised weight, with its share of the scales of its group."""
+    method = str(quantised.get("quant_method", "")).lower()
+    told = {key: quantised[key] for key in ("bits", "w_bit") if quantised.get(key) is not None}
+    algorithm = str(quantised.get("quant_algo", "")).lower()
+    if method == "compressed-tensors":
+        return _compressed(config, quantised)
+    if method == "mxfp4":
+        return 0.5 + 1 / 32
+    if "nvfp4" in algorithm:
+        return 0.5 + 1 / 16
+    if "fp8" in method or "fp8" in algorithm:
+        return 1.0
+    if method == "bitsandbytes" or quantised.get("load_in_4bit") or quantised.get("load_in_8bit"):
+        return _bitsandbytes(quantised)
+    if not told:
+        raise config.error(
+            f"quantization_config: quant_method={method!r} without bits; expected bits, or one"
+            " of fp8, mxfp4, compressed-tensors, modelopt, bitsandbytes"
+        )
+    key, value = next(iter(told.items()))
+    bits = _whole(config, key, value)
+    group = quantised.get("group_size", quantised.get("q_group_size", GROUP if method in GROUPED else 0))
+    scales = SCALE_BYTES + bits / 8 if bits < 8 else SCALE_BYTES
+    return bits / 8 + (scales / group if isinstance(group, int) and group > 0 else 0.0)
+
+
+def _whole(config: Config, key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 16:
+        raise config.error(f"{key}={value!r}; expected a positive whole number, of bits up to 16")
+    return value
+
+
+def _compressed(config: Config, quantised: Mapping) -> float:
+    """The widest group of layers of a compressed-tensors config: bits, and the scale of each group."""
+    found = []
+    for group in (quantised.get("config_groups") or {}).values():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if not isinstance(weights, dict):
+            continue
+        bits = _whole(config, "num_bits", weights.get("num_bits"))
+        given = weights.get("group_size")
+        size = given if isinstance(given, int) and not isinstance(given, bool) else 0
+        scale = 1.0 if bits == 4 and weights.get("type") == "float" else SCALE_BYTES
+        zero = 0.0 if weights.get("symmetric", True) else bits / 8
+        found.append(bits / 8 + ((scale + zero) / size if size > 0 and bits < 8 else 0.0))
+    if not found:
+        raise config.error("quantization_config: no config_groups with weights.num_bits; expected some")
+    return max(found)
+
+
+def _bitsandbytes(quantised: Mapping) -> float:
+    """bitsandbytes: a 32-bit scale for 64 weights of 4 bits, quantised to 8 bits itself where doubled."""
+    if not quantised.get("load_in_4bit"):
+        return 1.0
+    scale = 1 + 4 / 256 if quantised.get("bnb_4bit_use_double_quant") else 4.0
+    return 0.5 + scale / 64
+
+
+def _left_out(quantised: Mapping) -> list[str]:
+    """Patterns of modules that stay as they are."""
+    keys = ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules")
+    return [str(each) for key in keys for each in quantised.get(key) or []]
+
+
+def _most_match(patterns: list[str], layers: list[str], modules: list[str]) -> bool:
+    """Whether the patterns name one of the modules in at least half of the layers."""
+    named = sum(
+        any(_matches(pattern, f"{layer}.{module}") for pattern in patterns for module in modules)
+        for layer in layers
+    )
+    return 2 * named >= len(layers)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """As the quantisers do: a regular expression after "re:", else a part of the name, * for anything."""
+    if pattern.startswith("re:"):
+        try:
+            return re.match(pattern[3:], name) is not None
+        except re.error:
+            return False
+    parts = ".*".join(re.escape(part) for part in pattern.split("*"))
+    return re.search(rf"(^|\.){parts}($|\.)", name) is not None
+
+
+def _eight_bit_cache(quantised: Mapping) -> bool:
+    scheme = quantised.get("kv_cache_scheme")
+    bits = scheme.get("num_bits") if isinstance(scheme, dict) else None
+    return bits == 8 or str(quantised.get("kv_cache_quant_algo", "")).lower() == "fp8"
