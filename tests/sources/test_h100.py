@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from builders import source
 
+from h3.common import packaged
 from h3.common.config import TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.one_fold import run_fold
 from h3.latency.fold import find_recorded, replays
-from h3.sources import h100, packaged
+from h3.sources import h100
 from h3.sources.load import load
 from h3.steps import basis, schema
 
