@@ -34,7 +34,7 @@ func main() {
 	sampling := flag.String("sampling", "auto", "truncated (by top-p or top-k), plain, or auto: by the generation_config.json beside the config")
 	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
 	flag.Parse()
-	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
+	if err := run(*bundle, *card, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
 	}
