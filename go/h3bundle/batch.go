@@ -50,7 +50,7 @@ func (r *Request) check() error {
 }
 
 // ParseBatch reads a batch file: a list of requests, or an object with the list under "requests".
-func ParseBatch(data []byte) (Composition, error) {
+func ParseBatch(data []byte) ([]Request, error) {
 	var requests []Request
 	var object struct {
 		Requests []Request `json:"requests"`
@@ -58,20 +58,11 @@ func ParseBatch(data []byte) (Composition, error) {
 	err := decode(data, false, &requests)
 	if err != nil {
 		if other := decode(data, true, &object); other != nil {
-			return Composition{}, fmt.Errorf("batch: expected a list of requests or {\"requests\": [...]}: %w", other)
+			return nil, fmt.Errorf("batch: expected a list of requests or {\"requests\": [...]}: %w", other)
 		}
 		requests = object.Requests
 	}
-	return Compose(requests), nil
-}
-
-// Compose counts the requests of a batch.
-func Compose(requests []Request) Composition {
-	var c Composition
-	for _, r := range requests {
-		c.Add(r.ProgressIndex, r.NewTokens, r.PromptTokens)
-	}
-	return c
+	return requests, nil
 }
 
 // Case is a batch on a deployment, as a line of h3eval's -cases and a vector of golden.json say it.

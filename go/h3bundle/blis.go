@@ -20,11 +20,11 @@ func NewBLIS[R any](kernel *Kernel, read func(R) (progress, newTokens, inputLen 
 
 // StepTime is the full period of a step, at least 1.
 func (b *BLIS[R]) StepTime(batch []R) int64 {
-	var c Composition
+	c, plain := b.kernel.Composition(), b.kernel.countsDecodes()
 	var d decodes
 	for _, request := range batch {
 		progress, newTokens, inputLen := b.read(request)
-		if isDecode(progress, newTokens, inputLen) {
+		if plain && isDecode(progress, newTokens, inputLen) {
 			d = d.with(progress, newTokens)
 		} else {
 			c.Add(progress, newTokens, inputLen)

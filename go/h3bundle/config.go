@@ -3,29 +3,45 @@ package h3bundle
 import (
 	"encoding/json"
 	"fmt"
-	"math"
+	"slices"
 	"strings"
 )
 
-// Architecture is a decoder-only transformer; the fields are those of h3's catalog.Architecture.
+// Architecture is a decoder-only transformer; the fields are those of h3's architecture.Architecture. BytesPerParameter is that
+// of FFN and experts; 0 in the fields after it stands for 16 bits, three FFN matrices, no windows and no latent attention.
 type Architecture struct {
 	NumLayers, HiddenSize, NumHeads, NumKVHeads, HeadDim, VocabSize int64
 	DenseFFNSize, NumMoELayers, NumExperts, ExpertsPerToken         int64
 	ExpertFFNSize, SharedFFNSize                                    int64
 	BytesPerParameter                                               float64
+
+	AttentionBytesPerParameter, HeadBytesPerParameter, KVBytesPerValue float64
+	FFNMatrices, WindowTokens, NumWindowLayers                         int64
+	KVLoraRank, QLoraRank, QKRopeHeadDim, VHeadDim                     int64
 }
 
 // MoE says whether the model routes tokens to experts.
 func (a Architecture) MoE() bool { return a.NumExperts >= 2 }
 
-var (
-	expertCountKeys   = []string{"num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts"}
-	topKKeys          = []string{"num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k"}
-	moeStepKeys       = []string{"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
-	bytesPerParameter = map[string]float64{"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
-)
+// completed puts what 0 stands for.
+func (a Architecture) completed() Architecture {
+	for _, size := range []*float64{&a.AttentionBytesPerParameter, &a.HeadBytesPerParameter, &a.KVBytesPerValue} {
+		if *size == 0 {
+			*size = 2
+		}
+	}
+	if a.FFNMatrices == 0 {
+		a.FFNMatrices = 3
+	}
+	return a
+}
 
-type hfConfig map[string]any
+// Served is how a server is asked to hold weights and KV cache: vLLM's --dtype (or "fp8") and --kv-cache-dtype; "" is auto.
+type Served struct{ DType, KVCacheDType string }
+
+type hfConfig struct {
+	text, outer map[string]any
+}
 
 // greedyBelow: vLLM takes a lower temperature as greedy, where nothing is truncated.
 const greedyBelow = 1e-5
@@ -49,70 +65,40 @@ func TruncatesSampling(data []byte) (bool, error) {
 	return or(settings.Temperature, 1) >= greedyBelow && (or(settings.TopP, 1) < 1 || or(settings.TopK, 0) > 0), nil
 }
 
-// ParseConfig reads a HuggingFace config.json by the rules of h3's catalog.from_hf_config.
-//
-// Gated FFNs of three matrices are assumed; latent attention (kv_lora_rank) is refused. The error names the key.
-func ParseConfig(data []byte) (Architecture, error) {
-	var config hfConfig
-	if err := decode(data, false, &config); err != nil {
+// ParseConfig reads a HuggingFace config.json by the rules of h3's hf_config.from_hf_config; the error names the key.
+func ParseConfig(data []byte) (Architecture, error) { return ParseConfigServed(data, Served{}) }
+
+// ParseConfigServed reads it as it is served with these precisions.
+func ParseConfigServed(data []byte, served Served) (Architecture, error) {
+	var outer map[string]any
+	if err := decode(data, false, &outer); err != nil {
 		return Architecture{}, fmt.Errorf("config.json: %w", err)
 	}
-	arch, err := architecture(config)
+	arch, err := architecture(outer, served)
 	if err != nil {
 		return Architecture{}, fmt.Errorf("config.json: %w", err)
 	}
 	return arch, nil
 }
 
-func architecture(config hfConfig) (Architecture, error) {
-	if inner := config["text_config"]; truthy(inner) {
+func architecture(outer map[string]any, served Served) (a Architecture, err error) {
+	config := hfConfig{outer, outer}
+	if inner := outer["text_config"]; truthy(inner) {
 		nested, ok := inner.(map[string]any)
 		if !ok {
-			return Architecture{}, fmt.Errorf("text_config is no object")
+			return a, fmt.Errorf("text_config is no object")
 		}
-		config = nested
+		config.text = nested
 	}
-	if truthy(config["kv_lora_rank"]) {
-		return Architecture{}, fmt.Errorf("kv_lora_rank=%v: multi-head latent attention is not supported", config["kv_lora_rank"])
-	}
-	var a Architecture
-	var ffn int64
-	for _, field := range []struct {
-		key    string
-		target *int64
-		unset  *int64
-		over   *int64
-	}{
-		{"num_hidden_layers", &a.NumLayers, nil, nil}, {"hidden_size", &a.HiddenSize, nil, nil},
-		{"num_attention_heads", &a.NumHeads, nil, nil}, {"intermediate_size", &ffn, nil, nil},
-		{"head_dim", &a.HeadDim, &a.HiddenSize, &a.NumHeads}, {"num_key_value_heads", &a.NumKVHeads, &a.NumHeads, nil},
-		{"vocab_size", &a.VocabSize, nil, nil},
+	for _, read := range []func(*Architecture) error{
+		config.refuseOthers, config.attention, config.windows, config.latent, config.ffn,
+		func(a *Architecture) error { return config.precision(a, served) },
 	} {
-		var err error
-		if *field.target, err = config.positive(field.key, quotient(field.unset, field.over)); err != nil {
+		if err = read(&a); err != nil {
 			return Architecture{}, err
 		}
 	}
-	if err := config.experts(&a, ffn); err != nil {
-		return Architecture{}, err
-	}
-	if a.NumMoELayers < a.NumLayers {
-		a.DenseFFNSize = ffn
-	}
-	var err error
-	a.BytesPerParameter, err = config.bytesPerParameter()
-	return a, err
-}
-
-// quotient is the default of a key: 0 for none.
-func quotient(value, over *int64) int64 {
-	switch {
-	case value == nil:
-		return 0
-	case over == nil:
-		return *value
-	}
-	return *value / *over
+	return a, nil
 }
 
 // truthy is Python's truth of a JSON value.
@@ -135,9 +121,37 @@ func truthy(value any) bool {
 	return true
 }
 
-// positive is a whole number from 1 to 2^31-1; unset (if > 0) where the key is absent or null.
-func (c hfConfig) positive(key string, unset int64) (int64, error) {
-	value := c[key]
+// anywhere is a value of the language model's part, else of the whole.
+func (c hfConfig) anywhere(key string) any {
+	if value := c.text[key]; value != nil {
+		return value
+	}
+	return c.outer[key]
+}
+
+func (c hfConfig) modelType() string {
+	for _, config := range []map[string]any{c.text, c.outer} {
+		if value := config["model_type"]; truthy(value) {
+			return strings.ToLower(fmt.Sprint(value))
+		}
+	}
+	return ""
+}
+
+// name is the first of the names that has a value, else the first.
+func (c hfConfig) name(names []string) string {
+	for _, name := range names {
+		if c.text[name] != nil {
+			return name
+		}
+	}
+	return names[0]
+}
+
+// positive is a whole number from 1 to 2^31-1 under any of the names; unset (if > 0) where there is none.
+func (c hfConfig) positive(unset int64, names ...string) (int64, error) {
+	key := c.name(names)
+	value := c.text[key]
 	if value == nil {
 		if unset > 0 {
 			return unset, nil
@@ -160,121 +174,53 @@ func whole(value any) (int64, bool) {
 	return whole, err == nil
 }
 
-// count is a whole number of at least 0; 0 where the key is absent, null or false.
-func (c hfConfig) count(key string) (int64, error) {
-	if !truthy(c[key]) {
+// count is an optional whole number; 0 where it is absent, null or false.
+func (c hfConfig) count(names ...string) (int64, error) {
+	key := c.name(names)
+	if !truthy(c.text[key]) {
 		return 0, nil
 	}
-	number, ok := whole(c[key])
-	if !ok || number < 0 || number > maxTokens {
-		return 0, fmt.Errorf("%s=%v; expected a whole number of at least 0", key, c[key])
-	}
-	return number, nil
+	return c.positive(0, key)
 }
 
+// list is an optional list; empty where it is absent or null.
+func (c hfConfig) list(key string) ([]any, error) {
+	value := c.text[key]
+	if value == nil {
+		return nil, nil
+	}
+	items, ok := value.([]any)
+	if !ok {
+		return nil, fmt.Errorf("%s=%v; expected a list", key, value)
+	}
+	return items, nil
+}
+
+// object is an optional object, of the language model's part or of the whole; nil where it is absent or empty.
+func (c hfConfig) object(key string) (map[string]any, error) {
+	value := c.anywhere(key)
+	if !truthy(value) {
+		return nil, nil
+	}
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("%s=%v; expected a mapping", key, value)
+	}
+	return object, nil
+}
+
+// firstTruthy is the first of the keys with a value that counts; "" for none.
 func (c hfConfig) firstTruthy(keys []string) string {
 	for _, key := range keys {
-		if truthy(c[key]) {
+		if truthy(c.text[key]) {
 			return key
 		}
 	}
 	return ""
 }
 
-func (c hfConfig) experts(a *Architecture, ffn int64) error {
-	countKey := ""
-	for _, key := range expertCountKeys {
-		if number, ok := whole(c[key]); ok && number >= 2 {
-			countKey = key
-			break
-		}
-	}
-	if countKey == "" {
-		return nil
-	}
-	experts, err := c.positive(countKey, 0)
-	if err != nil {
-		return err
-	}
-	topKKey := c.firstTruthy(topKKeys)
-	if topKKey == "" {
-		return fmt.Errorf("%s=%d but no num_experts_per_tok; expected the experts that a token visits", countKey, experts)
-	}
-	topK, err := c.positive(topKKey, 0)
-	if err != nil {
-		return err
-	}
-	if topK > experts {
-		return fmt.Errorf("%s=%d exceeds %s=%d", topKKey, topK, countKey, experts)
-	}
-	a.NumExperts, a.ExpertsPerToken = experts, topK
-	if a.ExpertFFNSize, err = c.positive("moe_intermediate_size", ffn); err != nil {
-		return err
-	}
-	return c.moeLayers(a)
-}
-
-func (c hfConfig) moeLayers(a *Architecture) error {
-	shared, err := c.count("shared_expert_intermediate_size")
-	if err != nil {
-		return err
-	}
-	if shared == 0 {
-		number, err := c.count("n_shared_experts")
-		if err != nil {
-			return err
-		}
-		if shared = a.ExpertFFNSize * number; shared > math.MaxInt32*int64(1024) {
-			return fmt.Errorf("n_shared_experts=%d; expected fewer", number)
-		}
-	}
-	denseFirst, err := c.count("first_k_dense_replace")
-	if err != nil {
-		return err
-	}
-	step := int64(1)
-	if key := c.firstTruthy(moeStepKeys); key != "" {
-		if step, err = c.positive(key, 0); err != nil {
-			return err
-		}
-	}
-	a.SharedFFNSize = shared
-	a.NumMoELayers = max(0, a.NumLayers-denseFirst) / step
-	return nil
-}
-
-func (c hfConfig) bytesPerParameter() (float64, error) {
-	if truthy(c["quantization_config"]) {
-		quantised, ok := c["quantization_config"].(map[string]any)
-		if !ok {
-			return 0, fmt.Errorf("quantization_config is no object")
-		}
-		return quantisedBytes(quantised)
-	}
-	for _, key := range []string{"torch_dtype", "dtype"} {
-		if truthy(c[key]) {
-			dtype, _ := c[key].(string)
-			size, ok := bytesPerParameter[dtype]
-			if !ok {
-				return 0, fmt.Errorf("%s=%v; expected float32, float16, bfloat16, float8_e4m3fn or int8", key, c[key])
-			}
-			return size, nil
-		}
-	}
-	return bytesPerParameter["bfloat16"], nil
-}
-
-func quantisedBytes(quantised map[string]any) (float64, error) {
-	if method, ok := quantised["quant_method"].(string); ok && strings.Contains(strings.ToLower(method), "fp8") {
-		return 1, nil
-	}
-	unset := int64(8)
-	if truthy(quantised["load_in_4bit"]) {
-		unset = 4
-	}
-	bits, err := hfConfig(quantised).positive("bits", unset)
-	if err == nil && bits > 64 {
-		err = fmt.Errorf("bits=%d; expected at most 64", bits)
-	}
-	return float64(bits) / 8, err
+// oneOf says whether a value is one of the texts.
+func oneOf(value any, texts ...string) bool {
+	text, ok := value.(string)
+	return ok && slices.Contains(texts, text)
 }

@@ -70,7 +70,7 @@ func TestEveryGoldenVectorAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatalf("vector %d: %v", i, err)
 		}
-		composition := Compose(v.Requests)
+		composition := kernel.Compose(v.Requests)
 		p := kernel.Evaluate(&composition)
 		for j, expected := range v.Features {
 			if p.Features[j] != expected {

@@ -45,6 +45,20 @@ type kernels struct {
 	TwoShotEfficiency   float64 `json:"two_shot_efficiency"`
 }
 
+// factors are the kernels' for one architecture: of terms, of the efficiency of large GEMMs, and the roofline's bend.
+type factors struct{ read, kv, waves, layers, moeLayers, efficiency, bend float64 }
+
+func (k *kernels) of(a Architecture) factors {
+	f := factors{k.Weights, k.KV, k.AttentionWaves, k.Layers, k.MoELayers, k.GEMMEfficiency, k.GEMMBend}
+	if a.BytesPerParameter <= 1 && a.BytesPerParameter >= leastFP8Bytes {
+		f.read, f.layers, f.efficiency, f.bend = k.FP8Weights, k.FP8Layers, k.FP8GEMMEfficiency, k.FP8GEMMBend
+	}
+	if a.NumExperts > 0 {
+		f.read = k.Experts
+	}
+	return f
+}
+
 type bounded struct {
 	name             string
 	value, low, high float64

@@ -78,6 +78,21 @@ func (k *Kernel) Evaluate(c *Composition) Prediction {
 	return p
 }
 
+// Composition is an empty batch that counts what the deployment's layers attend to.
+func (k *Kernel) Composition() Composition { return Composition{Window: int64(k.physics.window)} }
+
+// Compose counts the requests of a batch.
+func (k *Kernel) Compose(requests []Request) Composition {
+	c := k.Composition()
+	for _, r := range requests {
+		c.Add(r.ProgressIndex, r.NewTokens, r.PromptTokens)
+	}
+	return c
+}
+
+// countsDecodes says whether decoding requests may be counted by their sums alone.
+func (k *Kernel) countsDecodes() bool { return k.physics.windowShare == 0 }
+
 // PeriodUS is the period of a step in us, finite and at least 1 even for a batch without work.
 func (k *Kernel) PeriodUS(c *Composition) float64 {
 	us := k.Evaluate(c).US
@@ -89,12 +104,12 @@ func (k *Kernel) PeriodUS(c *Composition) float64 {
 
 // StepTime is the period of a step, at least 1 us.
 func (k *Kernel) StepTime(batch Batch) time.Duration {
-	var c Composition
+	c, plain := k.Composition(), k.countsDecodes()
 	var d decodes
 	for i := range batch.Reqs {
 		r := &batch.Reqs[i]
 		computed := max(r.Computed, r.CachedTokens)
-		if isDecode(computed, r.Scheduled, r.PromptLen) {
+		if plain && isDecode(computed, r.Scheduled, r.PromptLen) {
 			d = d.with(computed, r.Scheduled)
 		} else {
 			c.Add(computed, r.Scheduled, r.PromptLen)

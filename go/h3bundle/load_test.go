@@ -91,7 +91,7 @@ func TestDamagedFilesAreRefused(t *testing.T) {
 
 func TestBadManifestsAreRefused(t *testing.T) {
 	for _, edit := range []struct{ old, new, expected string }{
-		{`"format_version": 1`, `"format_version": 2`, "version"},
+		{`"format_version": 2`, `"format_version": 3`, "version"},
 		{`"name": "kv_to_weights"`, `"name": "queue_depth"`, "unknown feature"},
 		{`"weights_us",`, `"weights_ms",`, "unknown term"},
 		{`"queueing_us": 9300.0`, `"queueing_us": 1e999`, "not the JSON"},
@@ -127,7 +127,7 @@ func TestConfigsWithoutWhatIsNeededAreRefused(t *testing.T) {
 		`[]`:                                "JSON",
 		`{"a":`:                             "JSON",
 		`{` + base:                          "JSON",
-		`{` + base + `,"kv_lora_rank":512}`: "latent attention",
+		`{` + base + `,"kv_lora_rank":512}`: "qk_rope_head_dim",
 		`{` + base + `,"num_experts":8}`:    "num_experts_per_tok",
 		`{` + base + `,"num_experts":8,"top_k":9}`:                        "exceeds",
 		`{` + base + `,"torch_dtype":"int3"}`:                             "torch_dtype",
@@ -204,7 +204,8 @@ func FuzzBatch(f *testing.F) {
 	f.Add([]byte(`[[600, 1, 512], [0, 300, 300]]`))
 	f.Add([]byte(`{"requests": [{"progress_index": 0, "new_tokens": 5, "prompt_tokens": 9}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		composition, err := ParseBatch(data)
+		requests, err := ParseBatch(data)
+		composition := kernel.Compose(requests)
 		if us := kernel.PeriodUS(&composition); err == nil && !(us >= 1 && us <= maxPeriodUS) {
 			t.Fatalf("%v us", us)
 		}

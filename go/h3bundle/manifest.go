@@ -9,7 +9,7 @@ import (
 
 const (
 	format        = "h3-bundle"
-	formatVersion = 1
+	formatVersion = 2
 	routingRule   = "moe iff num_experts >= 2"
 	trustRule     = "linear_trust"
 )
@@ -75,14 +75,28 @@ type knownDeployment struct {
 	ExpertFFNSize     float64 `json:"expert_ffn_size"`
 	SharedFFNSize     float64 `json:"shared_ffn_size"`
 	BytesPerParameter float64 `json:"bytes_per_parameter"`
+
+	AttentionBytesPerParameter float64 `json:"attention_bytes_per_parameter"`
+	HeadBytesPerParameter      float64 `json:"head_bytes_per_parameter"`
+	KVBytesPerValue            float64 `json:"kv_bytes_per_value"`
+	FFNMatrices                float64 `json:"ffn_matrices"`
+	WindowTokens               float64 `json:"window_tokens"`
+	NumWindowLayers            float64 `json:"num_window_layers"`
+	KVLoraRank                 float64 `json:"kv_lora_rank"`
+	QLoraRank                  float64 `json:"q_lora_rank"`
+	QKRopeHeadDim              float64 `json:"qk_rope_head_dim"`
+	VHeadDim                   float64 `json:"v_head_dim"`
 }
 
 // known describes a deployment; hardware by its name in the manifest's table.
 func known(a Architecture, tensorParallelism int, hardware string) knownDeployment {
+	a = a.completed()
 	return knownDeployment{
 		hardware, float64(tensorParallelism), float64(a.NumLayers), float64(a.HiddenSize), float64(a.NumHeads), float64(a.NumKVHeads),
 		float64(a.HeadDim), float64(a.VocabSize), float64(a.DenseFFNSize), float64(a.NumMoELayers), float64(a.NumExperts),
 		float64(a.ExpertsPerToken), float64(a.ExpertFFNSize), float64(a.SharedFFNSize), a.BytesPerParameter,
+		a.AttentionBytesPerParameter, a.HeadBytesPerParameter, a.KVBytesPerValue, float64(a.FFNMatrices), float64(a.WindowTokens),
+		float64(a.NumWindowLayers), float64(a.KVLoraRank), float64(a.QLoraRank), float64(a.QKRopeHeadDim), float64(a.VHeadDim),
 	}
 }
 

@@ -46,10 +46,13 @@ var featureIndex = map[string]int{
 }
 
 // Composition is what features and base count of a batch; the zero value is the empty batch. Sums are exact below 2^53.
+// What layers with a sliding window attend to is counted where Window is set before the first Add (Kernel.Composition).
 type Composition struct {
 	PrefillReqs, PrefillTokens            int64
 	PrefillKVTokens, prefillAttendedTwice float64
 	decodes
+	Window                                         int64
+	decodeWindowTokens, prefillWindowAttendedTwice float64
 }
 
 // decodes counts the decoding requests of a batch; small enough to stay in registers while a batch is counted.
@@ -74,7 +77,15 @@ func (c *Composition) Add(computed, scheduled, prompt int64) {
 	computed, scheduled = min(max(computed, 0), maxTokens), min(scheduled, maxTokens)
 	if computed >= prompt {
 		c.decodes = c.with(computed, scheduled)
+		if c.Window > 0 {
+			c.decodeWindowTokens += float64(min(computed+scheduled, c.Window))
+		}
 		return
+	}
+	if c.Window > 0 {
+		growing := min(max(c.Window-computed, 0), scheduled)
+		c.prefillWindowAttendedTwice += float64(2*growing)*float64(computed) + float64(growing)*float64(growing+1) +
+			float64(2*(scheduled-growing))*float64(c.Window)
 	}
 	c.PrefillReqs++
 	c.PrefillTokens += scheduled
@@ -95,18 +106,22 @@ func (c *Composition) PrefillAttendedTokens() float64 { return c.prefillAttended
 // physics holds what h3's physics.py computes from a deployment alone. Orders of operations follow physics.py, and products
 // are rounded before they are added (float64(a*b)+c), so that no processor fuses them and the last bit is the same.
 type physics struct {
-	bytesPerParameter, ranks                   float64
-	attention, dense, moeLayers, experts, topK float64 // weights of all layers' attention and dense FFNs; expert counts
-	threeHidden, expertFFN, sharedFFN, head    float64
-	bandwidth, peak, attentionPeak             float64 // bytes/us, FLOP/us
+	ranks                                      float64
+	attention, replicated, dense, head         float64 // weights: shared by ranks, on every rank, dense FFN widths, LM head
+	moeLayers, experts, topK                   float64
+	matricesHidden, expertFFN, sharedFFN       float64
+	ffnBytes, attentionBytes, headBytes        float64 // of a weight
+	bandwidth                                  float64 // bytes/us
+	ffnPeak, attentionGEMMPeak, headPeak       float64 // FLOP/us
+	attentionPeak                              float64
+	window, windowShare                        float64
 	active, weightsDenseUS                     float64
 	kvBytesPerToken, tileQueries, flopsPerPair float64
 	efficiency, allReduces                     float64
 	hidden, activationBytes, twoShotBytes      float64
 	waveLayers, kvHeads, sms, layers           float64
 	oneShot, twoShot                           allReduce
-	readFactor, kvFactor, waveFactor, bend     float64 // of the accelerator's kernels; layers and moeFloors hold theirs
-	moeFloors                                  float64
+	kernels                                    factors // of the accelerator
 	slower                                     float64 // than the GPU of the sampler's constants, by memory bandwidth
 	vocab, sorts, sortUS, sortLogitUS          float64 // sorts: 1 where sampling is truncated, else 0
 }
@@ -116,25 +131,28 @@ type allReduce struct{ latencyUS, messages, bandwidth float64 }
 
 func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	a, ranks := d.Architecture, float64(d.TensorParallelism)
+	a = a.completed()
 	layers, moe, hidden := float64(a.NumLayers), float64(a.NumMoELayers), float64(a.HiddenSize)
 	heads, kvHeads, headDim := float64(a.NumHeads), float64(a.NumKVHeads), float64(a.HeadDim)
+	perLayer, onEveryRank := attentionWeights(a)
 	k := &h.Kernels
 	p := physics{
-		bytesPerParameter: a.BytesPerParameter, ranks: ranks, moeLayers: moe, experts: float64(a.NumExperts), topK: float64(a.ExpertsPerToken),
-		attention: layers * (hidden * headDim * (float64(2*heads) + float64(2*kvHeads))), dense: (layers - moe) * float64(a.DenseFFNSize),
-		threeHidden: 3 * hidden, expertFFN: float64(a.ExpertFFNSize), sharedFFN: float64(a.SharedFFNSize), head: hidden * float64(a.VocabSize),
-		bandwidth: h.MemoryBandwidthBytesS / 1e6, peak: h.PeakBF16FLOPs / 1e6, attentionPeak: h.PeakBF16FLOPs / 1e6 * float64(c.AttentionEfficiency*k.AttentionEfficiency),
-		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency * k.GEMMEfficiency, hidden: hidden,
+		kernels: k.of(a),
+		ranks:   ranks, moeLayers: moe, experts: float64(a.NumExperts), topK: float64(a.ExpertsPerToken),
+		attention: layers * perLayer, replicated: float64(layers*hidden) * onEveryRank, dense: (layers - moe) * float64(a.DenseFFNSize),
+		matricesHidden: float64(a.FFNMatrices) * hidden, expertFFN: float64(a.ExpertFFNSize), sharedFFN: float64(a.SharedFFNSize),
+		head: hidden * float64(a.VocabSize), ffnBytes: a.BytesPerParameter, attentionBytes: a.AttentionBytesPerParameter,
+		headBytes: a.HeadBytesPerParameter, bandwidth: h.MemoryBandwidthBytesS / 1e6,
+		ffnPeak: h.peak(a.BytesPerParameter), attentionGEMMPeak: h.peak(a.AttentionBytesPerParameter), headPeak: h.peak(a.HeadBytesPerParameter),
+		attentionPeak: h.PeakBF16FLOPs / 1e6 * float64(c.AttentionEfficiency*k.AttentionEfficiency),
+		window:        float64(a.WindowTokens), windowShare: float64(a.NumWindowLayers) / layers,
+		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency * k.of(a).efficiency, hidden: hidden,
 		activationBytes: c.ActivationBytes,
-		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers * k.Layers,
-		readFactor: k.Weights, kvFactor: k.KV, waveFactor: k.AttentionWaves, bend: k.GEMMBend, moeFloors: moe * k.MoELayers,
+		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
 	}
-	if a.BytesPerParameter <= 1 {
-		p.peak, p.efficiency = h.PeakFP8FLOPs/1e6, c.GEMMEfficiency*k.FP8GEMMEfficiency
-		p.readFactor, p.bend, p.layers = k.FP8Weights, k.FP8GEMMBend, layers*k.FP8Layers
-	}
-	if p.experts > 0 {
-		p.readFactor = k.Experts
+	values, valueDim := 2*p.kvHeads*headDim, headDim
+	if a.KVLoraRank > 0 {
+		p.kvHeads, values, valueDim = 1, float64(a.KVLoraRank)+float64(a.QKRopeHeadDim), float64(a.VHeadDim)
 	}
 	if ranks > 1 {
 		p.allReduces = 2 * layers
@@ -163,16 +181,41 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	}
 	p.vocab, p.sortUS, p.sortLogitUS = float64(a.VocabSize), c.SamplerLatencyUS, c.SamplerUSPerMillionLogits/1e6
 	p.slower = c.SamplerBandwidthBytesS / h.MemoryBandwidthBytesS
-	p.kvBytesPerToken = 2 * c.KVBytes * layers * p.kvHeads * headDim
-	p.flopsPerPair = 4 * layers * (heads / ranks) * headDim
-	p.active = p.layerWeights(p.topK)
+	p.kvBytesPerToken = a.KVBytesPerValue * layers * values
+	p.flopsPerPair = 2 * layers * (heads / ranks) * (headDim + valueDim)
+	p.active = p.ffnWeights(p.topK)
 	p.weightsDenseUS = p.weightUS(0)
 	return p
 }
 
-func (p *physics) layerWeights(experts float64) float64 {
+// attentionWeights are one layer's that ranks share, and, over the hidden size, those that every rank holds whole (MLA).
+func attentionWeights(a Architecture) (shared, replicated float64) {
+	hidden, heads, headDim := float64(a.HiddenSize), float64(a.NumHeads), float64(a.HeadDim)
+	if a.KVLoraRank == 0 {
+		return hidden * headDim * (float64(2*heads) + float64(2*float64(a.NumKVHeads))), 0
+	}
+	query, latent, rope, value := float64(a.QLoraRank), float64(a.KVLoraRank), float64(a.QKRopeHeadDim), float64(a.VHeadDim)
+	from := query
+	if query == 0 {
+		from = hidden
+	}
+	up := float64(from*heads*headDim) + float64(latent*heads*(headDim-rope+value))
+	return up + float64(heads*value*hidden), query + latent + rope
+}
+
+const leastFP8Bytes = 0.9 // a weight of fewer bytes has 4 bits, which kernels widen before they multiply
+
+// peak is the FLOP/us of weights of so many bytes.
+func (h Hardware) peak(stored float64) float64 {
+	if stored <= 1 && stored >= leastFP8Bytes {
+		return h.PeakFP8FLOPs / 1e6
+	}
+	return h.PeakBF16FLOPs / 1e6
+}
+
+func (p *physics) ffnWeights(experts float64) float64 {
 	sparse := p.moeLayers * (float64(experts*p.expertFFN) + p.sharedFFN)
-	return p.attention + float64(p.threeHidden*(p.dense+float64(sparse)))
+	return p.matricesHidden * (p.dense + float64(sparse))
 }
 
 // coverage is the expected share of a layer's routed experts that so many tokens visit, 1 for dense models.
@@ -184,25 +227,58 @@ func (p *physics) coverage(tokens float64) float64 {
 }
 
 func (p *physics) weightUS(coverage float64) float64 {
-	return p.bytesPerParameter * (p.layerWeights(p.experts*coverage) + p.head) / p.ranks / p.bandwidth * p.readFactor
+	shared := float64(p.attentionBytes*p.attention) + float64(p.ffnBytes*p.ffnWeights(p.experts*coverage)) + float64(p.headBytes*p.head)
+	return (shared/p.ranks + float64(p.attentionBytes*p.replicated)) / p.bandwidth * p.kernels.read
+}
+
+// gemmUS is the time of the weight matrices' FLOPs at peak.
+func (p *physics) gemmUS(tokens, requests float64) float64 {
+	attention := 2 * (p.attention/p.ranks + p.replicated) * tokens
+	return attention/p.attentionGEMMPeak + 2*p.active*tokens/p.ranks/p.ffnPeak + 2*p.head*requests/p.ranks/p.headPeak
+}
+
+// overLayers is the mean over the layers of what those with full attention and those with a window count.
+func (p *physics) overLayers(full, windowed float64) float64 {
+	if p.windowShare > 0 {
+		return float64((1-p.windowShare)*full) + float64(p.windowShare*windowed)
+	}
+	return full
+}
+
+// attends counts the KV tokens that attention reads and the query-key pairs of prefill, each a mean over the layers.
+func (p *physics) attends(c *Composition) (kvTokens, pairs float64) {
+	attended, before, new := c.PrefillAttendedTokens(), c.PrefillKVTokens, float64(c.PrefillTokens)
+	full := float64(c.DecodeKVTokens) + max(attended/p.tileQueries, before+new)
+	if p.windowShare == 0 {
+		return full, attended
+	}
+	decode := min(float64(c.DecodeKVTokens), float64(c.DecodeReqs)*p.window)
+	windowed := min(attended, max(new, float64(c.PrefillReqs))*p.window)
+	if c.Window > 0 {
+		decode, windowed = c.decodeWindowTokens, c.prefillWindowAttendedTwice/2
+	}
+	reach := float64(c.PrefillReqs) * p.window
+	read := decode + max(windowed/p.tileQueries, min(before, reach)+new)
+	return p.overLayers(full, read), p.overLayers(attended, windowed)
 }
 
 // evaluate fills in the base's terms and all features of a step, before rounding to float32.
 func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[numFeatures]float64) {
 	prefill, decode := float64(c.PrefillTokens), float64(c.DecodeTokens)
-	requests, attended, tokens := float64(c.PrefillReqs+c.DecodeReqs), c.PrefillAttendedTokens(), prefill+decode
+	requests, tokens := float64(c.PrefillReqs+c.DecodeReqs), prefill+decode
+	kvTokens, pairs := p.attends(c)
 	coverage, weights := 1.0, p.weightsDenseUS
 	if p.experts > 0 {
 		coverage = p.coverage(tokens)
 		weights = p.weightUS(coverage)
 		features[featTokensPerExpert] = tokens * (p.topK / p.experts)
 	}
-	compute := 2 * (float64(p.active*tokens) + float64(p.head*requests)) / p.ranks / p.peak
-	kv := p.kvBytesPerToken * (float64(c.DecodeKVTokens) + max(attended/p.tileQueries, c.PrefillKVTokens+prefill)) / p.bandwidth * p.kvFactor
+	compute := p.gemmUS(tokens, requests)
+	kv := p.kvBytesPerToken * kvTokens / p.bandwidth * p.kernels.kv
 	gemm := compute / p.efficiency
 	beyond := gemm - weights
-	excess := 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.bend*float64(gemm*weights))))
-	attention := p.flopsPerPair * attended / p.attentionPeak
+	excess := 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.kernels.bend*float64(gemm*weights))))
+	attention := p.flopsPerPair * pairs / p.attentionPeak
 	message, shots, twoShots := tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
 	if message >= p.twoShotBytes {
 		shots, twoShots = &p.twoShot, p.allReduces
@@ -213,8 +289,8 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	}
 	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
 	*terms = [numTerms]float64{
-		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.waveFactor,
-		p.layers, p.moeFloors, requests, 1, twoShots, sampler,
+		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.kernels.waves,
+		p.layers * p.kernels.layers, p.moeLayers * p.kernels.moeLayers, requests, 1, twoShots, sampler,
 	}
 	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
 	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights

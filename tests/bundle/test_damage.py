@@ -75,7 +75,7 @@ def test_damaged_files_are_refused(name, copied):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"format_version": 1', '"format_version": 2', "format version 2; expected 1"),
+        ('"format_version": 2', '"format_version": 3', "format version 3; expected 2"),
         ('"format": "h3-bundle"', '"format": "onnx"', "format: 'onnx'"),
         ('"queueing_us": 9300.0', '"queueing_us": NaN', "the number NaN"),
         ('"queueing_us": 9300.0', '"queueing_us": 1e999', "the number 1e999"),

@@ -136,10 +136,11 @@ func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deploy
 	if data, err = readAll(batch); err != nil {
 		return err
 	}
-	composition, err := h3bundle.ParseBatch(data)
+	requests, err := h3bundle.ParseBatch(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", batch, err)
 	}
+	composition := kernel.Compose(requests)
 	if data := bundle.Data(); data != "" {
 		fmt.Printf("%-28s %s\n", "learned from data", data)
 	}
@@ -194,6 +195,6 @@ func evaluateCase(bundle *h3bundle.Bundle, line []byte) (h3bundle.Prediction, er
 	if err != nil {
 		return h3bundle.Prediction{}, err
 	}
-	composition := h3bundle.Compose(c.Requests)
+	composition := kernel.Compose(c.Requests)
 	return kernel.Evaluate(&composition), nil
 }

@@ -25,7 +25,7 @@ from h3.server.overheads import Overheads
 from h3.steps import catalog, features, kernels, physics
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FEATURE_SET = "scale_free"
 ROUTES = ("dense", "moe")
 BOOSTER_FILES = {"dense": "booster.json", "moe": "booster_moe.json"}

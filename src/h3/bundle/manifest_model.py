@@ -165,6 +165,16 @@ class KnownDeployment(Part):
     expert_ffn_size: Size
     shared_ffn_size: Size
     bytes_per_parameter: Size
+    attention_bytes_per_parameter: Size
+    head_bytes_per_parameter: Size
+    kv_bytes_per_value: Size
+    ffn_matrices: Size
+    window_tokens: Size
+    num_window_layers: Size
+    kv_lora_rank: Size
+    q_lora_rank: Size
+    qk_rope_head_dim: Size
+    v_head_dim: Size
 
 
 KnownDeployments = Annotated[tuple[KnownDeployment, ...], Array, Field(max_length=4096)]
@@ -231,10 +241,10 @@ class Provenance(Part):
 class Manifest(Part):
     """All of a bundle but its trees and golden vectors."""
 
-    model_config = ConfigDict(title="Manifest of an h3 bundle, format version 1")
+    model_config = ConfigDict(title="Manifest of an h3 bundle, format version 2")
 
     format: Literal["h3-bundle"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     target: Target
     formula: str
     features: Annotated[tuple[Feature, ...], Array, Field(min_length=1, max_length=32)]

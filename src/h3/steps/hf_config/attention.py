@@ -16,12 +16,15 @@ from h3.steps.hf_config.keys import Config
 # sliding_window_pattern says), the others to the window.
 ONE_FULL_LAYER_IN = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 CHUNKED_FULL_LAYER_IN = 4  # Llama 4
+MOST_LAYERS = 4096
 WINDOW, FULL = ("sliding_attention", "chunked_attention"), "full_attention"
 
 
 def sizes(config: Config) -> dict[str, Any]:
     """Layers, width, heads and what attention keeps, as fields of an Architecture."""
     layers = config.positive("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    if layers > MOST_LAYERS:
+        raise config.error(f"num_hidden_layers={layers}; expected at most {MOST_LAYERS}")
     hidden = config.positive("hidden_size", "n_embd", "d_model")
     heads = config.positive("num_attention_heads", "n_head", "n_heads")
     window, window_layers = windows(config, layers)

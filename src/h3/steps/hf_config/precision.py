@@ -81,8 +81,7 @@ def _quantised(config: Config, quantised: Mapping, layers: int) -> tuple[float, 
     names = [f"model.layers.{layer}" for layer in range(layers)]
     attention = _most_match(left, names, [f"self_attn.{module}" for module in ATTENTION_MODULES])
     ffn = _most_match(left, names, list(FFN_MODULES))
-    head = stored if quantised.get("lm_head") is True else WIDE
-    return WIDE if ffn else stored, WIDE if attention else stored, max(head, stored)
+    return WIDE if ffn else stored, WIDE if attention else stored, max(WIDE, stored)
 
 
 def _stored_bytes(config: Config, quantised: Mapping) -> float:
@@ -108,8 +107,9 @@ def _stored_bytes(config: Config, quantised: Mapping) -> float:
     key, value = next(iter(told.items()))
     bits = _whole(config, key, value)
     group = quantised.get("group_size", quantised.get("q_group_size", GROUP if method in GROUPED else 0))
+    group = 0 if isinstance(group, bool) or not isinstance(group, int) else group
     scales = SCALE_BYTES + bits / 8 if bits < 8 else SCALE_BYTES
-    return bits / 8 + (scales / group if isinstance(group, int) and group > 0 else 0.0)
+    return bits / 8 + (scales / group if group > 0 else 0.0)
 
 
 def _whole(config: Config, key: str, value: Any) -> int:
@@ -147,7 +147,8 @@ def _bitsandbytes(quantised: Mapping) -> float:
 def _left_out(quantised: Mapping) -> list[str]:
     """Patterns of modules that stay as they are."""
     keys = ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules")
-    return [str(each) for key in keys for each in quantised.get(key) or []]
+    lists = (quantised.get(key) for key in keys)
+    return [str(each) for found in lists if isinstance(found, list) for each in found]
 
 
 def _most_match(patterns: list[str], layers: list[str], modules: list[str]) -> bool:

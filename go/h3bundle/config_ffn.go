@@ -1,0 +1,151 @@
+package h3bundle
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+var (
+	expertCountKeys = []string{"num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts"}
+	topKKeys        = []string{"num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "top_k"}
+	moeStepKeys     = []string{"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
+	// ungated families have two FFN matrices, four times as wide as the model where no width is given.
+	ungated = []string{
+		"falcon", "refinedweb", "refinedwebmodel", "gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt",
+		"bloom", "mpt", "phi", "starcoder2", "nemotron", "codegen", "arcee", "apertus",
+	}
+	// refused families' steps are of other make: recurrent or linear layers, cross-attention, encoders, sparse attention.
+	refused = []string{
+		"mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "zamba", "zamba2", "nemotron_h",
+		"rwkv", "recurrent_gemma", "granitemoehybrid", "qwen3_next", "minimax", "kimi_linear", "lfm2", "plamo2",
+		"mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text", "deepseek_v32",
+	}
+)
+
+const ungatedWidth = 4
+
+func (c hfConfig) refuseOthers(*Architecture) error {
+	if slices.Contains(refused, c.modelType()) {
+		return fmt.Errorf("model_type=%q: its steps are not counted; expected a decoder of attention and FFN layers", c.modelType())
+	}
+	if truthy(c.anywhere("is_encoder_decoder")) {
+		return fmt.Errorf("is_encoder_decoder=true: encoders are not counted; expected a decoder-only model")
+	}
+	return nil
+}
+
+func (c hfConfig) ffn(a *Architecture) error {
+	a.FFNMatrices = 3
+	width := int64(0)
+	if slices.Contains(ungated, c.modelType()) || oneOf(c.anywhere("hidden_act"), "relu2") {
+		a.FFNMatrices, width = 2, ungatedWidth*a.HiddenSize
+	}
+	ffn, err := c.positive(width, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")
+	if err != nil {
+		return err
+	}
+	if err := c.experts(a, ffn); err != nil {
+		return err
+	}
+	dense, err := c.count("intermediate_size_mlp") // Llama 4: of the layers without experts
+	if err != nil {
+		return err
+	}
+	if dense == 0 {
+		dense = ffn
+	}
+	if a.NumMoELayers < a.NumLayers {
+		a.DenseFFNSize = dense
+	}
+	return nil
+}
+
+func (c hfConfig) experts(a *Architecture, ffn int64) error {
+	countKey := ""
+	for _, key := range expertCountKeys {
+		if number, ok := whole(c.text[key]); ok && number >= 2 {
+			countKey = key
+			break
+		}
+	}
+	if countKey == "" {
+		return nil
+	}
+	experts, err := c.positive(0, countKey)
+	if err != nil {
+		return err
+	}
+	topKKey := c.firstTruthy(topKKeys)
+	if topKKey == "" {
+		return fmt.Errorf("%s=%d but no num_experts_per_tok; expected the experts that a token visits", countKey, experts)
+	}
+	topK, err := c.positive(0, topKKey)
+	if err != nil {
+		return err
+	}
+	if topK > experts {
+		return fmt.Errorf("%s=%d exceeds %s=%d", topKKey, topK, countKey, experts)
+	}
+	a.NumExperts, a.ExpertsPerToken = experts, topK
+	if a.ExpertFFNSize, err = c.positive(ffn, "moe_intermediate_size"); err != nil {
+		return err
+	}
+	if a.SharedFFNSize, err = c.shared(a.ExpertFFNSize); err != nil {
+		return err
+	}
+	a.NumMoELayers, err = c.moeLayers(a.NumLayers)
+	return err
+}
+
+// shared is the total width of the experts that every token visits; Llama 4 has one in each MoE layer.
+func (c hfConfig) shared(expertFFN int64) (int64, error) {
+	if truthy(c.text["intermediate_size_mlp"]) {
+		return expertFFN, nil
+	}
+	named, err := c.count("shared_expert_intermediate_size", "shared_intermediate_size")
+	if err != nil || named > 0 {
+		return named, err
+	}
+	number, err := c.count("n_shared_experts")
+	if err == nil && expertFFN*number > math.MaxInt32 {
+		err = fmt.Errorf("n_shared_experts=%d; expected fewer", number)
+	}
+	return expertFFN * number, err
+}
+
+// moeLayers counts the layers with experts: those listed, or every so many beyond the first dense ones but for those listed.
+func (c hfConfig) moeLayers(layers int64) (int64, error) {
+	listed, err := c.list("moe_layers")
+	if err != nil || len(listed) > 0 {
+		return int64(len(listed)), err
+	}
+	if each, ok := c.text["moe_layer_freq"].([]any); ok {
+		return counted(each, layers), nil
+	}
+	first, err := c.count("first_k_dense_replace")
+	if err != nil {
+		return 0, err
+	}
+	step := int64(1)
+	if key := c.firstTruthy(moeStepKeys); key != "" {
+		if step, err = c.positive(0, key); err != nil {
+			return 0, err
+		}
+	}
+	dense, err := c.list("mlp_only_layers")
+	if err != nil {
+		return 0, err
+	}
+	fromOne := int64(0) // DeepSeek counts layers from 0, Qwen and Llama from 1
+	if first == 0 {
+		fromOne = 1
+	}
+	count := int64(0)
+	for layer := first; layer < layers; layer++ {
+		if (layer+fromOne)%step == 0 && !slices.ContainsFunc(dense, func(value any) bool { n, ok := whole(value); return ok && n == layer }) {
+			count++
+		}
+	}
+	return count, nil
+}
