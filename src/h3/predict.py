@@ -23,6 +23,7 @@ from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
 from h3.steps import batch, catalog, hardware_file, kernels, sampling
 from h3.steps.batch import Deployment
+from h3.steps.hf_config import Served
 from h3.tracking.find import find
 
 NUMBERS = ("tp", "batch", "context", "prefill")
@@ -39,6 +40,8 @@ class PredictConfig(Strict):
     context: int | str = 4096
     prefill: int | str = 0
     sampling: str = "auto"
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
     bundle: str = "champion"
     out: str | None = None
 
@@ -50,7 +53,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     """
     if config.config is None:
         raise InputError("config is missing; expected config=PATH of a HuggingFace config.json")
-    arch = catalog.read_hf_config(config.config)
+    arch = catalog.read_hf_config(config.config, Served(config.dtype, config.kv_cache_dtype))
     axes = {name: whole_numbers(getattr(config, name), name) for name in NUMBERS}
     rows = int(np.prod([len(values) for values in axes.values()]))
     if rows > MAX_ROWS:

@@ -31,16 +31,18 @@ func main() {
 	hardware := flag.String("hardware", "H100", "accelerator in the bundle's table")
 	card := flag.String("card", "", "JSON file of an accelerator of one's own (h3bundle.Card), to be named by -hardware")
 	batch := flag.String("batch", "", "batch file, - for standard input")
+	dtype := flag.String("dtype", "auto", "of weights that the config does not quantise: float16, bfloat16, float32, fp8, or auto")
+	kvCache := flag.String("kv-cache-dtype", "auto", "auto: as the config says, else 16 bits; fp8")
 	sampling := flag.String("sampling", "auto", "truncated (by top-p or top-k), plain, or auto: by the generation_config.json beside the config")
 	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
 	flag.Parse()
-	if err := run(*bundle, *card, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
+	if err := run(*bundle, *card, *config, *tp, *hardware, *batch, *cases, *sampling, h3bundle.Served{DType: *dtype, KVCacheDType: *kvCache}); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
 	}
 }
 
-func run(dir, card, config string, tp int, hardware, batch, cases, sampling string) error {
+func run(dir, card, config string, tp int, hardware, batch, cases, sampling string, served h3bundle.Served) error {
 	if dir == "" || (cases == "" && (config == "" || batch == "")) {
 		return fmt.Errorf("expected -bundle DIR and either -cases FILE or -config FILE with -batch FILE")
 	}
@@ -65,7 +67,7 @@ func run(dir, card, config string, tp int, hardware, batch, cases, sampling stri
 	if err != nil {
 		return err
 	}
-	return printOne(bundle, config, h3bundle.Deployment{TensorParallelism: tp, Hardware: hardware, TruncatedSampling: truncated}, batch)
+	return printOne(bundle, config, h3bundle.Deployment{TensorParallelism: tp, Hardware: hardware, TruncatedSampling: truncated}, batch, served)
 }
 
 // truncates says whether sampling is truncated: as told, or by the generation_config.json beside the config (none: it is not).
@@ -119,12 +121,12 @@ func readAll(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, h3bundle.MaxFileBytes+1))
 }
 
-func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deployment, batch string) error {
+func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deployment, batch string, served h3bundle.Served) error {
 	data, err := readAll(config)
 	if err != nil {
 		return err
 	}
-	arch, err := h3bundle.ParseConfig(data)
+	arch, err := h3bundle.ParseConfigServed(data, served)
 	if err != nil {
 		return fmt.Errorf("%s: %w", config, err)
 	}
