@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
+from pydantic import Field
 
 from h3.bundle import Bundle, zero_shot
+from h3.bundle.uncertainty import LEVEL
 from h3.common import cli, files
 from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
@@ -38,6 +40,7 @@ class PredictConfig(Strict):
     context: int | str = 4096
     prefill: int | str = 0
     sampling: str = "auto"
+    level: float = Field(100 * LEVEL, gt=0, lt=100)
     bundle: str = "champion"
     out: str | None = None
 
@@ -55,6 +58,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     if rows > MAX_ROWS:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
     truncated = sampling.served(config.sampling, Path(config.config)).truncated
+    level = config.level / 100
     frames = []
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
@@ -62,7 +66,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
         composition = batch.uniform(*(grid[name].to_numpy() for name in NUMBERS[1:]))
         deployment = Deployment(arch, int(tp), config.hardware, truncated)
         table = batch.with_deployment(composition, deployment)
-        frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))
+        frames.append(pd.concat([grid, zero_shot.answer(bundle, table, level)], axis=1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -96,7 +100,7 @@ def main(cfg: DictConfig) -> None:
     config = from_hydra(cfg, PredictConfig)
     read = find(config.bundle)
     answer = predict(config, read)
-    print(zero_shot.report(answer, read))
+    print(zero_shot.report(answer, read, config.level / 100))
     print(sampling.served(config.sampling, Path(str(config.config))).told())
     if config.out:
         files.write(Path(config.out), lambda scratch: answer.to_parquet(scratch, index=False))
