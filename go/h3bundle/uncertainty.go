@@ -67,7 +67,7 @@ func (b *Bundle) Levels() []float64 { return slices.Clone(b.manifest.Uncertainty
 // UncertaintyNote says what the intervals are, and which kinds have none and why.
 func (b *Bundle) UncertaintyNote() string { return b.manifest.Uncertainty.Words }
 
-// Intervals prepares the intervals of one deployment; level is one of Levels.
+// Intervals prepares the intervals of one deployment; level is one of Levels (any, where no kind has an interval).
 func (b *Bundle) Intervals(d Deployment, level float64) (*Intervals, error) {
 	hardware, ok := b.manifest.Aliases[strings.ToLower(strings.TrimSpace(d.Hardware))]
 	if !ok {
@@ -75,7 +75,7 @@ func (b *Bundle) Intervals(d Deployment, level float64) (*Intervals, error) {
 	}
 	u, t := &b.manifest.Uncertainty, &b.manifest.TrainedOn
 	at := slices.Index(u.Levels, level)
-	if at < 0 {
+	if at < 0 && len(u.Kinds) > 0 {
 		return nil, fmt.Errorf("level %g; expected one of %v", level, u.Levels)
 	}
 	in := &Intervals{requests: [2]float64(t.DecodeRequests), context: [2]float64(t.ContextTokens), prefill: [2]float64(t.PrefillTokens)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import builders
 import numpy as np
 import pytest
 
@@ -33,12 +34,13 @@ def test_the_schema_file_is_current():
     assert path.read_text() == manifest_schema.text(), said
 
 
-def test_every_key_is_needed_but_two(content):
-    """What may be absent: MoE's own booster, and a support's deployments."""
+def test_every_key_is_needed_but_three(content):
+    """What may be absent: MoE's own booster, a support's deployments, and a coverage that was not measured."""
+    may = {"Files": {"booster_moe.json"}, "Support": {"deployments"}, "Kind": {"coverage"}}
     schema = manifest_schema.schema()
     for name, part in {**schema["$defs"], "Manifest": schema}.items():
         optional = set(part["properties"]) - set(part["required"])
-        assert optional == {"Files": {"booster_moe.json"}, "Support": {"deployments"}}.get(name, set())
+        assert optional == may.get(name, set())
         assert part["additionalProperties"] is False
     for key in schema["required"]:
         with pytest.raises(InputError, match=f"manifest: key '{key}' is missing"):
@@ -142,9 +144,9 @@ def test_features_of_another_meaning_are_refused(key, value, golden, content):
 def test_provenance_is_an_open_mapping_of_json(both, provenance):
     more = {"rows": np.int64(5), "worst": float("nan"), "folds": [{"mape": np.float32(0.5)}]}
     files = {"booster.json": b"{}", "golden.json": b"{}"}
-    made = make(both, provenance | more, STUDY_CONSTANTS, files)
+    made = make(both, provenance | more, STUDY_CONSTANTS, builders.EVIDENCE, files)
     assert made.provenance["commit"] == provenance["commit"]
     assert (made.provenance["rows"], made.provenance["worst"]) == (5, None)
     assert made.provenance["folds"] == [{"mape": 0.5}]
     with pytest.raises(InputError, match=r"manifest.json.provenance: key 'data_digest' is missing"):
-        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, files)
+        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, builders.EVIDENCE, files)

@@ -53,7 +53,7 @@ def opened(tmp_path_factory, steps) -> registry.Registry:
     """A registry in which version 1, the golden bundle, was promoted."""
     found = builders.empty_registry(tmp_path_factory.mktemp("store"))
     with journal.entry(found, "promotion", {"sweep": TAGS["sweep"]}) as run_id:
-        text = card(steps, TAGS, [ROW], [ROW])
+        text = card(steps, TAGS, [ROW], [ROW], builders.EVIDENCE.uncertainty)
         assert registry.register(found, run_id, GOLDEN, steps, TAGS, text) == "1"
         assert found.version("1").tags["state"] == "registered"
         journal.promote(found, "1")
@@ -172,7 +172,7 @@ def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(open
 
 
 def test_the_card_says_that_only_the_sweeps_own_folds_are_held_out_in_every_respect(steps):
-    text = card(steps, TAGS, [ROW], [ROW.model_copy(update={"mape": 4.25})])
+    text = card(steps, TAGS, [ROW], [ROW.model_copy(update={"mape": 4.25})], builders.EVIDENCE.uncertainty)
     said = (
         "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in"
         " every respect"

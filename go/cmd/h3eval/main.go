@@ -32,14 +32,15 @@ func main() {
 	batch := flag.String("batch", "", "batch file, - for standard input")
 	sampling := flag.String("sampling", "auto", "truncated (by top-p or top-k), plain, or auto: by the generation_config.json beside the config")
 	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
+	level := flag.Float64("level", h3bundle.DefaultLevel, "share of steps that the interval holds, one of the bundle's")
 	flag.Parse()
-	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
+	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases, *sampling, *level); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
 	}
 }
 
-func run(dir, config string, tp int, hardware, batch, cases, sampling string) error {
+func run(dir, config string, tp int, hardware, batch, cases, sampling string, level float64) error {
 	if dir == "" || (cases == "" && (config == "" || batch == "")) {
 		return fmt.Errorf("expected -bundle DIR and either -cases FILE or -config FILE with -batch FILE")
 	}
@@ -53,13 +54,13 @@ func run(dir, config string, tp int, hardware, batch, cases, sampling string) er
 			return err
 		}
 		defer file.Close()
-		return evaluateCases(bundle, file, os.Stdout)
+		return evaluateCases(bundle, file, os.Stdout, level)
 	}
 	truncated, err := truncates(sampling, config)
 	if err != nil {
 		return err
 	}
-	return printOne(bundle, config, h3bundle.Deployment{TensorParallelism: tp, Hardware: hardware, TruncatedSampling: truncated}, batch)
+	return printOne(bundle, config, h3bundle.Deployment{TensorParallelism: tp, Hardware: hardware, TruncatedSampling: truncated}, batch, level)
 }
 
 // truncates says whether sampling is truncated: as told, or by the generation_config.json beside the config (none: it is not).
@@ -101,7 +102,7 @@ func readAll(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, h3bundle.MaxFileBytes+1))
 }
 
-func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deployment, batch string) error {
+func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deployment, batch string, level float64) error {
 	data, err := readAll(config)
 	if err != nil {
 		return err
@@ -125,8 +126,18 @@ func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deploy
 	if data := bundle.Data(); data != "" {
 		fmt.Printf("%-28s %s\n", "learned from data", data)
 	}
-	p := kernel.Evaluate(&composition)
-	fmt.Printf("%-28s %14.2f us\n%-28s %14.2f us\n", "period", kernel.PeriodUS(&composition), "base", p.BaseUS)
+	intervals, err := bundle.Intervals(deployment, level)
+	if err != nil {
+		return err
+	}
+	p, period := kernel.Evaluate(&composition), kernel.PeriodUS(&composition)
+	fmt.Printf("%-28s %14.2f us\n", "period", period)
+	if in := intervals.Of(&composition, period); in.Known {
+		fmt.Printf("%-28s %14.2f us\n%-28s %14.2f us  %s\n", fmt.Sprintf("%g %% interval from", 100*level), in.LowUS, "to", in.HighUS, in.Kind)
+	} else {
+		fmt.Printf("%s; %s\n", in.Kind, bundle.UncertaintyNote())
+	}
+	fmt.Printf("%-28s %14.2f us\n", "base", p.BaseUS)
 	for i, part := range p.Parts {
 		fmt.Printf("  %-26s %14.2f us\n", h3bundle.TermNames[i], part)
 	}
@@ -139,6 +150,9 @@ func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deploy
 
 type answer struct {
 	US       float64   `json:"us"`
+	LowUS    *float64  `json:"low_us"`
+	HighUS   *float64  `json:"high_us"`
+	Kind     string    `json:"kind"`
 	BaseUS   float64   `json:"base_us"`
 	Trust    float64   `json:"trust"`
 	Margin   float32   `json:"margin"`
@@ -146,7 +160,7 @@ type answer struct {
 }
 
 // evaluateCases answers each case on a line; a case that cannot be used gets a line {"error": ...}.
-func evaluateCases(bundle *h3bundle.Bundle, in io.Reader, out io.Writer) error {
+func evaluateCases(bundle *h3bundle.Bundle, in io.Reader, out io.Writer, level float64) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 0, 1<<20), h3bundle.MaxFileBytes)
 	buffered := bufio.NewWriter(out)
@@ -154,11 +168,11 @@ func evaluateCases(bundle *h3bundle.Bundle, in io.Reader, out io.Writer) error {
 	encoder := json.NewEncoder(buffered)
 	for lines.Scan() {
 		var said any
-		p, err := evaluateCase(bundle, lines.Bytes())
+		found, err := evaluateCase(bundle, lines.Bytes(), level)
 		if err != nil {
 			said = map[string]string{"error": err.Error()}
 		} else {
-			said = answer{p.US, p.BaseUS, p.Trust, p.Margin, p.Features[:p.NumFeatures]}
+			said = found
 		}
 		if err := encoder.Encode(said); err != nil {
 			return err
@@ -167,15 +181,25 @@ func evaluateCases(bundle *h3bundle.Bundle, in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-func evaluateCase(bundle *h3bundle.Bundle, line []byte) (h3bundle.Prediction, error) {
+func evaluateCase(bundle *h3bundle.Bundle, line []byte, level float64) (answer, error) {
 	var c h3bundle.Case
 	if err := json.Unmarshal(line, &c); err != nil {
-		return h3bundle.Prediction{}, err
+		return answer{}, err
 	}
 	kernel, err := bundle.KernelOf(c)
 	if err != nil {
-		return h3bundle.Prediction{}, err
+		return answer{}, err
+	}
+	intervals, err := bundle.IntervalsOf(c, level)
+	if err != nil {
+		return answer{}, err
 	}
 	composition := h3bundle.Compose(c.Requests)
-	return kernel.Evaluate(&composition), nil
+	p := kernel.Evaluate(&composition)
+	in := intervals.Of(&composition, p.US)
+	said := answer{US: p.US, Kind: in.Kind, BaseUS: p.BaseUS, Trust: p.Trust, Margin: p.Margin, Features: p.Features[:p.NumFeatures]}
+	if in.Known {
+		said.LowUS, said.HighUS = &in.LowUS, &in.HighUS
+	}
+	return said, nil
 }

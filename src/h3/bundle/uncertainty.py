@@ -124,7 +124,7 @@ def factors(
 
     Raises InputError for a level that the bundle does not hold.
     """
-    if level not in uncertainty.levels:
+    if uncertainty.kinds and level not in uncertainty.levels:
         told = ", ".join(f"{100 * each:g}" for each in uncertainty.levels)
         raise InputError(f"level={100 * level:g} %; expected one that the bundle holds: {told}")
     if any(name not in uncertainty.kinds for name in names):
