@@ -114,6 +114,9 @@ func (u *uncertainty) combined(at int, kinds ...string) factors {
 	}
 	f.kind = strings.Join(words, " + ")
 	if !f.known {
+		if len(u.Kinds) == 0 {
+			f.kind = u.Words
+		}
 		f.kind = "no interval: " + f.kind
 		return f
 	}

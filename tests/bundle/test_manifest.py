@@ -35,7 +35,7 @@ def test_the_schema_file_is_current():
 
 
 def test_every_key_is_needed_but_three(content):
-    """What may be absent: MoE's own booster, a support's deployments, and a coverage that was not measured."""
+    """What may be absent: MoE's own booster, a support's deployments, and coverage where not measured."""
     may = {"Files": {"booster_moe.json"}, "Support": {"deployments"}, "Kind": {"coverage"}}
     schema = manifest_schema.schema()
     for name, part in {**schema["$defs"], "Manifest": schema}.items():

@@ -135,7 +135,7 @@ func printOne(bundle *h3bundle.Bundle, config string, deployment h3bundle.Deploy
 	if in := intervals.Of(&composition, period); in.Known {
 		fmt.Printf("%-28s %14.2f us\n%-28s %14.2f us  %s\n", fmt.Sprintf("%g %% interval from", 100*level), in.LowUS, "to", in.HighUS, in.Kind)
 	} else {
-		fmt.Printf("%s; %s\n", in.Kind, bundle.UncertaintyNote())
+		fmt.Println(in.Kind)
 	}
 	fmt.Printf("%-28s %14.2f us\n", "base", p.BaseUS)
 	for i, part := range p.Parts {

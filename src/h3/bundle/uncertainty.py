@@ -147,13 +147,15 @@ def intervals(
         {
             "low_us": period_us * low,
             "high_us": period_us * high,
-            "kind": [told(names, by_kinds[names]) for names in found],
+            "kind": [_told(evidence.uncertainty, names, by_kinds[names]) for names in found],
         },
         index=table.index,
     )
 
 
-def told(names: tuple[KindName, ...], found: tuple[float, float] | None) -> str:
-    """The kinds in words."""
+def _told(uncertainty: Uncertainty, names: tuple[KindName, ...], found: tuple[float, float] | None) -> str:
+    """The kinds in words; where no kind has an interval, why."""
     words = " + ".join(WORDS[name] for name in names)
-    return words if found else f"no interval: {words}"
+    if found:
+        return words
+    return f"no interval: {words if uncertainty.kinds else uncertainty.words}"

@@ -85,7 +85,7 @@ def _intervals(answered: pd.DataFrame, bundle: Bundle, level: float) -> list[str
     for kind, rows in answered.groupby("kind", sort=False):
         first = rows.iloc[0]
         if np.isnan(first["low_us"]):
-            lines.append(f"{kind} ({len(rows)} rows); {bundle.manifest.uncertainty.words}")
+            lines.append(f"{kind} ({len(rows)} rows)")
             continue
         low, high = (100 * (first[name] / first["period_us"] - 1) for name in ("low_us", "high_us"))
         said = standing.kinds_told(bundle.manifest.uncertainty, str(kind).split(" + "), level)
