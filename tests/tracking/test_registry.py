@@ -126,7 +126,7 @@ def test_a_store_that_fails_later_is_one_line_too(opened, tracking):
 def test_the_pyfunc_predicts_from_raw_step_rows_what_the_bundle_predicts(opened, tracking, steps):
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
     answer = model.predict(without_targets(steps))
-    assert list(answer.columns) == ["period_us"]
+    assert list(answer.columns) == ["period_us", "low_us", "high_us", "kind"]
     np.testing.assert_array_equal(answer["period_us"], bundle.read(GOLDEN).predict(steps))
 
 

@@ -2,7 +2,7 @@
 never pickled.
 
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
-    model.predict(rows)     # rows: columns of the step table without targets → DataFrame: period_us, low_us, high_us, kind
+    model.predict(rows)         # rows: the step table without targets → period_us, low_us, high_us, kind
 
 The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3
 itself predicts from the bundle (`registry.load`).
@@ -17,7 +17,7 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.models.signature import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from h3 import bundle
 from h3.bundle import uncertainty
@@ -48,15 +48,17 @@ def signature() -> ModelSignature:
     inputs = Schema(
         [ColSpec(TYPES[column.kind], column.name, required=column.name in REQUIRED) for column in columns]
     )
-    outputs = [ColSpec("double", "period_us")]
-    outputs += [ColSpec("double", name, required=False) for name in ("low_us", "high_us")]
-    outputs += [ColSpec("string", "kind")]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec("double", "period_us"),
+        *(ColSpec("double", name, required=False) for name in ("low_us", "high_us")),
+        ColSpec("string", "kind"),
+    ]
     return ModelSignature(inputs=inputs, outputs=Schema(outputs))
 
 
 def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
-    """Predicted period of each row and its interval (bundle/uncertainty.py): period_us, low_us, high_us, kind,
-    with the rows' index.
+    """Predicted period of each row and its interval, as bundle/uncertainty.py says: period_us, low_us,
+    high_us and kind, with the rows' index.
 
     Raises InputError naming a column that is needed and missing. Null compositions count as physics.py says.
     """
