@@ -115,6 +115,8 @@ def test_the_newest_complete_sweep_is_promoted_and_exported(world, opened):
     assert kept.manifest.provenance["data_digest"] == found.tags["data_digest"]
     assert kept.overheads == STUDY_CONSTANTS
     assert (kept.overheads.queueing_us, kept.overheads.post_decode_us) == (9300, 1850)
+    counted = {name: kind.groups for name, kind in kept.manifest.uncertainty.kinds.items()}
+    assert (counted["known"], counted["new_workload"], counted["new_model"]) == (16, 4, 4)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(world):
