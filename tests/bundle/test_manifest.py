@@ -58,6 +58,7 @@ def at(content: dict, place: tuple) -> object:
 
 
 DENSE = ("models", "dense")
+KNOWN = ("uncertainty", "kinds", "known")
 WRONG = [
     (("target",), [], "m.target: holds list; expected object"),
     (("target", "unit"), "s", "m.target.unit: 's'; expected 'us'"),
@@ -85,6 +86,11 @@ WRONG = [
     ((*DENSE, "support", "deployments", 0, "hardware"), "H" * 65, "expected at most 64 characters"),
     ((*DENSE, "a\nb"), 1, r"m.models.dense: unknown key 'a\\nb'; expected some of booster, trees"),
     (("models", "a\nb"), 1, r"m.models.'a\\nb': holds int; expected object"),
+    ((*KNOWN, "low", 0), 1.5, r"m.uncertainty.kinds.known.low\[0\]: 1.5; expected at most 1"),
+    ((*KNOWN, "high"), [1.1], "uncertainty: kinds.known: 1 numbers; expected 4"),
+    ((*KNOWN, "coverage"), None, "kinds.known.coverage: holds null; expected a value, or no such key"),
+    (("uncertainty", "levels"), [0.9, 0.5, 0.8, 0.95], "expected rising ones"),
+    (("trained_on", "context_tokens"), [1.0], "m.trained_on.context_tokens"),
     (("xgboost_version",), "new", "m.xgboost_version: 'new'; expected a match of"),
     (("files", "golden.json", "bytes"), 0, "m.files.golden.json.bytes: 0; expected at least 1"),
     (("files", "other.json"), {}, "m.files: unknown key 'other.json'; expected some of booster.json, boost"),
