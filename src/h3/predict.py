@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
+from pydantic import Field
 
 from h3.bundle import Bundle, zero_shot
+from h3.bundle.uncertainty import LEVEL
 from h3.common import cli, files
 from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
@@ -42,6 +44,7 @@ class PredictConfig(Strict):
     sampling: str = "auto"
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
+    level: float = Field(100 * LEVEL, gt=0, lt=100)
     bundle: str = "champion"
     out: str | None = None
 
@@ -60,6 +63,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
     truncated = sampling.served(config.sampling, Path(config.config)).truncated
     hardware = hardware_file.named(config.hardware)
+    level = config.level / 100
     frames = []
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
@@ -68,7 +72,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
         composition = batch.uniform(decodes, context, prefill, window_tokens=arch.window_tokens)
         deployment = Deployment(arch, int(tp), hardware, truncated)
         table = batch.with_deployment(composition, deployment)
-        frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))
+        frames.append(pd.concat([grid, zero_shot.answer(bundle, table, level)], axis=1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -102,7 +106,7 @@ def main(cfg: DictConfig) -> None:
     config = from_hydra(cfg, PredictConfig)
     read = find(config.bundle)
     answer = predict(config, read)
-    print(zero_shot.report(answer, read))
+    print(zero_shot.report(answer, read, config.level / 100))
     if told := kernels.told(catalog.hardware(answer["hardware"].iloc[0])):
         print(told)
     print(sampling.served(config.sampling, Path(str(config.config))).told())
