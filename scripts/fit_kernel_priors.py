@@ -1,126 +1,185 @@
-"""Where the base's priors come from: least squares on measured single-kernel latencies.
+"""What each GPU's kernels show: the profiles of h3/steps/kernels.py, and what the base's priors come from.
 
-    python scripts/fit_kernel_priors.py DIR
+    python scripts/fit_kernel_priors.py DIR        # writes src/h3/data/kernel_profiles.csv
 
-DIR holds aiconfigurator's tables (gemm.parquet, decode_attention.parquet, ...). Prints each constant of
-h3/steps/physics.py and each prior of h3/models/physical_base.py that a kernel table supports. No serving log
-is read.
+DIR holds aiconfigurator's tables: of H100 at the top (gemm.parquet, decode_attention.parquet, ...), of others
+in folders (FOLDERS). The row of H100 holds what the constants of h3/steps/physics.py and the priors of
+h3/models/physical_base.py were taken from. No serving log is read.
+
+A kernel is timed again and again on the same buffers, so what fits into the L2 cache costs no memory traffic
+there, while in a server each layer evicts the one before (an L40S has 96 MB of L2, and its KV cache seems to
+be read at twice the memory's bandwidth). Multiples of read time are therefore taken from kernels that read
+far more than the cache holds, floors from those that read next to nothing.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from h3.steps import catalog, physics
+from h3.common import packaged
+from h3.steps import catalog, kernels, physics
+from h3.steps.catalog import Hardware
+from h3.steps.kernels import Profile
 
-H100 = catalog.hardware("H100")
-BANDWIDTH_BYTES_US = H100.memory_bandwidth_bytes_s / 1e6
-PEAK_FLOPS_US = H100.peak_bf16_flops / 1e6
-
-
-def relative_fit(columns: list[np.ndarray], latency_us: np.ndarray) -> np.ndarray:
-    """Coefficients of the columns that minimise the relative error."""
-    design = np.column_stack(columns) / latency_us[:, None]
-    return np.linalg.lstsq(design, np.ones(len(latency_us)), rcond=None)[0]
+FOLDERS = {
+    "H100": ".",
+    "H100-vLLM-0.24": "h100_vllm_0.24",
+    "H200": "h200_sxm",
+    "A100": "a100_sxm",
+    "L40S": "l40s",
+}
+L2_BYTES = {"H100": 50e6, "H100-vLLM-0.24": 50e6, "H200": 50e6, "A100": 40e6, "L40S": 96e6}
+FEW_TOKENS, MANY_TOKENS = 64, 1024
+GEMM_WEIGHT_BYTES = 32e6  # and more: no cache helps, on none of these GPUs (looked up in the tables)
+SMALL_WEIGHT_BYTES = (1e6, 3e6)
+SIGNIFICANT = 4
+BENDS = np.arange(0, 3.01, 0.05)
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
     """One kernel table, latency in us."""
     table = pd.read_parquet(folder / f"{name}.parquet")
+    if "window_size" in table:
+        table = table[table["window_size"] == 0]
+    if "head_dim" in table:
+        table = table[(table["head_dim"] == 128) & (table["kv_cache_dtype"] == "bfloat16")]
     return table.assign(us=table["latency"] * 1e3)
 
 
-def gemm(folder: Path) -> None:
-    """Small GEMMs (decode): floor and multiple of the weight-read time; large ones: share of peak FLOP/s."""
-    table = read(folder, "gemm").query("gemm_dtype == 'bfloat16' and n >= 2048 and k >= 2048")
-    small, large = table[table["m"] <= 64], table[table["m"] >= 1024]
-    read_us = 2.0 * small["n"] * small["k"] / BANDWIDTH_BYTES_US
-    floor, multiple = relative_fit([np.ones(len(small)), read_us.to_numpy()], small["us"].to_numpy())
-    efficiency = (2.0 * large["m"] * large["n"] * large["k"] / PEAK_FLOPS_US / large["us"]).median()
-    print(
-        f"GEMM, up to 64 tokens: {floor:.2f} us + {multiple:.3f} x weight-read time; 1024 and more:"
-        f" {efficiency:.2f} of peak"
-    )
+def relative_fit(columns: list[np.ndarray], latency_us: np.ndarray) -> np.ndarray:
+    """Coefficients >= 0 of the columns that minimise the relative error."""
+    from scipy.optimize import nnls
+
+    design = np.column_stack(columns) / latency_us[:, None]
+    return np.asarray(nnls(design, np.ones(len(latency_us)))[0])
 
 
-def decode_attention(folder: Path) -> None:
+def gemm(table: pd.DataFrame, width: float, peak_flops: float, hardware: Hardware) -> dict[str, float]:
+    """Small GEMMs: floor and multiple of the weight-read time; large ones: share of peak FLOP/s; between
+    them, how round the corner of the roofline is (kernels.py has the formula).
+    """
+    table = table.groupby(["m", "n", "k"], as_index=False)["us"].min()  # the fastest of several kernels
+    table = table.assign(weight_bytes=width * table["n"] * table["k"])
+    few = table[table["m"] <= FEW_TOKENS]
+    floor_us = few["us"][few["weight_bytes"].between(*SMALL_WEIGHT_BYTES)].median()
+    wide = (table["n"] >= 2048) & (table["k"] >= 2048)
+    read_us = table["weight_bytes"] / (hardware.memory_bandwidth_bytes_s / 1e6)
+    large = wide & (table["weight_bytes"] >= GEMM_WEIGHT_BYTES)
+    multiple = ((table["us"] - floor_us) / read_us)[large & (table["m"] <= FEW_TOKENS)].median()
+    flops_us = 2.0 * table["m"] * table["n"] * table["k"] / (peak_flops / 1e6)
+    efficiency = (flops_us / table["us"])[wide & (table["m"] >= MANY_TOKENS)].median()
+    between = large & table["m"].between(FEW_TOKENS + 1, MANY_TOKENS - 1)
+    memory, compute = (multiple * read_us)[between].to_numpy(), (flops_us / efficiency)[between].to_numpy()
+    left = table["us"][between].to_numpy() - floor_us - memory
+    error = [np.abs((physics.excess_us(memory, compute, bend) - left) / (left + memory)) for bend in BENDS]
+    return {
+        "floor_us": floor_us,
+        "multiple": multiple,
+        "efficiency": efficiency,
+        "bend": float(BENDS[int(np.argmin([values.mean() for values in error]))]),
+    }
+
+
+def decode_attention(table: pd.DataFrame, hardware: Hardware, cache_bytes: float) -> dict[str, float]:
     """Decode attention: floor, us a wave of (request, KV head) pairs, and multiple of the KV-read time."""
-    table = read(folder, "decode_attention").query(
-        "kv_cache_dtype == 'bfloat16' and num_heads >= 8 and batch_size <= 256"
-    )
-    read_us = (
-        table["batch_size"]
-        * (table["isl"] + table["step"])
-        * table["num_key_value_heads"]
-        * 128
-        * 4.0
-        / BANDWIDTH_BYTES_US
-    )
-    waves = table["batch_size"] * table["num_key_value_heads"] / H100.streaming_multiprocessors
-    columns = [np.ones(len(table)), waves.to_numpy(float), read_us.to_numpy(float)]
-    floor, wave, multiple = relative_fit(columns, table["us"].to_numpy())
-    print(f"decode attention: {floor:.2f} us + {wave:.2f} us a wave + {multiple:.3f} x KV-read time")
+    table = table[(table["num_heads"] >= 8) & (table["batch_size"] <= 256)]
+    pairs = table["batch_size"] * table["num_key_value_heads"]
+    kv_bytes = pairs * (table["isl"] + table["step"]) * 128 * 4.0
+    cold = (kv_bytes < 4e6) | (kv_bytes > 2 * cache_bytes)
+    columns = [
+        np.ones(int(cold.sum())),
+        (pairs / hardware.streaming_multiprocessors)[cold].to_numpy(float),
+        (kv_bytes / (hardware.memory_bandwidth_bytes_s / 1e6))[cold].to_numpy(float),
+    ]
+    floor_us, wave_us, multiple = relative_fit(columns, table["us"][cold].to_numpy())
+    return {"decode_attention_floor_us": floor_us, "wave_us": wave_us, "kv_multiple": multiple}
 
 
-def prefill_attention(folder: Path) -> None:
-    """Causal prefill attention: share of peak FLOP/s by prompt length."""
-    table = read(folder, "prefill_attention").query(
-        "kv_cache_dtype == 'bfloat16' and batch_size == 1 and num_heads == 32"
-    )
+def prefill_attention(table: pd.DataFrame, hardware: Hardware) -> dict[str, float]:
+    """Causal prefill attention of 1k-16k tokens: share of peak FLOP/s."""
+    table = table[(table["batch_size"] == 1) & (table["num_heads"] == 32)]
     table = table[table["isl"].between(1024, 16384)]
     flops = 4.0 * table["num_heads"] * table["head_dim"] * table["isl"] * (table["isl"] + 1) / 2
-    print(f"prefill attention, 1k-16k tokens: {(flops / PEAK_FLOPS_US / table['us']).median():.2f} of peak")
+    share = flops / (hardware.peak_bf16_flops / 1e6) / table["us"]
+    return {"prefill_attention_efficiency": share.median()}
 
 
-def all_reduce(folder: Path) -> None:
-    """All-reduce in CUDA graphs, messages of up to 4 MB: latency and share of NVLink bandwidth of one and of
-    two shots.
+def experts(table: pd.DataFrame, hardware: Hardware) -> dict[str, float]:
+    """Fused experts: floor and multiple of the time to read the experts that are visited.
+
+    How many are visited depends on the routing, and the tables' routings (`balanced`: min(E, n k), power
+    laws: fewer) are none that a trained router has. So only rows count where every routing visits the same:
+    a single token (k experts) for the floor, 8 experts under 16 and more tokens (all) for the multiple.
     """
-    table = read(folder, "all_reduce").query("backend == 'vllm_graph' and message_size * 2 <= 4194304")
-    # message_size counts bfloat16 elements (aiconfigurator's collector), so a message has twice as many
-    # bytes.
-    table = table.assign(tensor_parallelism=table["num_gpus"], message_bytes=table["message_size"] * 2.0)
-    two = physics.two_shot(table, table["message_bytes"].to_numpy())
-    wire = physics.all_reduce_wire_bytes(table, table["message_bytes"].to_numpy())
-    ranks, us, one = table["num_gpus"].to_numpy(float), table["us"].to_numpy(), np.ones(len(table))
-    latency, per_byte = relative_fit([one[~two], wire[~two]], us[~two])
-    print(
-        f"one-shot all-reduce: {latency:.2f} us + wire bytes at"
-        f" {1e6 / per_byte / H100.nvlink_bandwidth_bytes_s:.2f} of NVLink"
-    )
-    latency, rank, per_byte = relative_fit([one[two], ranks[two], wire[two]], us[two])
-    share = 1e6 / per_byte / H100.nvlink_bandwidth_bytes_s
-    print(
-        f"two-shot all-reduce: {latency:.2f} us + {rank:.2f} us a rank + wire bytes at {share:.2f} of NVLink"
-    )
+    table = table[(table["moe_dtype"] == "bfloat16") & (table["moe_ep_size"] == 1)]
+    expert_bytes = 2.0 * 3 * table["hidden_size"] * table["inter_size"] / table["moe_tp_size"]
+    one = (table["num_tokens"] == 1) & (expert_bytes * table["topk"]).between(4e6, 12e6)
+    floor_us = table["us"][one].median()
+    all_visited = (table["num_experts"] == 8) & table["num_tokens"].between(16, 128)
+    read_us = 8 * expert_bytes / (hardware.memory_bandwidth_bytes_s / 1e6)
+    multiple = ((table["us"] - floor_us) / read_us)[all_visited].median()
+    return {"experts_floor_us": floor_us, "experts_multiple": multiple}
 
 
-def experts(folder: Path) -> None:
-    """Fused experts (8 experts, top 2): floor and multiple of the time to read the experts that are
-    visited.
+def all_reduce(table: pd.DataFrame, hardware: Hardware) -> dict[str, float]:
+    """All-reduce in CUDA graphs, messages of up to 4 MB: latency and share of the link's bandwidth of one and
+    of two shots; for GPUs on PCIe, of vLLM's one shot on two ranks and of NCCL's ring on more.
     """
-    query = (
-        "moe_dtype == 'bfloat16' and num_experts == 8 and inter_size == 14336 and hidden_size == 4096 and"
-        " moe_ep_size == 1"
+    # message_size counts bfloat16 elements (aiconfigurator's collector): twice as many bytes.
+    table = table[(table["backend"] == "vllm_graph") & (table["message_size"] * 2 <= 4194304)]
+    table = table.assign(tensor_parallelism=table["num_gpus"], hardware=hardware.name)
+    ranks, message = table["num_gpus"].to_numpy(float), table["message_size"].to_numpy() * 2.0
+    two, wire = physics.two_shot(table, message), physics.all_reduce_wire_bytes(table, message)
+    us = table["us"].to_numpy()
+    one, link = np.ones(len(us)), hardware.nvlink_bandwidth_bytes_s / 1e6
+    one_latency, one_byte = relative_fit([one[~two], wire[~two]], us[~two])
+    two_latency, rank, two_byte = relative_fit([one[two], ranks[two], wire[two]], us[two])
+    return {
+        "one_shot_latency_us": one_latency,
+        "one_shot_efficiency": 1 / one_byte / link,
+        "two_shot_latency_us": two_latency,
+        "two_shot_rank_us": rank,
+        "two_shot_efficiency": 1 / two_byte / link,
+    }
+
+
+def profile(name: str, folder: Path) -> Profile:
+    """The profile that the tables of one folder show."""
+    hardware = catalog.hardware(name)
+    gemms = read(folder, "gemm")
+    shown = gemm(gemms[gemms["gemm_dtype"] == "bfloat16"], 2.0, hardware.peak_bf16_flops, hardware)
+    eight = gemms[gemms["gemm_dtype"] == "fp8"]
+    shown8 = gemm(eight, 1.0, hardware.peak_fp8_flops, hardware) if len(eight) else {}
+    fitted = {
+        **{f"gemm_{key}": value for key, value in shown.items()},
+        **{f"fp8_gemm_{key}": value for key, value in shown8.items()},
+        **decode_attention(read(folder, "decode_attention"), hardware, L2_BYTES[name]),
+        **prefill_attention(read(folder, "prefill_attention"), hardware),
+        **experts(read(folder, "moe"), hardware),
+        **all_reduce(read(folder, "all_reduce"), hardware),
+    }
+    return Profile(**{key: float(f"{value:.{SIGNIFICANT}g}") for key, value in fitted.items()})
+
+
+def profiles(folder: Path) -> pd.DataFrame:
+    """A row each GPU of FOLDERS, as kernel_profiles.csv has it."""
+    return pd.DataFrame(
+        [{"name": name, **asdict(profile(name, folder / place))} for name, place in FOLDERS.items()]
     )
-    table = read(folder, "moe").query(
-        query + " and distribution == 'balanced' and num_tokens <= 256 and moe_tp_size in (2, 4, 8)"
-    )
-    visited = 8 * (1 - (1 - 2 / 8) ** table["num_tokens"])
-    read_us = visited * 3 * 4096 * 14336 / table["moe_tp_size"] * 2.0 / BANDWIDTH_BYTES_US
-    floor, multiple = relative_fit([np.ones(len(table)), read_us.to_numpy()], table["us"].to_numpy())
-    print(f"fused experts: {floor:.1f} us + {multiple:.3f} x time to read the experts visited")
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    for fit in (gemm, decode_attention, prefill_attention, all_reduce, experts):
-        fit(Path(sys.argv[1]))
+    table = profiles(Path(sys.argv[1]))
+    table.to_csv(packaged.FOLDER / kernels.TABLE, index=False)
+    packaged.write_sums()
+    print(table.set_index("name").T.to_string())
 
 
 if __name__ == "__main__":

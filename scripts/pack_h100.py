@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from h3.common import packaged
 from h3.common.config import SourceConfig
-from h3.sources import packaged
 from h3.sources.experiment import describe, find
 from h3.sources.h100 import EXPERIMENTS, REQUESTS
 

@@ -12,7 +12,7 @@ import sys
 
 import pandas as pd
 
-from h3.sources import packaged
+from h3.common import packaged
 from h3.sources.stage_means import PACKAGED
 
 MAX_NUM_SEQS = 128

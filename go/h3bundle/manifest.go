@@ -14,16 +14,6 @@ const (
 	trustRule     = "linear_trust"
 )
 
-// Hardware is one accelerator; peaks are dense figures, SI units.
-type Hardware struct {
-	PeakBF16FLOPs            float64 `json:"peak_bf16_flops"`
-	PeakFP8FLOPs             float64 `json:"peak_fp8_flops"`
-	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s"`
-	NVLinkBandwidthBytesS    float64 `json:"nvlink_bandwidth_bytes_s"`
-	MemoryBytes              float64 `json:"memory_bytes"`
-	StreamingMultiprocessors float64 `json:"streaming_multiprocessors"`
-}
-
 // Overheads are constants of a request, us.
 type Overheads struct {
 	QueueingUS    float64 `json:"queueing_us"`
@@ -43,6 +33,7 @@ type constants struct {
 	TwoShotRankUS       float64   `json:"two_shot_rank_us"`
 	TwoShotEfficiency   float64   `json:"two_shot_efficiency"`
 	TwoShotFewRanks     float64   `json:"two_shot_few_ranks"`
+	LeastNVLinkBytesS   float64   `json:"least_nvlink_bytes_s"`
 	TwoShotBytes        []float64 `json:"two_shot_bytes"`
 
 	SamplerLatencyUS          float64 `json:"sampler_latency_us"`
@@ -213,10 +204,6 @@ func within(name string, value, low, high float64) error {
 }
 
 func (m *manifest) checkNumbers() error {
-	type bounded struct {
-		name             string
-		value, low, high float64
-	}
 	c, o := &m.Constants, &m.Overheads
 	checks := []bounded{
 		{"activation_bytes", c.ActivationBytes, 0.125, 16}, {"kv_bytes", c.KVBytes, 0.125, 16},
@@ -224,7 +211,7 @@ func (m *manifest) checkNumbers() error {
 		{"attention_efficiency", c.AttentionEfficiency, 0.001, 1}, {"one_shot_latency_us", c.OneShotLatencyUS, 0, 1e6},
 		{"one_shot_efficiency", c.OneShotEfficiency, 0.001, 1}, {"two_shot_latency_us", c.TwoShotLatencyUS, 0, 1e6},
 		{"two_shot_rank_us", c.TwoShotRankUS, 0, 1e6}, {"two_shot_efficiency", c.TwoShotEfficiency, 0.001, 1},
-		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
+		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"least_nvlink_bytes_s", c.LeastNVLinkBytesS, 1e6, 1e18}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
 		{"sampler_latency_us", c.SamplerLatencyUS, 0, 1e6}, {"sampler_bandwidth_bytes_s", c.SamplerBandwidthBytesS, 1e6, 1e18},
 		{"sampler_us_per_million_logits", c.SamplerUSPerMillionLogits, 0, 1e6}, {"queueing_us", o.QueueingUS, 0, maxNumber},
 		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
@@ -233,11 +220,7 @@ func (m *manifest) checkNumbers() error {
 		checks = append(checks, bounded{"two_shot_bytes", size, 0, maxNumber})
 	}
 	for name, h := range m.Hardware {
-		checks = append(checks, bounded{name + " peak_bf16_flops", h.PeakBF16FLOPs, 1e9, 1e20},
-			bounded{name + " peak_fp8_flops", h.PeakFP8FLOPs, 1e9, 1e20},
-			bounded{name + " memory_bandwidth_bytes_s", h.MemoryBandwidthBytesS, 1e6, 1e18},
-			bounded{name + " nvlink_bandwidth_bytes_s", h.NVLinkBandwidthBytesS, 1e6, 1e18},
-			bounded{name + " streaming_multiprocessors", h.StreamingMultiprocessors, 1, 1e6})
+		checks = append(checks, h.checks(name)...)
 	}
 	for _, b := range checks {
 		if err := within(b.name, b.value, b.low, b.high); err != nil {

@@ -121,6 +121,7 @@ type physics struct {
 	hidden, activationBytes, twoShotBytes      float64
 	waveLayers, kvHeads, sms, layers           float64
 	oneShot, twoShot                           allReduce
+	kernels                                    factors // of the accelerator
 	slower                                     float64 // than the GPU of the sampler's constants, by memory bandwidth
 	vocab, sorts, sortUS, sortLogitUS          float64 // sorts: 1 where sampling is truncated, else 0
 }
@@ -134,16 +135,18 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	layers, moe, hidden := float64(a.NumLayers), float64(a.NumMoELayers), float64(a.HiddenSize)
 	heads, kvHeads, headDim := float64(a.NumHeads), float64(a.NumKVHeads), float64(a.HeadDim)
 	perLayer, onEveryRank := attentionWeights(a)
+	k := &h.Kernels
 	p := physics{
-		ranks: ranks, moeLayers: moe, experts: float64(a.NumExperts), topK: float64(a.ExpertsPerToken),
+		kernels: k.of(a),
+		ranks:   ranks, moeLayers: moe, experts: float64(a.NumExperts), topK: float64(a.ExpertsPerToken),
 		attention: layers * perLayer, replicated: float64(layers*hidden) * onEveryRank, dense: (layers - moe) * float64(a.DenseFFNSize),
 		matricesHidden: float64(a.FFNMatrices) * hidden, expertFFN: float64(a.ExpertFFNSize), sharedFFN: float64(a.SharedFFNSize),
 		head: hidden * float64(a.VocabSize), ffnBytes: a.BytesPerParameter, attentionBytes: a.AttentionBytesPerParameter,
 		headBytes: a.HeadBytesPerParameter, bandwidth: h.MemoryBandwidthBytesS / 1e6,
 		ffnPeak: h.peak(a.BytesPerParameter), attentionGEMMPeak: h.peak(a.AttentionBytesPerParameter), headPeak: h.peak(a.HeadBytesPerParameter),
-		attentionPeak: h.PeakBF16FLOPs / 1e6 * c.AttentionEfficiency,
+		attentionPeak: h.PeakBF16FLOPs / 1e6 * float64(c.AttentionEfficiency*k.AttentionEfficiency),
 		window:        float64(a.WindowTokens), windowShare: float64(a.NumWindowLayers) / layers,
-		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency, hidden: hidden,
+		tileQueries: c.TileQueries, efficiency: c.GEMMEfficiency * k.of(a).efficiency, hidden: hidden,
 		activationBytes: c.ActivationBytes,
 		kvHeads:         math.Max(1, kvHeads/ranks), sms: h.StreamingMultiprocessors, layers: layers,
 	}
@@ -155,11 +158,17 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 		p.allReduces = 2 * layers
 	}
 	link := h.NVLinkBandwidthBytesS / 1e6
-	p.oneShot = allReduce{c.OneShotLatencyUS, ranks - 1, link * c.OneShotEfficiency}
-	p.twoShot = allReduce{c.TwoShotLatencyUS + float64(c.TwoShotRankUS*ranks), 2 * (ranks - 1) / ranks, link * c.TwoShotEfficiency}
+	p.oneShot = allReduce{c.OneShotLatencyUS * k.OneShotLatency, ranks - 1, link * float64(c.OneShotEfficiency*k.OneShotEfficiency)}
+	p.twoShot = allReduce{
+		float64(c.TwoShotLatencyUS*k.TwoShotLatency) + float64(c.TwoShotRankUS*k.TwoShotRank*ranks),
+		2 * (ranks - 1) / ranks, link * float64(c.TwoShotEfficiency*k.TwoShotEfficiency),
+	}
 	p.twoShotBytes = c.TwoShotBytes[1]
 	if ranks <= c.TwoShotFewRanks {
 		p.twoShotBytes = c.TwoShotBytes[0]
+	}
+	if h.NVLinkBandwidthBytesS < c.LeastNVLinkBytesS { // NCCL's ring, all ranks' bytes through one host bridge
+		p.twoShotBytes, p.twoShot.messages = 0, p.twoShot.messages*ranks
 	}
 	if ranks <= 2 {
 		p.twoShotBytes = math.Inf(1)
@@ -219,7 +228,7 @@ func (p *physics) coverage(tokens float64) float64 {
 
 func (p *physics) weightUS(coverage float64) float64 {
 	shared := float64(p.attentionBytes*p.attention) + float64(p.ffnBytes*p.ffnWeights(p.experts*coverage)) + float64(p.headBytes*p.head)
-	return (shared/p.ranks + float64(p.attentionBytes*p.replicated)) / p.bandwidth
+	return (shared/p.ranks + float64(p.attentionBytes*p.replicated)) / p.bandwidth * p.kernels.read
 }
 
 // gemmUS is the time of the weight matrices' FLOPs at peak.
@@ -265,8 +274,10 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 		features[featTokensPerExpert] = tokens * (p.topK / p.experts)
 	}
 	compute := p.gemmUS(tokens, requests)
-	kv := p.kvBytesPerToken * kvTokens / p.bandwidth
-	excess := max(0, compute/p.efficiency-weights)
+	kv := p.kvBytesPerToken * kvTokens / p.bandwidth * p.kernels.kv
+	gemm := compute / p.efficiency
+	beyond := gemm - weights
+	excess := 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.kernels.bend*float64(gemm*weights))))
 	attention := p.flopsPerPair * pairs / p.attentionPeak
 	message, shots, twoShots := tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
 	if message >= p.twoShotBytes {
@@ -278,8 +289,8 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	}
 	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
 	*terms = [numTerms]float64{
-		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms,
-		p.layers, p.moeLayers, requests, 1, twoShots, sampler,
+		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.kernels.waves,
+		p.layers * p.kernels.layers, p.moeLayers * p.kernels.moeLayers, requests, 1, twoShots, sampler,
 	}
 	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
 	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights

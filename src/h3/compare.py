@@ -61,10 +61,10 @@ def _write(made: Made, out: Path) -> list[Path]:
 
 
 def main(cfg: DictConfig) -> None:
-    """One Hydra job: print the sentence, the fold table and where the report is."""
+    """One Hydra job: print what follows, the fold table and where the report is."""
     config = from_hydra(cfg, CompareConfig)
     verdict = compare(config)
-    print(verdict.sentence + "\n")
+    print("\n".join(report.said(verdict)) + "\n")
     print(report.fold_table(verdict))
     print(f"report: {config.out}/report.html")
 

@@ -24,7 +24,7 @@ from h3.common import cli, files
 from h3.common.config import Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
 from h3.latency.shipped_overheads import OverheadsConfig, resolve
-from h3.steps import catalog, sampling, schema
+from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
 from h3.tracking.find import find, folder, from_run, is_run
 
@@ -68,13 +68,13 @@ def trained_physics(config: ExportConfig) -> str:
     """The bundle distilled into BLIS's coefficients, as YAML, for one deployment or for the four known
     models; with the error on `steps`, if given.
     """
-    read = find(config.bundle, config.tracking)
+    read, hardware = find(config.bundle, config.tracking), hardware_file.named(config.hardware)
     if config.model_config_path is None:
-        deployments = distil.known_deployments(config.hardware)
+        deployments = distil.known_deployments(hardware)
     else:
         arch = catalog.read_hf_config(config.model_config_path)
         truncated = sampling.served(config.sampling, Path(config.model_config_path)).truncated
-        deployments = {f"tp{config.tp}": Deployment(arch, config.tp, config.hardware, truncated)}
+        deployments = {f"tp{config.tp}": Deployment(arch, config.tp, hardware, truncated)}
     distilled = distil.distil(read.predict, deployments, read.overheads)
     if config.steps is None:
         return distil.as_yaml(distilled)

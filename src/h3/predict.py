@@ -2,6 +2,7 @@
 
     python -m h3.predict config=config.json tp=2 hardware=H100 batch=64 context=4096
     python -m h3.predict config=config.json tp=1,2 batch=1:256 bundle=dist/blis out=grid.parquet
+    python -m h3.predict config=config.json hardware=FILE.yaml          # steps/hardware_file.py has its keys
 
 Lists (1,2,4) and ranges (1:256, 1:256:8, both ends included) give a row for each combination.
 """
@@ -20,7 +21,7 @@ from h3.bundle import Bundle, zero_shot
 from h3.common import cli, files
 from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
-from h3.steps import batch, catalog, sampling
+from h3.steps import batch, catalog, hardware_file, kernels, sampling
 from h3.steps.batch import Deployment
 from h3.tracking.find import find
 
@@ -55,13 +56,14 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     if rows > MAX_ROWS:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
     truncated = sampling.served(config.sampling, Path(config.config)).truncated
+    hardware = hardware_file.named(config.hardware)
     frames = []
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
         grid = pd.MultiIndex.from_product(levels, names=NUMBERS).to_frame(index=False)
         decodes, context, prefill = (grid[name].to_numpy() for name in NUMBERS[1:])
         composition = batch.uniform(decodes, context, prefill, window_tokens=arch.window_tokens)
-        deployment = Deployment(arch, int(tp), config.hardware, truncated)
+        deployment = Deployment(arch, int(tp), hardware, truncated)
         table = batch.with_deployment(composition, deployment)
         frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))
     return pd.concat(frames, ignore_index=True)
@@ -98,6 +100,8 @@ def main(cfg: DictConfig) -> None:
     read = find(config.bundle)
     answer = predict(config, read)
     print(zero_shot.report(answer, read))
+    if told := kernels.told(catalog.hardware(answer["hardware"].iloc[0])):
+        print(told)
     print(sampling.served(config.sampling, Path(str(config.config))).told())
     if config.out:
         files.write(Path(config.out), lambda scratch: answer.to_parquet(scratch, index=False))

@@ -177,7 +177,7 @@ def test_a_trained_sweep_is_compared_from_the_command_line(tmp_path):
     done = h3(tmp_path, "compare", "out=report")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Inconclusive (simulated H100): no result for ")
-    assert "\n\n| held out | MAPE % | 95 % interval |" in done.stdout
+    assert "\n\n| held out | MAPE % | 95 % over steps | over experiments |" in done.stdout
     assert done.stdout.endswith("report: report/report.html\n")
     content = json.loads((tmp_path / "report" / "verdict.json").read_text())
     scored = {row["fold"]: row for row in content["folds"] if row["mape"] is not None}

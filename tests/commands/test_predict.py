@@ -173,3 +173,17 @@ def test_the_command_line_fails_in_one_line(config, tmp_path):
         2,
         "error: deployment: tensor parallelism 3 does not divide 28 heads\n",
     )
+
+
+def test_a_card_of_ones_own_is_answered_for_and_the_answer_says_whose_kernels_it_takes(config, tmp_path):
+    (tmp_path / "card.yaml").write_text(
+        "name: Mine\npeak_bf16_tflops: 312\nmemory_bandwidth_gb_s: 2039\nmemory_gb: 80\nlink_gb_s: 300\n"
+        "streaming_multiprocessors: 108\n"
+    )
+    asked = (f"config={config}", "tp=1", "batch=8", f"bundle={GOLDEN}")
+    mine = h3(tmp_path, "predict", *asked, "hardware=card.yaml", "out=mine.parquet")
+    a100 = h3(tmp_path, "predict", *asked, "hardware=A100", "out=a100.parquet")
+    assert mine.returncode == a100.returncode == 0, mine.stderr + a100.stderr
+    assert "Mine: no kernel of it was measured" in mine.stdout and "no kernel" not in a100.stdout
+    found, expected = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("mine", "a100"))
+    assert found["period_us"].equals(expected["period_us"])

@@ -396,6 +396,7 @@ def test_nothing_is_promoted_from_an_ablation(tmp_path, monkeypatch, overrides, 
     [
         (candidate("xgboost_residual", [1.0, 2.0]), ""),
         (candidate("roofline", [1.0, 2.0]), "not exportable"),
+        (candidate("xgboost_scale_free", [1.0, 2.0]), "not exportable"),
         (candidate("xgboost_residual", [1.0, 2.0], features="raw30"), "not exportable"),
         (candidate("xgboost_residual", [1.0, 2.0], ablation="no_base"), "not exportable"),
         (candidate("xgboost_residual", [1.0]), "lacks one finished run each of f1"),

@@ -45,8 +45,8 @@ TRAIN = served(with_launches_us)
 
 
 def test_peak_roofline_of_a_step_worked_by_hand():
-    # llama-2-70b on four H100: a quarter of the weights, 2 bytes each; KV of 2 x 2 heads x 128 values of 2
-    # bytes a layer and token; 160 all-reduces of 2 x 8192 x 2 bytes, 6/4 of each on the wire at 450 GB/s.
+    # llama-2-70b on four H100: weights of 2 bytes, a quarter of them here; KV of 2 x 2 heads x 128 values of
+    # 2 bytes a layer and token; 160 all-reduces of 2 x 8192 x 2 bytes, 6/4 of each on the wire at 450 GB/s.
     weights = 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672) + 8192 * 32000
     kv = 80 * 2 * 2 * 128 * 2 * 1500
     reduced = 160 * 1.5 * 2 * 8192 * 2 / 450e3

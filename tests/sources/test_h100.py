@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from builders import source
 
+from h3.common import packaged
 from h3.common.config import TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.one_fold import run_fold
 from h3.latency.fold import find_recorded, replays
-from h3.sources import h100, packaged
+from h3.sources import h100
 from h3.sources.load import load
 from h3.steps import basis, schema
 
@@ -78,7 +79,7 @@ def test_the_packaged_table_gives_the_same_steps_as_the_logs_it_was_made_from(in
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the request logs that the table was made from are not here")
 def test_the_script_makes_the_packaged_bytes_again(tmp_path):
     code = (
-        "import runpy, sys; from pathlib import Path; from h3.sources import packaged\n"
+        "import runpy, sys; from pathlib import Path; from h3.common import packaged\n"
         f"packaged.FOLDER = Path({str(tmp_path)!r}); sys.argv = ['pack', {str(SHARED)!r}]\n"
         f"runpy.run_path({str(ROOT / 'scripts' / 'pack_h100.py')!r}, run_name='__main__')"
     )

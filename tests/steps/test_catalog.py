@@ -247,14 +247,14 @@ def test_an_experiments_name_tells_model_degree_and_workload():
 def test_accelerators_are_found_by_driver_and_cloud_names_and_the_unknown_lists_them():
     assert catalog.hardware("NVIDIA H100 80GB HBM3") is catalog.hardware(" h100-sxm ")
     assert catalog.hardware("A100-80GB").memory_bandwidth_bytes_s == 2.039e12
-    with pytest.raises(InputError, match="unknown hardware 'TPU'; expected one of H100, H200, A100, L40S"):
+    with pytest.raises(InputError, match=r"unknown hardware 'TPU'; expected one of H100, .*L40S"):
         catalog.hardware("TPU")
 
 
 def test_hardware_figures_are_per_second_and_in_si_powers():
     for name, entry in catalog.HARDWARE.items():
         assert 1e14 < entry.peak_bf16_flops <= entry.peak_fp8_flops < 1e16, name
-        assert 5e11 < entry.memory_bandwidth_bytes_s < 1e13, name
+        assert 2e11 < entry.memory_bandwidth_bytes_s < 1e13, name
         assert 1e10 < entry.nvlink_bandwidth_bytes_s < 1e12, name
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from h3.common.config import study
 from h3.verdict import replays, stability
-from h3.verdict.content import Means, Provenance, Verdict
+from h3.verdict.content import Means, Provenance, Source, Verdict
 from h3.verdict.evidence import PredictorRow
 from h3.verdict.hypothesis import STUDY, judge
 
@@ -22,11 +22,12 @@ def verdict_of():
             "hypothesis": said.hypothesis,
             "sentence": said.sentence,
             "model": "ours",
+            "source": Source(name=source, data=provenance(source).data),
             **study().model_dump(exclude={"folds"}),
             "sees_held_out": False,
             "folds": said.folds,
             "study": STUDY,
-            "ours": Means(**dict.fromkeys(Means.model_fields)),
+            "ours": Means(**dict.fromkeys(MEANS)),
             "predictors": rows,
             "left_out": [],
             "provenance": provenance(source),
@@ -40,6 +41,9 @@ def verdict_of():
         return Verdict(**(parts | changed))
 
     return made
+
+
+MEANS = ("lomo_mean_mape", "lowo_mean_mape", "lomo_worst_mape", "lowo_worst_mape")
 
 
 def provenance(source):

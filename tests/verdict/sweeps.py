@@ -25,6 +25,7 @@ from h3.tracking.store import open_store
 
 FOLDS = [fold(name) for name in study().folds]
 OURS, RIVAL, INSIDE = "xgboost_residual", "roofline_layers", "ridge_per_experiment"
+ALONE = "xgboost_scale_free"
 STEPS = 120
 
 
@@ -37,9 +38,9 @@ def empty_store():
         return path.read_bytes()
 
 
-def predictions(error, seed=0):
+def predictions(error, base=0.0, seed=0):
     """Steps of two experiments, off by the error in % and a little noise that is the same for every
-    predictor.
+    predictor; base: error of the physical base, %.
     """
     rng = np.random.default_rng(seed)
     observed = rng.uniform(5e3, 4e4, STEPS)
@@ -58,7 +59,7 @@ def predictions(error, seed=0):
             "decode_tokens": 16.0,
             "decode_kv_tokens_sum": 4000.0,
             "observed_us": observed,
-            "base_us": observed,
+            "base_us": observed * (1 + base / 100),
             "phase": "decode",
         }
     )
@@ -95,13 +96,13 @@ class Sweeps:
         time.sleep(0.002)  # sweeps are ordered by their start, in milliseconds
         return parent
 
-    def run(self, parent, of, model, error, digest="d1", without=(), **changed):
+    def run(self, parent, of, model, error, digest="d1", without=(), base=0.0, **changed):
         """One run's id; with no error it failed before it had a result; without: what its result lacks."""
         fails = contextlib.suppress(InputError) if error is None else contextlib.nullcontext()
         with fails, self.store.fold_run(parent, f"{of.name}-{model}") as run_id:
             if error is None:
                 raise InputError("it broke")
-            frame = predictions(error)
+            frame = predictions(error, base)
             known = {
                 "fold": of.name,
                 "kind": of.kind,

@@ -1,7 +1,7 @@
 """Which runs of a sweep a verdict is made of, and what stands beside it."""
 
 import pytest
-from verdict.sweeps import FOLDS, INSIDE, OURS, RIVAL, Sweeps
+from verdict.sweeps import ALONE, FOLDS, INSIDE, OURS, RIVAL, Sweeps
 
 from h3.common.config import Fold
 from h3.common.errors import InputError
@@ -165,3 +165,72 @@ def test_a_predictor_that_is_registered_no_more_is_an_insider_if_its_run_says_so
     parent = sweeps.sweep()
     sweeps.run(parent, FOLDS[0], "forgotten", 1.0, sees_held_out=True)
     assert sweeps.compare().inside == {"forgotten"}
+
+
+def test_the_verdict_says_which_data_it_rests_on(sweeps):
+    parent = sweeps.sweep(folds=(), errors={})
+    for each in FOLDS:
+        sweeps.run(parent, each, OURS, 5.0, data="simulated H100: 16 experiments")
+    assert sweeps.compare().source.model_dump() == {
+        "name": "simulated",
+        "data": "simulated H100: 16 experiments",
+    }
+
+
+def test_each_learner_has_a_verdict_of_its_own_and_the_main_one_stays_that_of_the_predictor(sweeps):
+    sweeps.sweep(errors={OURS: 5.0, ALONE: 30.0})
+    verdict = sweeps.compare()
+    assert [(each.model, each.hypothesis) for each in verdict.verdicts] == [
+        (OURS, "supported"),
+        (ALONE, "not_supported"),
+    ]
+    assert (verdict.model, verdict.hypothesis) == (OURS, "supported")
+    assert [each.model for each in verdict.beside] == [ALONE]
+    alone = verdict.verdicts[1]
+    assert len(alone.folds) == 8 and alone.means.lomo_mean_mape == pytest.approx(30, abs=0.1)
+    for name in ("report.md", "report.html"):
+        assert "Not supported: even the lower bound" in sweeps.written(name).replace("\u00a0", " ")
+    asked = sweeps.compare(predictor=ALONE)
+    assert (asked.hypothesis, [each.model for each in asked.beside]) == ("not_supported", [OURS])
+    assert asked.trees is not None  # what trees add to the base is told whoever is judged
+
+
+def test_a_learner_that_was_not_run_has_no_verdict_and_one_that_failed_everywhere_has(sweeps):
+    sweeps.sweep(errors={OURS: 5.0})
+    assert [each.model for each in sweeps.compare().verdicts] == [OURS]
+    sweeps.sweep(errors={OURS: 5.0, ALONE: None})
+    verdicts = sweeps.compare().verdicts
+    assert [(each.model, each.hypothesis) for each in verdicts] == [
+        (OURS, "supported"),
+        (ALONE, "inconclusive"),
+    ]
+
+
+def test_folds_that_disagree_make_the_mean_uncertain_over_models_though_every_step_agrees(sweeps):
+    parent = sweeps.sweep(folds=(), errors={})
+    for each, error in zip(FOLDS, [2.0, 2.0, 2.0, 10.0, 4.0, 4.0, 4.0, 4.0], strict=True):
+        sweeps.run(parent, each, OURS, error)
+    verdict = sweeps.compare()
+    steps = max(row.interval[1] - row.interval[0] for row in verdict.folds)
+    low, high = verdict.ours.lomo_over_models
+    assert steps < 0.2 < 10 < high - low and low == 0
+    low, high = verdict.ours.lowo_over_workloads
+    assert high - low < 0.5
+    assert f"[{0.0:.1f}–{verdict.ours.lomo_over_models[1]:.1f} over models]" in sweeps.written("report.md")
+
+
+def test_what_trees_add_is_in_the_verdict_and_in_the_report(sweeps):
+    parent = sweeps.sweep(folds=(), errors={})
+    for number, each in enumerate(FOLDS):
+        sweeps.run(parent, each, OURS, 3.0 + number / 10, base=5.0, params={"n_estimators": 8 * (number > 0)})
+    trees = sweeps.compare().trees
+    assert [row.fold for row in trees.folds] == [each.name for each in FOLDS]
+    assert trees.mean_gain == pytest.approx(1.65, abs=0.02)
+    assert trees.sentence.startswith("Trees improve on the base by")
+    assert "physics answers alone on lomo_llama2_7b" in trees.sentence
+    assert trees.sentence in sweeps.written("report.md")
+
+
+def test_a_sweep_without_the_residual_model_says_nothing_of_trees(sweeps):
+    sweeps.sweep(errors={RIVAL: 5.0})
+    assert sweeps.compare(predictor=RIVAL).trees is None

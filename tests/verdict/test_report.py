@@ -110,13 +110,20 @@ def test_only_the_page_has_pictures(verdict):
 def test_the_fold_table_alone_is_the_one_of_the_report(verdict_of):
     known = {"kind": "lomo", "holdout": "m", "threshold": 20.0}
     held = FoldVerdict(
-        fold="x", moe=True, status="supported", mape=2.5, interval=(2, 3), n_test=9000, **known
+        fold="x",
+        moe=True,
+        status="supported",
+        mape=2.5,
+        interval=(2, 3),
+        over_experiments=(1, 4),
+        n_test=9000,
+        **known,
     )
     missing = FoldVerdict(fold="y", moe=False, status="missing", **known)
     verdict = verdict_of({}, folds=(held, missing))
     assert report.fold_table(verdict).splitlines()[2:] == [
-        "| x (MoE) | 2.50 | 2.00 to 3.00 | 20 | holds | – | – | – | 9,000 |",
-        "| y | – | – | 20 | missing | – | – | – | – |",
+        "| x (MoE) | 2.50 | 2.00 to 3.00 | 1.00 to 4.00 | 20 | holds | – | – | – | 9,000 |",
+        "| y | – | – | – | 20 | missing | – | – | – | – |",
     ]
     assert report.fold_table(verdict) in report.markdown(verdict)
 

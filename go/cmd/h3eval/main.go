@@ -29,23 +29,29 @@ func main() {
 	config := flag.String("config", "", "HuggingFace config.json")
 	tp := flag.Int("tp", 1, "tensor-parallel degree")
 	hardware := flag.String("hardware", "H100", "accelerator in the bundle's table")
+	card := flag.String("card", "", "JSON file of an accelerator of one's own (h3bundle.Card), to be named by -hardware")
 	batch := flag.String("batch", "", "batch file, - for standard input")
 	sampling := flag.String("sampling", "auto", "truncated (by top-p or top-k), plain, or auto: by the generation_config.json beside the config")
 	cases := flag.String("cases", "", "file of JSON cases, one a line, - for standard input")
 	flag.Parse()
-	if err := run(*bundle, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
+	if err := run(*bundle, *card, *config, *tp, *hardware, *batch, *cases, *sampling); err != nil {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
 		os.Exit(2)
 	}
 }
 
-func run(dir, config string, tp int, hardware, batch, cases, sampling string) error {
+func run(dir, card, config string, tp int, hardware, batch, cases, sampling string) error {
 	if dir == "" || (cases == "" && (config == "" || batch == "")) {
 		return fmt.Errorf("expected -bundle DIR and either -cases FILE or -config FILE with -batch FILE")
 	}
 	bundle, err := h3bundle.Open(dir)
 	if err != nil {
 		return err
+	}
+	if card != "" {
+		if bundle, err = withCard(bundle, card); err != nil {
+			return fmt.Errorf("%s: %w", card, err)
+		}
 	}
 	if cases != "" {
 		file, err := open(cases)
@@ -83,6 +89,18 @@ func truncates(sampling, config string) (bool, error) {
 		err = fmt.Errorf("%s: %w", name, err)
 	}
 	return truncated, err
+}
+
+func withCard(bundle *h3bundle.Bundle, name string) (*h3bundle.Bundle, error) {
+	data, err := readAll(name)
+	if err != nil {
+		return nil, err
+	}
+	card, err := h3bundle.ParseCard(data)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.WithCard(card)
 }
 
 func open(name string) (io.ReadCloser, error) {

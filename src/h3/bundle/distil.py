@@ -8,6 +8,10 @@ terms (docs/blis.md), on relative errors, every deployment weighing the same. Wh
 least that any coefficients that BLIS takes can lose there; `loss` is that, and the same on batches between
 those of the grid.
 
+Coefficients carry one GPU's kernels: BLIS multiplies times at the data sheet's peaks, of which each GPU
+reaches other shares, so they hold for the hardware of `deployments` only, a card of one's own included (BLIS
+then needs its figures in hardware_config.json).
+
 What BLIS's terms cannot say: on one deployment its time of a decode step is a + b * requests + c * context
 tokens with a, b, c >= 0, while a small batch reads only the experts that it visits, 1 - (1 - k/E)^tokens of
 them. For Mixtral (8 experts, 2 a token) no coefficients come closer than 4.5 % if every batch size from 1 to

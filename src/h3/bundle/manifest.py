@@ -22,7 +22,7 @@ from h3.common.errors import InputError
 from h3.models import restore
 from h3.models.residual import FittedResidual
 from h3.server.overheads import Overheads
-from h3.steps import catalog, features, physics
+from h3.steps import catalog, features, kernels, physics
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
@@ -66,7 +66,7 @@ def make(
         "formula": FORMULA,
         "features": feature_list(fitted_by_route),
         **_physics(),
-        "hardware_aliases": dict(sorted(catalog.HARDWARE_ALIASES.items())),
+        "hardware_aliases": _aliases(),
         "routing": {"rule": "moe iff num_experts >= 2"}
         | {route: names.get(route, names["dense"]) for route in ROUTES},
         "models": {name: _model(fitted_by_route[route], route) for route, name in names.items()},
@@ -136,17 +136,29 @@ def _physics() -> dict[str, Any]:
     """What a manifest must agree with for h3 to evaluate it: this version's terms, constants and hardware, as
     JSON.
     """
-    hardware = {name: asdict(entry) for name, entry in catalog.HARDWARE.items()}
     return {
         "terms": list(physics.TERMS),
         "constants": {
             name: strict_json.plain(getattr(physics, name.upper())) for name in Constants.model_fields
         },
-        "hardware": {
-            name: {key: value for key, value in figures.items() if key != "name"}
-            for name, figures in hardware.items()
-        },
+        "hardware": {entry.name: _accelerator(entry) for entry in _known_hardware()},
     }
+
+
+def _known_hardware() -> list[catalog.Hardware]:
+    return [*catalog.HARDWARE.values(), *catalog.added_hardware()]
+
+
+def _accelerator(entry: catalog.Hardware) -> dict[str, Any]:
+    """Figures of the data sheet, and the factors by which the terms of the base are scaled."""
+    figures = {key: value for key, value in asdict(entry).items() if key not in ("name", "kernels")}
+    measured = {"measured": kernels.has_tables(entry)}
+    return {**figures, "kernels": measured | asdict(kernels.of(entry))}
+
+
+def _aliases() -> dict[str, str]:
+    added = {entry.name.lower(): entry.name for entry in catalog.added_hardware()}
+    return dict(sorted((catalog.HARDWARE_ALIASES | added).items()))
 
 
 def check(content: dict[str, Any], where: str) -> Manifest:
@@ -175,8 +187,10 @@ def _other_physics(content: dict[str, Any]) -> str:
     for key, own in _physics().items():
         found = content.get(key)
         if key == "hardware" and isinstance(found, dict):
-            # An accelerator that came after the bundle changes nothing for those that it has.
+            # An accelerator that came after the bundle changes nothing for those that it has, nor does one
+            # that somebody described in a file of his own: whoever asks for it must have that file.
             own = {name: figures for name, figures in own.items() if name in found}
+            found = {name: figures for name, figures in found.items() if name in own}
         if found != own:
             return f"{key}: {_difference(found, own)}"
     formulas = {feature.name: feature.formula for feature in features.feature_set(FEATURE_SET).features}

@@ -30,6 +30,9 @@ WidthBytes = Annotated[float, Field(ge=0.125, le=16)]
 LatencyUs = Annotated[float, Field(ge=0, le=1e6)]
 ConstantUs = Annotated[float, Field(ge=0, le=1e9)]
 PerSecond = Annotated[float, Field(ge=1e6, le=1e18)]
+Factor = Annotated[float, Field(ge=0.001, le=1000)]
+Bend = Annotated[float, Field(ge=0, le=1000)]  # of factors, those that may be nothing
+ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 Flops = Annotated[float, Field(ge=1e9, le=1e20)]
 Size = Annotated[float, Field(ge=0, le=2**31 - 1)]
 Float32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
@@ -92,7 +95,36 @@ class Constants(Part):
     sampler_latency_us: LatencyUs
     sampler_us_per_million_logits: LatencyUs
     sampler_bandwidth_bytes_s: PerSecond
+    least_nvlink_bytes_s: PerSecond
     two_shot_bytes: Annotated[tuple[ByteCount, ...], Array, Field(min_length=2, max_length=2)]
+
+
+class Kernels(Part):
+    """Factors of the terms and constants for an accelerator, 1 for an H100 (bends: 0); whose kernels and
+    whose all-reduce they are, and whether they were measured on the accelerator itself.
+    """
+
+    measured: bool
+    profile: ProfileName
+    link: ProfileName
+    weights: Factor
+    fp8_weights: Factor
+    experts: Factor
+    kv: Factor
+    attention_waves: Factor
+    layers: Factor
+    fp8_layers: Factor
+    moe_layers: Factor
+    gemm_efficiency: Factor
+    fp8_gemm_efficiency: Factor
+    gemm_bend: Bend
+    fp8_gemm_bend: Bend
+    attention_efficiency: Factor
+    one_shot_latency: Bend
+    one_shot_efficiency: Factor
+    two_shot_latency: Bend
+    two_shot_rank: Bend
+    two_shot_efficiency: Factor
 
 
 class Hardware(Part):
@@ -104,6 +136,7 @@ class Hardware(Part):
     nvlink_bandwidth_bytes_s: PerSecond
     memory_bytes: Annotated[float, Field(ge=1e6, le=1e18)]
     streaming_multiprocessors: int = Field(ge=1, le=10**6)
+    kernels: Kernels
 
 
 class Routing(Part):

@@ -21,7 +21,7 @@ import yaml
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.requests.formats.table import only_log
-from h3.steps import catalog, sampling, schema
+from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
 from h3.steps.sampling import Sampling
 
@@ -192,7 +192,9 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         path=folder,
         model=catalog.model_name(parsed.get("model", model_id)),
         workload=str(config.get("workload") or parsed.get("workload") or folder.name),
-        hardware=catalog.hardware(config.get("hardware") or config.get("gpu") or source.assume.hardware).name,
+        hardware=hardware_file.named(
+            config.get("hardware") or config.get("gpu") or source.assume.hardware, folder
+        ),
         tensor_parallelism=tp,
         max_num_seqs=_optional(folder, config, "max_num_seqs"),
         max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),

@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from h3.common import packaged
 from h3.common.config import SourceConfig
-from h3.sources import packaged
 from h3.sources.experiment import Experiment, Ingested, combine
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged, RequestLog

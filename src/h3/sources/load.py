@@ -17,7 +17,7 @@ from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
-from h3.steps import schema
+from h3.steps import hardware_file, schema
 
 Progress = Callable[[str], None] | None
 
@@ -53,7 +53,10 @@ REQUEST_LOGS: dict[str, Callable[[SourceConfig], dict[str, Callable[[], Logged]]
 
 
 def load(source: SourceConfig, progress: Progress = None) -> Ingested:
-    """The steps of a source; raises InputError where there are none to be had."""
+    """The steps of a source; raises InputError where there are none to be had. A card that assume.hardware
+    describes is known from then on, also to tables that hold its name only.
+    """
+    hardware_file.named(source.assume.hardware)
     return loader(source)(source, progress)
 
 

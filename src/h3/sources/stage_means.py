@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from h3.common import packaged
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.server.requests import Limits
-from h3.sources import h100, packaged
+from h3.sources import h100
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
 from h3.sources.requests import caching
 from h3.sources.requests.steps import new_prompt_tokens
-from h3.steps import catalog, sampling, schema
+from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.sampling import Sampling
 
 PACKAGED = "h100_stage_means.csv"
@@ -190,7 +191,7 @@ def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
             )
     try:
         architecture = catalog.architecture(first["model"], source.model_configs)
-        hardware = catalog.hardware(first["hardware"]).name
+        hardware = hardware_file.named(first["hardware"])
     except InputError as error:
         raise InputError(f"{first['where']}: {error}") from None
     tp = int(first["tensor_parallelism"])

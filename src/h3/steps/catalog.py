@@ -42,7 +42,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Hardware:
-    """One accelerator; peaks are dense (no sparsity) figures of the vendor's data sheet, SI units."""
+    """One accelerator; peaks are dense (no sparsity) figures of the vendor's data sheet, SI units.
+
+    nvlink_bandwidth_bytes_s: of the link between the GPUs of a server, one direction, PCIe where there is no
+    NVLink. kernels: whose kernel tables its efficiencies come from (steps/kernels.py); None: the nearest.
+    """
 
     name: str
     peak_bf16_flops: float
@@ -51,17 +55,31 @@ class Hardware:
     nvlink_bandwidth_bytes_s: float
     memory_bytes: float
     streaming_multiprocessors: int
+    kernels: str | None = None
+
+    @property
+    def over_pcie(self) -> bool:
+        """Whether the GPUs of a server talk over PCIe, by the bandwidth of their link."""
+        return self.nvlink_bandwidth_bytes_s < LEAST_NVLINK_BYTES_S
 
 
-# Vendor data sheets: NVIDIA H100 SXM5, H200 SXM, A100 80GB SXM, L40S. NVLink is one direction; L40S has PCIe
-# 4.0 x16.
+LEAST_NVLINK_BYTES_S = 128e9  # one direction: PCIe 6.0 x16 has 121 GB/s, NVLink 2 150
+
+# Vendor data sheets, dense: NVIDIA H100 SXM5, H200 SXM, A100 80GB SXM, L40S; then GPUs whose kernels nobody
+# measured here (the nearest profile). The link is NVLink, one direction; L40S, A10 and L4 have PCIe 4.0 x16.
 HARDWARE = {
     entry.name: entry
     for entry in (
-        Hardware("H100", 989.5e12, 1979e12, 3.35e12, 450e9, 80e9, 132),
-        Hardware("H200", 989.5e12, 1979e12, 4.8e12, 450e9, 141e9, 132),
-        Hardware("A100", 312e12, 312e12, 2.039e12, 300e9, 80e9, 108),
-        Hardware("L40S", 362e12, 733e12, 0.864e12, 32e9, 48e9, 142),
+        Hardware("H100", 989.5e12, 1979e12, 3.35e12, 450e9, 80e9, 132, "H100"),
+        Hardware("H100-vLLM-0.24", 989.5e12, 1979e12, 3.35e12, 450e9, 80e9, 132, "H100-vLLM-0.24"),
+        Hardware("H200", 989.5e12, 1979e12, 4.8e12, 450e9, 141e9, 132, "H200"),
+        Hardware("A100", 312e12, 312e12, 2.039e12, 300e9, 80e9, 108, "A100"),
+        Hardware("L40S", 362e12, 733e12, 0.864e12, 32e9, 48e9, 142, "L40S"),
+        Hardware("A100-40GB", 312e12, 312e12, 1.555e12, 300e9, 40e9, 108),
+        Hardware("H100-NVL", 835e12, 1671e12, 3.9e12, 300e9, 94e9, 132),
+        Hardware("B200", 2250e12, 4500e12, 8e12, 900e9, 180e9, 148),
+        Hardware("A10", 125e12, 125e12, 0.6e12, 32e9, 24e9, 72),
+        Hardware("L4", 121e12, 242e12, 0.3e12, 32e9, 24e9, 58),
     )
 }
 HARDWARE_ALIASES = {
@@ -79,7 +97,20 @@ HARDWARE_ALIASES = {
     "nvidia a100-sxm4-80gb": "A100",
     "l40s": "L40S",
     "nvidia l40s": "L40S",
+    "h100-vllm-0.24": "H100-vLLM-0.24",
+    "a100-80": "A100",
+    "a100-40gb": "A100-40GB",
+    "nvidia a100-sxm4-40gb": "A100-40GB",
+    "h100-nvl": "H100-NVL",
+    "nvidia h100 nvl": "H100-NVL",
+    "b200": "B200",
+    "nvidia b200": "B200",
+    "a10": "A10",
+    "nvidia a10": "A10",
+    "l4": "L4",
+    "nvidia l4": "L4",
 }
+_ADDED: dict[str, Hardware] = {}  # lower-case name → one's own, for as long as the process lives
 
 # Models of the built-in data (their published config.json): the study's four, and those of the stage means.
 MODELS = {
@@ -149,13 +180,39 @@ def check_tensor_parallelism(arch: Architecture, tensor_parallelism: int, where:
 
 
 def hardware(name: str) -> Hardware:
-    """The accelerator of that name (aliases as in driver and cloud names); raises InputError listing the
-    known.
+    """The accelerator of that name (aliases as in driver and cloud names, and those added); raises InputError
+    listing the known.
     """
-    key = HARDWARE_ALIASES.get(str(name).strip().lower())
-    if key is None:
-        raise InputError(f"unknown hardware {name!r}; expected one of {', '.join(HARDWARE)}")
-    return HARDWARE[key]
+    wanted = str(name).strip().lower()
+    if wanted in _ADDED:
+        return _ADDED[wanted]
+    if wanted in HARDWARE_ALIASES:
+        return HARDWARE[HARDWARE_ALIASES[wanted]]
+    known = ", ".join([*HARDWARE, *(entry.name for entry in _ADDED.values())])
+    raise InputError(
+        f"unknown hardware {name!r}; expected one of {known}, or the FILE.yaml that describes it:"
+        " hardware=FILE.yaml, source.assume.hardware=FILE.yaml"
+    )
+
+
+def add_hardware(entry: Hardware) -> None:
+    """Make one's own accelerator known by its name, in this process; raises InputError where the name is
+    taken by one with other figures.
+    """
+    key = entry.name.strip().lower()
+    taken = HARDWARE.get(HARDWARE_ALIASES.get(key, "")) or _ADDED.get(key)
+    if taken and taken != entry:
+        raise InputError(
+            f"hardware {entry.name!r}: the name stands for {taken.name} with other figures; expected a name"
+            " of its own"
+        )
+    if not taken:
+        _ADDED[key] = entry
+
+
+def added_hardware() -> list[Hardware]:
+    """The accelerators that add_hardware made known."""
+    return list(_ADDED.values())
 
 
 EXPERIMENT_PATTERN = re.compile(r"^\d{8}-\d{6}-(?P<model>.+)-tp(?P<tp>\d+)-(?P<workload>[^-]+)$")

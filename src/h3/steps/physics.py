@@ -18,9 +18,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from h3.steps import catalog
+from h3.steps import cards
 from h3.steps.all_reduce import (
     ACTIVATION_BYTES,
+    LEAST_NVLINK_BYTES_S,
     TWO_SHOT_BYTES,
     TWO_SHOT_FEW_RANKS,
     all_reduce_message_bytes,
@@ -62,6 +63,7 @@ __all__ = [
     "ATTENTION_TILE_QUERIES",
     "GEMM_EFFICIENCY",
     "KV_BYTES",
+    "LEAST_NVLINK_BYTES_S",
     "ONE_SHOT_EFFICIENCY",
     "ONE_SHOT_LATENCY_US",
     "SAMPLER_BANDWIDTH_BYTES_S",
@@ -84,7 +86,9 @@ __all__ = [
     "compute_excess_us",
     "decode_pairs",
     "decode_tokens",
+    "excess_us",
     "expert_coverage",
+    "gemm_compute_us",
     "gemm_flops",
     "gemm_flops_by_part",
     "gemm_us",
@@ -107,11 +111,13 @@ __all__ = [
     "two_shot",
     "two_shot_all_reduces",
     "weight_bytes",
+    "weight_read_us",
     "weight_us",
 ]
 
 LEAST_FP8_BYTES = 0.9  # a weight of fewer bytes has 4 bits
-# Least squares on measured H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py).
+# Of H100 kernels (vLLM 0.14, aiconfigurator's tables; scripts/fit_kernel_priors.py); others' differ by the
+# factors of kernels.py.
 GEMM_EFFICIENCY = 0.8  # of peak FLOP/s for 1024 and more tokens
 ATTENTION_EFFICIENCY = 0.45  # of peak FLOP/s, causal prefill of 1k-16k tokens
 ONE_SHOT_LATENCY_US = 4.5
@@ -127,18 +133,7 @@ SAMPLER_US_PER_MILLION_LOGITS = 140.0
 SAMPLER_BANDWIDTH_BYTES_S = 3.35e12  # of the GPU that those times are taken for, H100; a sort moves memory
 
 
-def _hardware(table: pd.DataFrame, figure: str) -> np.ndarray:
-    names = table["hardware"]
-    first = names.iloc[0] if len(names) else "H100"
-    if (names == first).all():
-        return np.full(len(names), float(getattr(catalog.hardware(first), figure)))
-    return names.map({name: getattr(catalog.hardware(name), figure) for name in names.unique()}).to_numpy(
-        float
-    )
-
-
-def _per_us(table: pd.DataFrame, figure: str) -> np.ndarray:
-    return _hardware(table, figure) / 1e6
+_hardware, _per_us, _kernel = cards.figure, cards.per_us, cards.kernel
 
 
 def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -168,17 +163,45 @@ def kv_us(table: pd.DataFrame) -> np.ndarray:
     return kv_read_bytes(table) / _per_us(table, "memory_bandwidth_bytes_s")
 
 
+def _by_width(table: pd.DataFrame, factor: str) -> np.ndarray:
+    """A factor of the GPU's kernels: for 8-bit weights, or for others."""
+    stored = column(table, "bytes_per_parameter", 2.0)
+    eight_bit = (stored <= 1.0) & (stored >= LEAST_FP8_BYTES)
+    return np.where(eight_bit, _kernel(table, f"fp8_{factor}"), _kernel(table, factor))
+
+
+def weight_read_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time to read the weights at the share of peak bandwidth that an H100's kernels reach at theirs."""
+    experts, dense = _kernel(table, "experts"), _by_width(table, "weights")
+    return weight_us(table, tokens) * np.where(column(table, "num_experts") > 0, experts, dense)
+
+
+def gemm_compute_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
+    """Time of the weight matrices' FLOPs at the efficiency that the GPU's large GEMMs reach."""
+    return gemm_us(table, tokens) / (GEMM_EFFICIENCY * _by_width(table, "gemm_efficiency"))
+
+
 def prefill_attention_us(table: pd.DataFrame) -> np.ndarray:
     """Time of prefill attention's FLOPs at the efficiency that the kernels reach."""
     flops = attention_flops(table, prefill_pairs(table))
-    return flops / (_per_us(table, "peak_bf16_flops") * ATTENTION_EFFICIENCY)
+    efficiency = ATTENTION_EFFICIENCY * _kernel(table, "attention_efficiency")
+    return flops / (_per_us(table, "peak_bf16_flops") * efficiency)
+
+
+def excess_us(memory_us: np.ndarray, compute_us: np.ndarray, bend: np.ndarray | float) -> np.ndarray:
+    """Time of a GEMM beyond reading its weights: a hyperbola around max(0, compute - memory), which it is (to
+    the bit) for bend 0. Tiles and waves that are not full round the roofline's corner off.
+    """
+    beyond = compute_us - memory_us
+    return 0.5 * (beyond + np.sqrt(beyond * beyond + bend * (compute_us * memory_us)))
 
 
 def compute_excess_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """GEMM time beyond the time to read the weights, at the efficiency that large GEMMs reach: 0 while
-    memory-bound.
+    memory-bound on an H100, nearly so on others (excess_us).
     """
-    return np.maximum(0.0, gemm_us(table, tokens) / GEMM_EFFICIENCY - weight_us(table, tokens))
+    memory, compute = weight_read_us(table, tokens), gemm_compute_us(table, tokens)
+    return excess_us(memory, compute, _by_width(table, "gemm_bend"))
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -187,8 +210,17 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """
     message_bytes = all_reduce_message_bytes(table, tokens)
     two, per_us = two_shot(table, message_bytes), _per_us(table, "nvlink_bandwidth_bytes_s")
-    latency = np.where(two, TWO_SHOT_LATENCY_US + TWO_SHOT_RANK_US * ranks(table), ONE_SHOT_LATENCY_US)
-    bandwidth = per_us * np.where(two, TWO_SHOT_EFFICIENCY, ONE_SHOT_EFFICIENCY)
+    barriers = TWO_SHOT_RANK_US * _kernel(table, "two_shot_rank") * ranks(table)
+    latency = np.where(
+        two,
+        TWO_SHOT_LATENCY_US * _kernel(table, "two_shot_latency") + barriers,
+        ONE_SHOT_LATENCY_US * _kernel(table, "one_shot_latency"),
+    )
+    bandwidth = per_us * np.where(
+        two,
+        TWO_SHOT_EFFICIENCY * _kernel(table, "two_shot_efficiency"),
+        ONE_SHOT_EFFICIENCY * _kernel(table, "one_shot_efficiency"),
+    )
     return all_reduces(table) * (latency + all_reduce_wire_bytes(table, message_bytes) / bandwidth)
 
 
@@ -237,18 +269,18 @@ TERMS = (
 
 def terms_us(table: pd.DataFrame) -> pd.DataFrame:
     """The base's terms, float64 of shape (rows, len(TERMS)): times in us (at peak but for all-reduce and
-    sampler) and counts.
+    sampler) and counts; where another GPU's kernels do worse or better than an H100's, scaled (kernels.py).
     """
     return pd.DataFrame(
         {
-            "weights_us": averaged(table, weight_us),
-            "kv_us": kv_us(table),
+            "weights_us": averaged(table, weight_read_us),
+            "kv_us": kv_us(table) * _kernel(table, "kv"),
             "compute_excess_us": averaged(table, compute_excess_us),
             "prefill_attention_us": prefill_attention_us(table),
             "all_reduce_us": averaged(table, all_reduce_us),
-            "attention_waves": attention_waves(table),
-            "layers": table["num_layers"].to_numpy(float),
-            "moe_layers": table["num_moe_layers"].to_numpy(float),
+            "attention_waves": attention_waves(table) * _kernel(table, "attention_waves"),
+            "layers": table["num_layers"].to_numpy(float) * _by_width(table, "layers"),
+            "moe_layers": table["num_moe_layers"].to_numpy(float) * _kernel(table, "moe_layers"),
             "requests": requests(table),
             "step": np.ones(len(table)),
             "two_shots": averaged(table, two_shot_all_reduces),

@@ -8,27 +8,41 @@ Numbers that are none are null.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from h3.common.records import Interval, Number, Record
 from h3.steps import basis
 from h3.verdict.ablation import Ablation
+from h3.verdict.certainty import NONE
 from h3.verdict.chosen import NotCompared
 from h3.verdict.diagnostics import Diagnosis
 from h3.verdict.evidence import PredictorRow
-from h3.verdict.hypothesis import FoldVerdict, StudyNumbers
+from h3.verdict.hypothesis import FoldVerdict, Hypothesis, StudyNumbers
 from h3.verdict.replays import Comparison
 from h3.verdict.significance import Difference
 from h3.verdict.stability import Stability
+from h3.verdict.trees import Trees
+
+
+class Source(Record):
+    """The data that a verdict rests on: the source's name, and what the data are in words."""
+
+    name: str
+    data: str
 
 
 class Means(Record):
-    """Mean and worst MAPE of each kind of fold, %; None without one."""
+    """Mean and worst MAPE of each kind of fold, %; None without one.
+
+    lomo_over_models, lowo_over_workloads: 95 % interval of the mean over groups like those held out.
+    """
 
     lomo_mean_mape: Number
     lowo_mean_mape: Number
     lomo_worst_mape: Number
     lowo_worst_mape: Number
+    lomo_over_models: Interval = NONE
+    lowo_over_workloads: Interval = NONE
 
     def mean_mape(self, kind: str) -> Number:
         """Mean MAPE of the folds of a kind, %."""
@@ -37,6 +51,20 @@ class Means(Record):
     def worst_mape(self, kind: str) -> Number:
         """Worst MAPE of the folds of a kind, %."""
         return self.lomo_worst_mape if kind == "lomo" else self.lowo_worst_mape
+
+    def over_groups(self, kind: str) -> Interval:
+        """Interval of the mean over groups like those held out, %."""
+        return self.lomo_over_models if kind == "lomo" else self.lowo_over_workloads
+
+    @property
+    def sentence(self) -> str:
+        """How certain the means are about other groups; "" where no kind has two folds."""
+        said = []
+        for kind, groups in (("lomo", "models"), ("lowo", "workloads")):
+            mean, (low, high) = self.mean_mape(kind), self.over_groups(kind)
+            if mean is not None and low is not None and high is not None:
+                said.append(f"{kind.upper()} {mean:.1f} % [{low:.1f}–{high:.1f} over {groups}]")
+        return f"Mean error on a group like those held out: {', '.join(said)}." if said else ""
 
 
 class Within(Record):
@@ -75,12 +103,29 @@ class Provenance(Record):
         return f"{self.data or 'runs of an earlier version, which do not say'} (source {self.source})"
 
 
-class Verdict(Record):
-    """The verdict on one predictor (`model`), its evidence, what stands beside it; errors are MAPE in %."""
+class LearnerVerdict(Record):
+    """The verdict on one of h3's two learners: XGBoost beside a physical base, and XGBoost alone."""
 
-    hypothesis: Literal["supported", "not_supported", "inconclusive"]
+    model: str
+    hypothesis: Hypothesis
+    sentence: str
+    folds: tuple[FoldVerdict, ...]
+    means: Means
+
+
+class Verdict(Record):
+    """The verdict on one predictor (`model`), its evidence, what stands beside it; errors are MAPE in %.
+
+    verdicts: on each learner of which the sweep has runs. trees: what trees add to the base, None where the
+    sweep does not hold the residual model.
+    """
+
+    hypothesis: Hypothesis
     sentence: str
     model: str
+    source: Source
+    verdicts: tuple[LearnerVerdict, ...] = ()
+    trees: Trees | None = None
     threshold: float
     moe_threshold: float
     refute: float
@@ -97,6 +142,11 @@ class Verdict(Record):
     significance: list[Difference]
     diagnostics: dict[str, Diagnosis]
     stability: dict[str, dict[str, Stability]]
+
+    @property
+    def beside(self) -> list[LearnerVerdict]:
+        """The verdicts on the learners that are not the judged one."""
+        return [each for each in self.verdicts if each.model != self.model]
 
     @property
     def observed(self) -> str:

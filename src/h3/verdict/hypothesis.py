@@ -20,7 +20,9 @@ from h3.common.config import Fold, Study, fold_with_group
 from h3.common.records import Interval, Number, Record
 from h3.evaluation.result import FoldResult
 from h3.steps import basis, catalog
+from h3.verdict.certainty import over_groups
 
+Hypothesis = Literal["supported", "not_supported", "inconclusive"]
 Status = Literal["supported", "between", "refuted", "missing", "failed"]
 
 
@@ -42,7 +44,9 @@ STUDY = StudyNumbers()
 class FoldVerdict(Record):
     """One fold that the verdict needs: its error and interval in %, its threshold, and what follows.
 
-    reason: why there is no number, where status is missing or failed.
+    interval: over steps, of the error on these experiments; over_experiments: of the mean over experiments
+    like them (None, None: there is only one). reason: why there is no number, where status is missing or
+    failed.
     """
 
     fold: str
@@ -53,6 +57,7 @@ class FoldVerdict(Record):
     status: Status
     mape: Number = None
     interval: Interval | None = None
+    over_experiments: Interval | None = None
     reason: str | None = None
     mape_base: Number = None
     mape_train: Number = None
@@ -73,7 +78,7 @@ class FoldVerdict(Record):
 class Judgement:
     """The hypothesis, the sentence that says it, and each fold."""
 
-    hypothesis: Literal["supported", "not_supported", "inconclusive"]
+    hypothesis: Hypothesis
     sentence: str
     folds: tuple[FoldVerdict, ...]
 
@@ -119,6 +124,7 @@ def _fold(asked: Fold, results: Sequence[FoldResult], study: Study, failed: Mapp
         | known
         | {
             "interval": result.mape_interval,
+            "over_experiments": over_groups([each.mape for each in result.experiments], least=0.0),
             "run_id": result.mlflow_run_id or None,
             "status": status,
             "reason": f"its error is {result.mape}, no number" if status == "failed" else None,

@@ -8,7 +8,7 @@ The newest sweep unless a run id is given; beside it an ablation and a check wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,16 @@ import pandas as pd
 from h3.common.config import Fold, Study, TrackingConfig, fold_with_group
 from h3.tracking.runs import FoldRun, Sweep, find_beside, find_sweep, read_runs
 from h3.tracking.store import Store
-from h3.verdict import ablation, replays
+from h3.verdict import ablation, replays, trees
 from h3.verdict.ablation import Ablation
+from h3.verdict.certainty import over_groups
 from h3.verdict.chosen import Chosen, choose, one_digest
-from h3.verdict.content import Means, Provenance, Verdict, Within
+from h3.verdict.content import LearnerVerdict, Means, Provenance, Source, Verdict, Within
 from h3.verdict.evidence import gather, mean, predictions_of, predictor_rows
 from h3.verdict.hypothesis import STUDY, FoldVerdict, Judgement, judge
+
+# Whose hypothesis h3 asks: XGBoost on what a physical base leaves over, and XGBoost without a fitted base.
+LEARNERS = (trees.RESIDUAL, "xgboost_scale_free")
 
 
 class CompareConfig(Study):
@@ -67,6 +71,9 @@ def make(store: Store, config: CompareConfig) -> Made:
     results = {key: scored.result for key, scored in chosen.needed().items()}
     verdict = Verdict(
         **_told(config, judgement, chosen),
+        source=_source(sweep, runs),
+        verdicts=_learners(config, runs, chosen),
+        trees=_trees(config, chosen, predictions),
         left_out=chosen.left_out,
         provenance=provenance(sweep, runs, digest, beside.commands),
         ablation=beside.ablation,
@@ -106,6 +113,32 @@ def _told(config: CompareConfig, judgement: Judgement, chosen: Chosen) -> dict[s
     }
 
 
+def _source(sweep: Sweep, runs: Sequence[FoldRun]) -> Source:
+    return Source(name=sweep.source, data=next(run.result.data for run in runs if run.result))
+
+
+def _learners(config: CompareConfig, runs: Sequence[FoldRun], chosen: Chosen) -> tuple[LearnerVerdict, ...]:
+    """The verdict on each learner that the sweep was run with."""
+    found = []
+    for name in LEARNERS:
+        failed = _failed(runs, name)
+        if not failed and name not in chosen.predictors():
+            continue
+        said = judge(chosen.of(name), config, failed)
+        known = {"hypothesis": said.hypothesis, "sentence": said.sentence, "folds": said.folds}
+        found.append(LearnerVerdict(model=name, means=_means(said.folds), **known))
+    return tuple(found)
+
+
+def _trees(
+    config: CompareConfig, chosen: Chosen, predictions: Mapping[str, pd.DataFrame]
+) -> trees.Trees | None:
+    judged = config.predictor == trees.RESIDUAL
+    frames = predictions if judged else predictions_of(chosen, trees.RESIDUAL)
+    named = {fold: scored.result for (fold, name), scored in chosen.runs.items() if name == trees.RESIDUAL}
+    return trees.gain([named[fold].model_copy(update={"fold": fold}) for fold in frames], frames)
+
+
 def _means(folds: Sequence[FoldVerdict]) -> Means:
     values = {
         kind: [row.mape for row in folds if row.kind == kind and row.mape is not None]
@@ -116,6 +149,8 @@ def _means(folds: Sequence[FoldVerdict]) -> Means:
         lowo_mean_mape=mean(values["lowo"]),
         lomo_worst_mape=max(values["lomo"], default=None),
         lowo_worst_mape=max(values["lowo"], default=None),
+        lomo_over_models=over_groups(values["lomo"], least=0.0),
+        lowo_over_workloads=over_groups(values["lowo"], least=0.0),
     )
 
 

@@ -97,6 +97,6 @@ def _prefill_us(
     step = _step(experiment, batch.uniform(decodes, context, prompt))
     terms = physics.terms_us(step)
     least = terms[TIMES].sum(axis=1).to_numpy() - _step_us(experiment, decodes, context)
-    whole = physics.gemm_us(step, prompt) / physics.GEMM_EFFICIENCY
+    whole = physics.gemm_compute_us(step, prompt)
     hidden = whole - np.minimum(whole, terms["compute_excess_us"].to_numpy())
     return least + chunks * period, least + hidden + chunks * period

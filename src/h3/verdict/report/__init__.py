@@ -7,5 +7,6 @@ What the report says and how its tables are laid out stands in templates/; Pytho
 """
 
 from h3.verdict.report.render import fold_table, html, markdown
+from h3.verdict.report.rows import said
 
-__all__ = ["fold_table", "html", "markdown"]
+__all__ = ["fold_table", "html", "markdown", "said"]

@@ -29,6 +29,15 @@ def ours_and_best_rival(verdict: Verdict) -> tuple[PredictorRow, PredictorRow] |
     return (ours, min(rivals, key=lambda row: row.mean or 0.0)) if rivals else None
 
 
+def said(verdict: Verdict) -> list[str]:
+    """What follows, a sentence each: the hypothesis, how certain that is of other groups, what trees add, and
+    the hypothesis of the learners beside.
+    """
+    trees = [verdict.trees.sentence] if verdict.trees else []
+    beside = [f"{each.model}: {each.sentence}" for each in verdict.beside]
+    return [each for each in (verdict.sentence, verdict.ours.sentence, *trees, *beside) if each]
+
+
 def by_fold_and_difference(verdict: Verdict) -> list[Difference]:
     """Paired comparisons in the order of folds, where we are most ahead first."""
     folds = [row.fold for row in verdict.folds]
