@@ -2,6 +2,7 @@ package h3bundle
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 )
@@ -86,6 +87,9 @@ func quantisedWeights(a *Architecture, quantised map[string]any) error {
 		return err
 	}
 	a.BytesPerParameter, a.AttentionBytesPerParameter, a.HeadBytesPerParameter = stored, stored, max(stored, wide)
+	if quantised["lm_head"] == true { // GPTQ says so
+		a.HeadBytesPerParameter = stored
+	}
 	patterns := leftOut(quantised)
 	if mostMatch(patterns, a.NumLayers, "self_attn.", attentionModules) {
 		a.AttentionBytesPerParameter = wide
@@ -154,9 +158,9 @@ func wholeBits(key string, value any) (float64, error) {
 	return float64(bits), nil
 }
 
-// compressedBytes are those of the widest group of layers of a compressed-tensors config.
+// compressedBytes are those of the layers of a compressed-tensors config, all of one size.
 func compressedBytes(quantised map[string]any) (float64, error) {
-	widest := 0.0
+	narrowest, widest := math.Inf(1), 0.0
 	groups, _ := quantised["config_groups"].(map[string]any)
 	for _, each := range groups {
 		group, _ := each.(map[string]any)
@@ -179,10 +183,13 @@ func compressedBytes(quantised map[string]any) (float64, error) {
 		if size, _ := whole(weights["group_size"]); size > 0 && bits < 8 {
 			stored += scale / float64(size)
 		}
-		widest = max(widest, stored)
+		narrowest, widest = min(narrowest, stored), max(widest, stored)
 	}
 	if widest == 0 {
 		return 0, fmt.Errorf("quantization_config: no config_groups with weights.num_bits; expected some")
+	}
+	if narrowest < widest {
+		return 0, fmt.Errorf("config_groups of %g and %g bytes; expected one size", narrowest, widest)
 	}
 	return widest, nil
 }

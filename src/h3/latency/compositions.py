@@ -37,7 +37,9 @@ def inputs(
     """
     rows = len(next(iter(counts.values())))
     given = {name: np.asarray(counts.get(name, np.zeros(rows)), dtype=float) for name in COUNTS}
-    given |= {name: np.asarray(counts.get(name, np.full(rows, np.nan)), dtype=float) for name in batch.WINDOWED}
+    given |= {
+        name: np.asarray(counts.get(name, np.full(rows, np.nan)), dtype=float) for name in batch.WINDOWED
+    }
     decodes = given["num_decode_reqs"]
     mean = given["decode_kv_tokens_sum"] / np.maximum(decodes, 1)
     if "decode_tokens" not in counts:

@@ -81,7 +81,8 @@ def _quantised(config: Config, quantised: Mapping, layers: int) -> tuple[float, 
     names = [f"model.layers.{layer}" for layer in range(layers)]
     attention = _most_match(left, names, [f"self_attn.{module}" for module in ATTENTION_MODULES])
     ffn = _most_match(left, names, list(FFN_MODULES))
-    return WIDE if ffn else stored, WIDE if attention else stored, max(WIDE, stored)
+    head = stored if quantised.get("lm_head") is True else max(WIDE, stored)  # GPTQ says so
+    return WIDE if ffn else stored, WIDE if attention else stored, head
 
 
 def _stored_bytes(config: Config, quantised: Mapping) -> float:
@@ -119,7 +120,7 @@ def _whole(config: Config, key: str, value: Any) -> int:
 
 
 def _compressed(config: Config, quantised: Mapping) -> float:
-    """The widest group of layers of a compressed-tensors config: bits, and the scale of each group."""
+    """Bytes of the layers of a compressed-tensors config, all of one size: bits, and scales of groups."""
     found = []
     for group in (quantised.get("config_groups") or {}).values():
         weights = group.get("weights") if isinstance(group, dict) else None
@@ -133,7 +134,9 @@ def _compressed(config: Config, quantised: Mapping) -> float:
         found.append(bits / 8 + ((scale + zero) / size if size > 0 and bits < 8 else 0.0))
     if not found:
         raise config.error("quantization_config: no config_groups with weights.num_bits; expected some")
-    return max(found)
+    if min(found) < max(found):
+        raise config.error(f"config_groups of {min(found):g} and {max(found):g} bytes; expected one size")
+    return found[0]
 
 
 def _bitsandbytes(quantised: Mapping) -> float:
