@@ -108,11 +108,11 @@ func (c hfConfig) windowLayers(layers, size int64) (int64, error) {
 		return 0, nil
 	}
 	if used := c.text["use_sliding_window"]; used != nil { // Qwen
-		first, err := c.count("max_window_layers")
-		if err != nil || !truthy(used) {
-			return 0, err
+		if !truthy(used) {
+			return 0, nil
 		}
-		return max(0, layers-first), nil
+		first, err := c.count("max_window_layers")
+		return max(0, layers-first), err
 	}
 	if truthy(c.text["attention_chunk_size"]) {
 		return c.chunkedLayers(layers)

@@ -102,8 +102,8 @@ def _shared(config: Config, expert_ffn: int) -> int:
     """Total width of the experts that every token visits; Llama 4 has one in each MoE layer."""
     if config.text.get("intermediate_size_mlp"):
         return expert_ffn
-    number = config.at_least_zero("n_shared_experts", "num_shared_experts")
-    return config.at_least_zero(*SHARED_WIDTH_KEYS) or expert_ffn * number
+    named = config.at_least_zero(*SHARED_WIDTH_KEYS)
+    return named or expert_ffn * config.at_least_zero("n_shared_experts", "num_shared_experts")
 
 
 def _moe_layers(config: Config, layers: int) -> int:

@@ -122,7 +122,8 @@ def _whole(config: Config, key: str, value: Any) -> int:
 def _compressed(config: Config, quantised: Mapping) -> float:
     """Bytes of the layers of a compressed-tensors config, all of one size: bits, and scales of groups."""
     found = []
-    for group in (quantised.get("config_groups") or {}).values():
+    groups = quantised.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
         if not isinstance(weights, dict):
             continue
