@@ -26,6 +26,7 @@ import pandas as pd
 import yaml
 
 from h3.bundle import json_file
+from h3.bundle.uncertainty import Evidence
 from h3.common.config import Assumptions, SourceConfig
 from h3.evaluation.result import FoldResult
 from h3.sources.requests import clock
@@ -35,6 +36,7 @@ from h3.steps import catalog, schema
 if TYPE_CHECKING:
     from h3.tracking.registry import Registry
 
+EVIDENCE = Evidence.none("for tests")
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 HUGGINGFACE = {
     "llama-2-7b": "meta-llama/Llama-2-7b-hf",

@@ -74,6 +74,15 @@ type Case struct {
 	Requests          []Request       `json:"requests"`
 }
 
+// IntervalsOf prepares the intervals of a case's deployment.
+func (b *Bundle) IntervalsOf(c Case, level float64) (*Intervals, error) {
+	arch, err := ParseConfig(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	return b.Intervals(Deployment{arch, c.TensorParallelism, c.Hardware, c.TruncatedSampling}, level)
+}
+
 // KernelOf prepares the deployment of a case whose config is the HuggingFace config itself.
 func (b *Bundle) KernelOf(c Case) (*Kernel, error) {
 	arch, err := ParseConfig(c.Config)

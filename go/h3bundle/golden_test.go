@@ -27,6 +27,9 @@ type golden struct {
 		Trust             float64   `json:"trust"`
 		Margin            float32   `json:"margin"`
 		US                float64   `json:"us"`
+		LowUS             *float64  `json:"low_us"`
+		HighUS            *float64  `json:"high_us"`
+		Kind              string    `json:"kind"`
 	} `json:"vectors"`
 }
 

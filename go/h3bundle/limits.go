@@ -21,6 +21,8 @@ const (
 	maxMargin    = 100.0 // sum over trees of the largest |leaf|: exp of it stays finite
 	maxNumber    = 1e9   // coefficients and overheads
 	maxTokens    = 1<<31 - 1
+
+	maxDeployments = 4096
 )
 
 // readFile returns a file of at most MaxFileBytes.

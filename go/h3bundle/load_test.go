@@ -101,6 +101,11 @@ func TestBadManifestsAreRefused(t *testing.T) {
 		{`"moe": "moe"`, `"moe": "other"`, "routing"},
 		{`"booster": "booster.json"`, `"booster": "../booster.json"`, "booster"},
 		{`"formula": "`, `"code": "import os", "formula": "`, "unknown field"},
+		{`"new_workload": {`, `"new_moon": {`, "unknown kind"},
+		{`"groups": 3`, `"groups": 0`, "groups"},
+		{`"trained_on": {`, `"trained_off": {`, "unknown field"},
+		{`"levels": [`, `"levels": [2.0,`, "levels"},
+		{`"decode_requests": [`, `"decode_requests": [1.0,`, "decode_requests"},
 		{`"provenance": {`, `"provenance": {"x": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `,`, "nested"},
 	} {
 		files := goldenFiles(t)

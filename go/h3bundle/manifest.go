@@ -132,6 +132,8 @@ type manifest struct {
 		Rule    string `json:"rule"`
 		Meaning string `json:"meaning"`
 	} `json:"outside_support"`
+	TrainedOn      trainedOn            `json:"trained_on"`
+	Uncertainty    uncertainty          `json:"uncertainty"`
 	Overheads      Overheads            `json:"overheads"`
 	XGBoostVersion string               `json:"xgboost_version"`
 	Files          map[string]fileEntry `json:"files"`
@@ -154,7 +156,7 @@ func parseManifest(data []byte) (*manifest, error) {
 	if err := decode(data, true, &m); err != nil {
 		return nil, err
 	}
-	for _, check := range []func() error{m.checkLists, m.checkNumbers, m.checkModels} {
+	for _, check := range []func() error{m.checkLists, m.checkNumbers, m.checkModels, m.checkUncertainty} {
 		if err := check(); err != nil {
 			return nil, err
 		}

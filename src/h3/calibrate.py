@@ -13,12 +13,14 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
 from h3 import bundle
 from h3.bundle import Bundle
+from h3.bundle.uncertainty import Evidence, merged, trained_on
 from h3.common import cli
 from h3.common.config import SourceConfig, Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
@@ -119,8 +121,23 @@ def _write(read: Bundle, adapted: Adapted, note: str, table: pd.DataFrame, out: 
         "note": note,
         "calibrated": {"data_digest": schema.digest(table), "from_bundle": read.digest},
     }
-    bundle.write(changed, out, provenance, read.overheads)
+    evidence = _extended(read.evidence, adapted, table)
+    bundle.write(changed, out, provenance, read.overheads, evidence)
     bundle.verify(out)
+
+
+def _extended(evidence: Evidence, adapted: Adapted, table: pd.DataFrame) -> Evidence:
+    """The logs' deployments are known now. Widths stay those of the bundle before; what a known deployment's
+    hold is measured on the later part of the logs.
+    """
+    trained, before = merged(evidence.trained_on, trained_on(table)), evidence.uncertainty
+    known = before.kinds.get("known")
+    if known is None:
+        return Evidence(trained, before)
+    covered = tuple(adapted.later.covered(float(np.log(high))) for high in known.high)
+    words = f"{known.words}; coverage on the later part of the logs of calibration"
+    kinds = {**before.kinds, "known": known.model_copy(update={"coverage": covered, "words": words})}
+    return Evidence(trained, before.model_copy(update={"kinds": kinds}))
 
 
 def main(cfg: DictConfig) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field
 from h3 import bundle
 from h3.bundle import distil, standing
 from h3.bundle.bundle import Report
+from h3.bundle.uncertainty import Evidence
 from h3.common import cli, files
 from h3.common.config import Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
@@ -27,6 +28,8 @@ from h3.latency.shipped_overheads import OverheadsConfig, resolve
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
 from h3.tracking.find import find, folder, from_run, is_run
+
+NO_FOLDS = "one fold's fit: no other folds whose errors could tell"
 
 
 class ExportConfig(Strict):
@@ -52,7 +55,9 @@ def export(config: ExportConfig) -> Report:
     run = from_run(config.bundle, config.tracking)
     overheads, origin = resolve(config.overheads, run.source, run.held_out)
     provenance = {**run.provenance, "overheads": origin}
-    bundle.write({"dense": run.fitted, "moe": run.fitted}, config.out, provenance, overheads)
+    bundle.write(
+        {"dense": run.fitted, "moe": run.fitted}, config.out, provenance, overheads, Evidence.none(NO_FOLDS)
+    )
     return bundle.verify(config.out)
 
 

@@ -16,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
+from pydantic import Field
 
 from h3.bundle import Bundle, zero_shot
+from h3.bundle.uncertainty import LEVEL
 from h3.common import cli, files
 from h3.common.config import Strict, from_hydra
 from h3.common.errors import InputError
 from h3.steps import batch, catalog, hardware_file, kernels, sampling
 from h3.steps.batch import Deployment
+from h3.steps.hf_config import Served
 from h3.tracking.find import find
 
 NUMBERS = ("tp", "batch", "context", "prefill")
@@ -39,6 +42,9 @@ class PredictConfig(Strict):
     context: int | str = 4096
     prefill: int | str = 0
     sampling: str = "auto"
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    level: float = Field(100 * LEVEL, gt=0, lt=100)
     bundle: str = "champion"
     out: str | None = None
 
@@ -50,13 +56,14 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
     """
     if config.config is None:
         raise InputError("config is missing; expected config=PATH of a HuggingFace config.json")
-    arch = catalog.read_hf_config(config.config)
+    arch = catalog.read_hf_config(config.config, Served(config.dtype, config.kv_cache_dtype))
     axes = {name: whole_numbers(getattr(config, name), name) for name in NUMBERS}
     rows = int(np.prod([len(values) for values in axes.values()]))
     if rows > MAX_ROWS:
         raise InputError(f"{rows} combinations; expected at most {MAX_ROWS}")
     truncated = sampling.served(config.sampling, Path(config.config)).truncated
     hardware = hardware_file.named(config.hardware)
+    level = config.level / 100
     frames = []
     for tp in axes["tp"]:
         levels = [[tp], *(axes[name] for name in NUMBERS[1:])]
@@ -65,7 +72,7 @@ def predict(config: PredictConfig, bundle: Bundle) -> pd.DataFrame:
         composition = batch.uniform(decodes, context, prefill, window_tokens=arch.window_tokens)
         deployment = Deployment(arch, int(tp), hardware, truncated)
         table = batch.with_deployment(composition, deployment)
-        frames.append(pd.concat([grid, zero_shot.answer(bundle, table)], axis=1))
+        frames.append(pd.concat([grid, zero_shot.answer(bundle, table, level)], axis=1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -99,7 +106,7 @@ def main(cfg: DictConfig) -> None:
     config = from_hydra(cfg, PredictConfig)
     read = find(config.bundle)
     answer = predict(config, read)
-    print(zero_shot.report(answer, read))
+    print(zero_shot.report(answer, read, config.level / 100))
     if told := kernels.told(catalog.hardware(answer["hardware"].iloc[0])):
         print(told)
     print(sampling.served(config.sampling, Path(str(config.config))).told())

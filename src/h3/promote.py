@@ -68,7 +68,7 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
     winner, _ = pick(opened.store, config)
     say = Progress("promote")
     with tempfile.TemporaryDirectory() as scratch:
-        shipped = refit(winner, config, Path(scratch) / "bundle", say)
+        shipped = refit(opened.store, winner, config, Path(scratch) / "bundle", say)
         say("gate")
         checks = check(opened, config, shipped, bundle.read(shipped.folder))
     say.finish()
@@ -98,7 +98,7 @@ def _promote(opened: Registry, config: PromoteConfig, finished: Sequence[str]) -
             return _export(opened, config, version)
     say, intent = Progress("promote"), {"sweep": winner.sweep}
     with tempfile.TemporaryDirectory() as scratch, journal.entry(opened, "promotion", intent) as run_id:
-        shipped = refit(winner, config, Path(scratch) / "bundle", say)
+        shipped = refit(opened.store, winner, config, Path(scratch) / "bundle", say)
         say("register")
         log.json("winner.json", {"rule": config.winner.rule, "candidates": picked})
         version = register(opened, run_id, winner, shipped)

@@ -64,7 +64,7 @@ def two(steps, fitted) -> dict[str, FittedResidual]:
 
 @pytest.fixture
 def written(both, provenance, tmp_path) -> Path:
-    return bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS)
+    return bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +31,7 @@ def test_a_bundle_predicts_exactly_what_the_fit_predicts(written, fitted, steps)
 
 
 def test_two_boosters_serve_dense_and_moe_rows_each(two, steps, provenance, tmp_path):
-    read = bundle.read(bundle.write(two, tmp_path / "blis", provenance, STUDY_CONSTANTS))
+    read = bundle.read(bundle.write(two, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE))
     moe = catalog.is_moe(steps)
     shuffled = steps.sample(frac=1, random_state=0)
     predicted = pd.Series(read.predict(shuffled), index=shuffled.index).sort_index().to_numpy()
@@ -95,27 +96,29 @@ def test_a_description_with_left_out_groups_restores(steps):
 def test_no_trees_are_a_bundle_too(steps, provenance, tmp_path):
     fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload"))
     both = {"dense": fitted, "moe": fitted}
-    read = bundle.read(bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS))
+    read = bundle.read(bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE))
     np.testing.assert_array_equal(read.predict(steps), fitted.base.predict(steps))
 
 
 def test_other_predictors_are_not_exported(steps, provenance, tmp_path):
     raw = XGBoostRaw(RawParams()).fit(steps, Context(features=FeaturesConfig(name="raw30")))
     with pytest.raises(InputError, match="only such can be exported"):
-        bundle.write({"dense": raw, "moe": raw}, tmp_path / "blis", provenance, STUDY_CONSTANTS)
+        bundle.write(
+            {"dense": raw, "moe": raw}, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE
+        )
     assert not (tmp_path / "blis").exists()
 
 
 def test_writing_replaces_a_bundle_and_nothing_else(written, both, provenance, tmp_path):
     (written / "old.txt").write_text("x")
-    bundle.write(both, written, provenance, Overheads(queueing_us=1.0))
+    bundle.write(both, written, provenance, Overheads(queueing_us=1.0), builders.EVIDENCE)
     assert bundle.read(written).overheads.queueing_us == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blis"]
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="is not a bundle"):
-        bundle.write(both, precious, provenance, STUDY_CONSTANTS)
+        bundle.write(both, precious, provenance, STUDY_CONSTANTS, builders.EVIDENCE)
     assert (precious / "thesis.txt").exists()
 
 
@@ -139,7 +142,7 @@ def test_overheads_are_three_constants(written, both, provenance):
     assert manifest["overheads"] == {"queueing_us": 9300.0, "post_decode_us": 1850.0, "output_token_us": 0.0}
     assert bundle.read(written).overheads == STUDY_CONSTANTS
     with pytest.raises(InputError, match=r"overheads.pipeline_steps=1\.31; expected 0"):
-        bundle.write(both, written, provenance, STUDY_IN_STEPS)
+        bundle.write(both, written, provenance, STUDY_IN_STEPS, builders.EVIDENCE)
     assert bundle.read(written).overheads == STUDY_CONSTANTS
 
 
@@ -148,7 +151,9 @@ def test_fits_on_different_features_are_not_exported(fitted, steps, provenance, 
         steps, Context(group="workload", features=FeaturesConfig(drop_groups=("communication",)))
     )
     with pytest.raises(InputError, match="have different features; expected the same list"):
-        bundle.write({"dense": fitted, "moe": fewer}, tmp_path / "blis", provenance, STUDY_CONSTANTS)
+        bundle.write(
+            {"dense": fitted, "moe": fewer}, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE
+        )
 
 
 @pytest.mark.parametrize("broken", ["boosted_margin", "trees"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import builders
 import numpy as np
 import pytest
 
@@ -33,12 +34,13 @@ def test_the_schema_file_is_current():
     assert path.read_text() == manifest_schema.text(), said
 
 
-def test_every_key_is_needed_but_two(content):
-    """What may be absent: MoE's own booster, and a support's deployments."""
+def test_every_key_is_needed_but_three(content):
+    """What may be absent: MoE's own booster, a support's deployments, and coverage where not measured."""
+    may = {"Files": {"booster_moe.json"}, "Support": {"deployments"}, "Kind": {"coverage"}}
     schema = manifest_schema.schema()
     for name, part in {**schema["$defs"], "Manifest": schema}.items():
         optional = set(part["properties"]) - set(part["required"])
-        assert optional == {"Files": {"booster_moe.json"}, "Support": {"deployments"}}.get(name, set())
+        assert optional == may.get(name, set())
         assert part["additionalProperties"] is False
     for key in schema["required"]:
         with pytest.raises(InputError, match=f"manifest: key '{key}' is missing"):
@@ -56,6 +58,7 @@ def at(content: dict, place: tuple) -> object:
 
 
 DENSE = ("models", "dense")
+KNOWN = ("uncertainty", "kinds", "known")
 WRONG = [
     (("target",), [], "m.target: holds list; expected object"),
     (("target", "unit"), "s", "m.target.unit: 's'; expected 'us'"),
@@ -83,6 +86,11 @@ WRONG = [
     ((*DENSE, "support", "deployments", 0, "hardware"), "H" * 65, "expected at most 64 characters"),
     ((*DENSE, "a\nb"), 1, r"m.models.dense: unknown key 'a\\nb'; expected some of booster, trees"),
     (("models", "a\nb"), 1, r"m.models.'a\\nb': holds int; expected object"),
+    ((*KNOWN, "low", 0), 1.5, r"m.uncertainty.kinds.known.low\[0\]: 1.5; expected at most 1"),
+    ((*KNOWN, "high"), [1.1], "uncertainty: kinds.known: 1 numbers; expected 4"),
+    ((*KNOWN, "coverage"), None, "kinds.known.coverage: holds null; expected a value, or no such key"),
+    (("uncertainty", "levels"), [0.9, 0.5, 0.8, 0.95], "expected rising ones"),
+    (("trained_on", "context_tokens"), [1.0], "m.trained_on.context_tokens"),
     (("xgboost_version",), "new", "m.xgboost_version: 'new'; expected a match of"),
     (("files", "golden.json", "bytes"), 0, "m.files.golden.json.bytes: 0; expected at least 1"),
     (("files", "other.json"), {}, "m.files: unknown key 'other.json'; expected some of booster.json, boost"),
@@ -142,12 +150,12 @@ def test_features_of_another_meaning_are_refused(key, value, golden, content):
 def test_provenance_is_an_open_mapping_of_json(both, provenance):
     more = {"rows": np.int64(5), "worst": float("nan"), "folds": [{"mape": np.float32(0.5)}]}
     files = {"booster.json": b"{}", "golden.json": b"{}"}
-    made = make(both, provenance | more, STUDY_CONSTANTS, files)
+    made = make(both, provenance | more, STUDY_CONSTANTS, builders.EVIDENCE, files)
     assert made.provenance["commit"] == provenance["commit"]
     assert (made.provenance["rows"], made.provenance["worst"]) == (5, None)
     assert made.provenance["folds"] == [{"mape": 0.5}]
     with pytest.raises(InputError, match=r"manifest.json.provenance: key 'data_digest' is missing"):
-        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, files)
+        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, builders.EVIDENCE, files)
 
 
 def test_a_card_that_this_process_does_not_know_stands_in_nobodys_way(content):

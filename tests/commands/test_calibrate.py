@@ -10,7 +10,7 @@ from builders import Server, Steps, source
 from processes import h3
 
 from h3 import bundle
-from h3.bundle import standing
+from h3.bundle import standing, uncertainty
 from h3.evaluation.few_shot import adapt, mape
 from h3.sources.requests import steps as requests
 
@@ -41,6 +41,10 @@ def test_a_slower_server_is_learned_from_few_requests_and_the_bundle_says_so(tmp
     assert "calibrated on" in standing.told(found)
 
     table = requests.load(source(path=log.parent, prefill_tokens="repeat")).table
+    known = found.manifest.uncertainty.kinds["known"]
+    assert known.high == champion.manifest.uncertainty.kinds["known"].high
+    assert "later part of the logs of calibration" in known.words and known.coverage[0] <= known.coverage[-1]
+    assert set(uncertainty.kinds(found.evidence, table)) <= {("known",), ("new_workload",)}
     assert mape(found, table) < 0.5 * mape(champion, table)
     assert json.loads((tmp_path / "mine" / "golden.json").read_text())
 

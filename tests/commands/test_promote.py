@@ -115,6 +115,8 @@ def test_the_newest_complete_sweep_is_promoted_and_exported(world, opened):
     assert kept.manifest.provenance["data_digest"] == found.tags["data_digest"]
     assert kept.overheads == STUDY_CONSTANTS
     assert (kept.overheads.queueing_us, kept.overheads.post_decode_us) == (9300, 1850)
+    counted = {name: kind.groups for name, kind in kept.manifest.uncertainty.kinds.items()}
+    assert (counted["known"], counted["new_workload"], counted["new_model"]) == (16, 4, 4)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(world):
@@ -260,7 +262,7 @@ def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can
     chat = Fold(name="lowo_chat", kind="lowo", holdout="chat")
     recipe = replace(Recipe.of(recorded["recipe"]), folds=(chat,))
     own_rows, _ = fold_rows(recipe, own, Progress("test"))
-    made = shipped.Shipped(recipe, [], own_rows, own, "another digest", Path())
+    made = shipped.Shipped(recipe, [], own_rows, own, "another digest", Path(), builders.EVIDENCE.uncertainty)
     rows, left_out = shipped.champion_rows(opened, made)
     assert {each.fold for each in rows} == {
         "lomo_llama2_7b",
@@ -277,7 +279,8 @@ def test_a_champion_of_other_data_is_evaluated_again_on_the_folds_that_those_can
 
 def test_a_champion_of_the_same_data_is_as_recorded(opened):
     recorded = artifacts.content_of_run(opened.store, opened.version("1").run_id, "recipe.json")
-    same = shipped.Shipped(None, [], [], "the same data", recorded["data_digest"], Path())
+    told, digest = builders.EVIDENCE.uncertainty, recorded["data_digest"]
+    same = shipped.Shipped(None, [], [], "the same data", digest, Path(), told)
     rows, left_out = shipped.champion_rows(opened, same)
     assert ([each.model_dump() for each in rows], left_out) == (recorded["rows"], [])
 
@@ -359,7 +362,7 @@ class PickedError(Exception):
     ],
 )
 def test_nothing_is_promoted_from_an_ablation(tmp_path, monkeypatch, overrides, variants, of):
-    def stop(winner, *_):
+    def stop(store, winner, *_):
         raise PickedError(winner.sweep)
 
     opened = builders.empty_registry(tmp_path)

@@ -275,3 +275,16 @@ def test_what_nobody_says_of_an_unknown_models_sampling_is_assumed_and_named(tmp
 def test_a_sampling_that_is_neither_a_word_nor_settings_is_refused(tmp_path, given):
     with pytest.raises(InputError, match=r"exp-config.yaml: sampling=.*; expected truncated or plain"):
         describe(folder_with(tmp_path, sampling=given), source())
+
+
+def test_weights_and_cache_are_of_the_precision_that_the_configuration_names(tmp_path):
+    folder = folder_with(tmp_path, dtype="fp8", kv_cache_dtype="fp8")
+    architecture = describe(folder, source()).architecture
+    assert (architecture.bytes_per_parameter, architecture.head_bytes_per_parameter) == (1.0, 2.0)
+    assert architecture.kv_bytes_per_value == 1.0
+
+
+@pytest.mark.parametrize(("key", "value"), [("dtype", "int3"), ("kv_cache_dtype", 8)])
+def test_an_unknown_precision_is_refused_with_the_known(tmp_path, key, value):
+    with pytest.raises(InputError, match=f"exp-config.yaml: {key}='{value}'; expected one of auto"):
+        describe(folder_with(tmp_path, **{key: value}), source())

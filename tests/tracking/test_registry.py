@@ -53,7 +53,7 @@ def opened(tmp_path_factory, steps) -> registry.Registry:
     """A registry in which version 1, the golden bundle, was promoted."""
     found = builders.empty_registry(tmp_path_factory.mktemp("store"))
     with journal.entry(found, "promotion", {"sweep": TAGS["sweep"]}) as run_id:
-        text = card(steps, TAGS, [ROW], [ROW])
+        text = card(steps, TAGS, [ROW], [ROW], builders.EVIDENCE.uncertainty)
         assert registry.register(found, run_id, GOLDEN, steps, TAGS, text) == "1"
         assert found.version("1").tags["state"] == "registered"
         journal.promote(found, "1")
@@ -126,7 +126,7 @@ def test_a_store_that_fails_later_is_one_line_too(opened, tracking):
 def test_the_pyfunc_predicts_from_raw_step_rows_what_the_bundle_predicts(opened, tracking, steps):
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
     answer = model.predict(without_targets(steps))
-    assert list(answer.columns) == ["period_us"]
+    assert list(answer.columns) == ["period_us", "low_us", "high_us", "kind"]
     np.testing.assert_array_equal(answer["period_us"], bundle.read(GOLDEN).predict(steps))
 
 
@@ -172,7 +172,7 @@ def test_the_card_names_data_folds_intervals_commit_and_what_was_not_tested(open
 
 
 def test_the_card_says_that_only_the_sweeps_own_folds_are_held_out_in_every_respect(steps):
-    text = card(steps, TAGS, [ROW], [ROW.model_copy(update={"mape": 4.25})])
+    text = card(steps, TAGS, [ROW], [ROW.model_copy(update={"mape": 4.25})], builders.EVIDENCE.uncertainty)
     said = (
         "hyperparameters are a consensus of the same folds' tuning, so only the first table is held out in"
         " every respect"

@@ -1,7 +1,7 @@
 """The exported model: a folder of JSON files that h3, and a Go program without h3, predict from.
 
     provenance = {"data_digest": ..., "commit": ..., "folds": rows}
-    write({"dense": fitted, "moe": fitted}, "dist/blis", provenance, STUDY_CONSTANTS)
+    write({"dense": fitted, "moe": fitted}, "dist/blis", provenance, STUDY_CONSTANTS, evidence)
     bundle = read("dist/blis")                # checks digests, versions, trees; runs nothing from the files
     bundle.predict(table)                     # us
     verify("dist/blis")                       # every golden vector again, or an InputError: what is wrong
@@ -37,6 +37,7 @@ from h3.bundle.manifest import (
     restore_model,
 )
 from h3.bundle.manifest_model import Manifest
+from h3.bundle.uncertainty import Evidence
 from h3.common.records import Number, Record
 from h3.models.residual import FittedResidual
 from h3.server.overheads import Overheads
@@ -61,6 +62,11 @@ class Bundle:
     def overheads(self) -> Overheads:
         """Constants of a request, us."""
         return Overheads(**self.manifest.overheads.model_dump())
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it was trained on, and how far off it may be."""
+        return Evidence(self.manifest.trained_on, self.manifest.uncertainty)
 
     def fitted_by_route(self) -> dict[str, FittedResidual]:
         """The fits for dense and for MoE models; the same object twice where one serves both."""
@@ -109,7 +115,11 @@ def _by_route(
 
 
 def write(
-    fitted_by_route: FitsByRoute, path: str | Path, provenance: Mapping[str, Any], overheads: Overheads
+    fitted_by_route: FitsByRoute,
+    path: str | Path,
+    provenance: Mapping[str, Any],
+    overheads: Overheads,
+    evidence: Evidence,
 ) -> Path:
     """Write a bundle folder whole or not at all, replacing a bundle that is there; its path.
 
@@ -117,9 +127,9 @@ def write(
     """
     routes, names = model_names(fitted_by_route), [entry["name"] for entry in feature_list(fitted_by_route)]
     files = {BOOSTER_FILES[route]: fitted_by_route[route].boosted.json_bytes() for route in routes}
-    golden = golden_file.make(lambda table: predict(fitted_by_route, table), names)
+    golden = golden_file.make(lambda table: predict(fitted_by_route, table), names, evidence)
     files[GOLDEN] = golden_file.dump(golden)
-    manifest = make(fitted_by_route, provenance, overheads, files)
+    manifest = make(fitted_by_route, provenance, overheads, evidence, files)
     return write_folder(sealed(dump(manifest), files), Path(path))
 
 
@@ -173,7 +183,7 @@ def verify(path: str | Path) -> Report:
     bundle, where = _evaluable(files), str(files.path / GOLDEN)
     fits = bundle.fitted_by_route()
     worst = golden_file.compare(
-        parse(files.data[GOLDEN], where), fits, lambda table: predict(fits, table), where
+        parse(files.data[GOLDEN], where), fits, lambda table: predict(fits, table), bundle.evidence, where
     )
     return Report(
         digest=files.digest,

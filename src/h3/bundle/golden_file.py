@@ -1,17 +1,17 @@
 """golden.json: the golden cases with features, base, margin and us, which any evaluator must give.
 
-    content = make(predict, feature_names)              # at least 500 vectors
-    compare(parse(dump(content), "golden.json"), fitted_by_route, predict, "golden.json")
+    content = make(predict, feature_names, evidence)              # at least 500 vectors
+    compare(parse(dump(content), "golden.json"), fitted_by_route, predict, evidence, "golden.json")
 
 A vector: {"config", "tensor_parallelism", "hardware", "requests": [[progress_index, new_tokens,
-prompt_tokens], ...], "features", "base_us", "trust", "margin", "us"}; `config` names one of the HuggingFace
-configs beside the vectors.
+prompt_tokens], ...], "features", "base_us", "trust", "margin", "us", "low_us", "high_us", "kind"}; low_us and
+high_us are null where there is no interval; `config` names one of the HuggingFace configs beside the vectors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -22,11 +22,17 @@ from pydantic import ConfigDict, Field
 from h3.bundle.golden import CONFIGS, TOLERANCE, TRUNCATED, cases, relative, table_of
 from h3.bundle.json_file import Array, Part, checked, shown
 from h3.bundle.manifest import FitsByRoute, feature_list
+from h3.bundle.uncertainty import LEVEL, Evidence, intervals
 from h3.common.errors import InputError
 from h3.steps import catalog
 from h3.steps.batch import Request
 
-LIMITS = {"feature": TOLERANCE["features"], "margin": 1e-5, "us": TOLERANCE["us"]}
+LIMITS = {
+    "feature": TOLERANCE["features"],
+    "margin": 1e-5,
+    "us": TOLERANCE["us"],
+    "interval": TOLERANCE["us"],
+}
 MIN_VECTORS = 500
 # Features, base_us, trust, margin and us of a step table.
 Predict = Callable[[pd.DataFrame], pd.DataFrame]
@@ -44,6 +50,9 @@ class Vector(Part):
     features: Annotated[tuple[float, ...], Array]
     margin: float
     us: float
+    low_us: float | None
+    high_us: float | None
+    kind: str
 
 
 class Golden(Part):
@@ -66,12 +75,16 @@ class Worst:
     feature: float
     margin: float
     us: float
+    interval: float
 
 
-def make(predict: Predict, names: list[str]) -> dict[str, Any]:
-    """The file's content for trees on these features."""
+def make(predict: Predict, names: list[str], evidence: Evidence) -> dict[str, Any]:
+    """The file's content for trees on these features; intervals are of uncertainty.LEVEL."""
     chosen = cases()
-    numbers = predict(table_of(chosen, CONFIGS)).to_dict("records")
+    table = table_of(chosen, CONFIGS)
+    found = predict(table)
+    found = found.join(intervals(evidence, table, found["us"].to_numpy()))
+    numbers = found.astype(object).where(found.notna(), None).to_dict("records")
     vectors = [
         {
             "config": name,
@@ -83,12 +96,16 @@ def make(predict: Predict, names: list[str]) -> dict[str, Any]:
             "trust": float(row["trust"]),
             "margin": _short(row["margin"]),
             "us": float(row["us"]),
+            "low_us": row["low_us"],
+            "high_us": row["high_us"],
+            "kind": row["kind"],
         }
         for (name, degree, hardware, batch), row in zip(chosen, numbers, strict=True)
     ]
     return {
         "format": "h3-golden",
         "tolerance": TOLERANCE,
+        "level": LEVEL,
         "feature_names": names,
         "configs": CONFIGS,
         "truncated_sampling": list(TRUNCATED),
@@ -110,7 +127,9 @@ def dump(content: dict[str, Any]) -> bytes:
     return f'{head[:-1]},"vectors":[\n{lines}\n]}}\n'.encode()
 
 
-def compare(content: object, fitted_by_route: FitsByRoute, predict: Predict, where: str) -> Worst:
+def compare(
+    content: object, fitted_by_route: FitsByRoute, predict: Predict, evidence: Evidence, where: str
+) -> Worst:
     """What differs between the vectors and what is computed now, the margin with XGBoost and with a plain
     tree walker.
 
@@ -129,6 +148,7 @@ def compare(content: object, fitted_by_route: FitsByRoute, predict: Predict, whe
         "feature": relative(numbers[names].to_numpy(), features).max(axis=1),
         "margin": np.maximum(*(relative(each, margin) for each in found)),
         "us": relative(numbers["us"].to_numpy(), np.array([each.us for each in vectors])),
+        "interval": _off_interval(intervals(evidence, table, numbers["us"].to_numpy()), vectors),
     }
     for name, limit in LIMITS.items():
         bad = np.flatnonzero(~(off[name] <= limit))
@@ -138,6 +158,20 @@ def compare(content: object, fitted_by_route: FitsByRoute, predict: Predict, whe
                 f" most {limit}"
             )
     return Worst(len(vectors), **{name: float(values.max()) for name, values in off.items()})
+
+
+def _off_interval(found: pd.DataFrame, vectors: Sequence[Vector]) -> np.ndarray:
+    """Relative difference of the interval's ends, the larger; infinite where only one says that there is one,
+    or kinds differ.
+    """
+    worst = np.array(
+        [0.0 if each.kind == kind else np.inf for each, kind in zip(vectors, found["kind"], strict=True)]
+    )
+    for name in ("low_us", "high_us"):
+        here, there = found[name].to_numpy(), np.array([getattr(each, name) for each in vectors], float)
+        off = np.where(np.isnan(here) & np.isnan(there), 0.0, relative(here, there))
+        worst = np.maximum(worst, np.nan_to_num(off, nan=np.inf))
+    return worst
 
 
 def _check_features(golden: Golden, names: list[str], where: str) -> None:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from h3.common.errors import InputError
@@ -23,6 +23,15 @@ MAX_BYTES = 64_000_000
 MAX_DEPTH = 32
 MOST_SHOWN = 80  # characters of a value or key in a message
 Array = Field(strict=False)  # of a tuple: it stands as a JSON array, which Python reads as a list
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise ValueError("holds null; expected a value, or no such key")
+    return value
+
+
+Given = BeforeValidator(_given)  # may be absent, but not null
 
 
 def read_bytes(path: Path) -> bytes:

@@ -1,6 +1,6 @@
 """The manifest of a bundle: everything but trees that an evaluator needs, as JSON.
 
-    manifest = make({"dense": fitted, "moe": fitted}, provenance, overheads, files)
+    manifest = make({"dense": fitted, "moe": fitted}, provenance, overheads, evidence, files)
     check(json.loads(dump(manifest)), "manifest.json")                    # the same, or an InputError
 
 The manifest carries physics.py's constants and the hardware table, so that another program computes the same
@@ -17,6 +17,7 @@ from typing import Any
 
 from h3.bundle.json_file import checked, sha256, shown
 from h3.bundle.manifest_model import ConstantOverheads, Constants, Manifest
+from h3.bundle.uncertainty import Evidence
 from h3.common import strict_json
 from h3.common.errors import InputError
 from h3.models import restore
@@ -50,7 +51,11 @@ class OtherPhysics(InputError):
 
 
 def make(
-    fitted_by_route: FitsByRoute, provenance: Mapping[str, Any], overheads: Overheads, files: dict[str, bytes]
+    fitted_by_route: FitsByRoute,
+    provenance: Mapping[str, Any],
+    overheads: Overheads,
+    evidence: Evidence,
+    files: dict[str, bytes],
 ) -> Manifest:
     """The manifest of fits by route ("dense", "moe"; the same object twice: one booster for all) and of the
     files beside it.
@@ -71,6 +76,8 @@ def make(
         | {route: names.get(route, names["dense"]) for route in ROUTES},
         "models": {name: _model(fitted_by_route[route], route) for route, name in names.items()},
         "outside_support": {"rule": "linear_trust", "meaning": TRUST},
+        "trained_on": evidence.trained_on.model_dump(mode="json", exclude_unset=True),
+        "uncertainty": evidence.uncertainty.model_dump(mode="json", exclude_unset=True),
         "overheads": _constant(overheads),
         "xgboost_version": version("xgboost"),
         "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},

@@ -11,18 +11,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from h3.bundle.json_file import MAX_BYTES, Array, Part
+from h3.bundle.json_file import MAX_BYTES, Array, Given, Part
+from h3.bundle.uncertainty_model import Uncertainty
 
-
-def _given(value: object) -> object:
-    if value is None:
-        raise ValueError("holds null; expected a value, or no such key")
-    return value
-
-
-Given = BeforeValidator(_given)  # may be absent, but not null
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.001, le=1)]
@@ -180,6 +173,20 @@ class KnownDeployment(Part):
 KnownDeployments = Annotated[tuple[KnownDeployment, ...], Array, Field(max_length=4096)]
 
 
+Tokens = Annotated[tuple[Size, Size], Array]
+
+
+class TrainedOn(Part):
+    """What training held: deployments, and the ranges of a step's decoding requests, their mean context and
+    its new prompt tokens.
+    """
+
+    deployments: KnownDeployments
+    decode_requests: Tokens
+    context_tokens: Tokens
+    prefill_tokens: Tokens
+
+
 class Support(Part):
     """Range of each feature in training, and the deployments that the trees serve (absent: any)."""
 
@@ -255,6 +262,8 @@ class Manifest(Part):
     routing: Routing
     models: dict[str, Model] = Field(min_length=1)
     outside_support: OutsideSupport
+    trained_on: TrainedOn
+    uncertainty: Uncertainty
     overheads: ConstantOverheads
     xgboost_version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
     files: Files

@@ -7,9 +7,12 @@ A bundle says itself what it was made of (`provenance` of its manifest); one of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from h3.bundle.bundle import Bundle
+from h3.bundle.uncertainty import WORDS
+from h3.bundle.uncertainty_model import Uncertainty
 from h3.common.config import PACKAGE
 
 NO_TREES = "no trees, the physical base alone"
@@ -26,6 +29,19 @@ def told(bundle: Bundle) -> str:
         str(said.get("note") or ""),
     ]
     return "; ".join(part for part in parts if part)
+
+
+def kinds_told(uncertainty: Uncertainty, words: Sequence[str], level: float) -> str:
+    """Kinds in words, each with its number of held-out groups and the coverage that was measured."""
+    at, names = uncertainty.levels.index(level), {told: name for name, told in WORDS.items()}
+    said = []
+    for word in words:
+        kind = uncertainty.kinds[names[word]]
+        covered = (
+            "coverage not measured" if kind.coverage is None else f"covered {100 * kind.coverage[at]:.0f} %"
+        )
+        said.append(f"{word}, {kind.groups} held-out groups, {covered}")
+    return " + ".join(said)
 
 
 def _name(bundle: Bundle) -> str:

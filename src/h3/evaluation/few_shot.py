@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from h3.common.errors import InputError
+from h3.evaluation.intervals import Group, residuals
 from h3.models.calibration import TARGET, refit
 from h3.models.protocol import Predicts
 from h3.models.residual import FittedResidual
@@ -29,13 +30,16 @@ LEAST_STEPS = 40
 
 @dataclass(frozen=True)
 class Adapted:
-    """The adapted fit, its strength (None: as it was), and MAPE in % on the later steps before and after."""
+    """The adapted fit, its strength (None: as it was), MAPE in % on the later steps before and after, and
+    those steps' errors under the fit that had not seen them.
+    """
 
     fitted: FittedResidual
     strength: float | None
     before: float
     after: float
     steps: int
+    later: Group
 
 
 def adapt(fitted: FittedResidual, table: pd.DataFrame) -> Adapted:
@@ -49,8 +53,16 @@ def adapt(fitted: FittedResidual, table: pd.DataFrame) -> Adapted:
     judged = {strength: mape(refit(fitted, early, strength), later) for strength in STRENGTHS}
     best = min(judged, key=lambda strength: judged[strength])
     if judged[best] > (1 - LEAST_GAIN) * before:
-        return Adapted(fitted, None, before, before, len(table))
-    return Adapted(refit(fitted, table, best), best, before, judged[best], len(table))
+        return Adapted(fitted, None, before, before, len(table), _errors(fitted, later))
+    errors = _errors(refit(fitted, early, best), later)
+    return Adapted(refit(fitted, table, best), best, before, judged[best], len(table), errors)
+
+
+def _errors(fitted: Predicts, table: pd.DataFrame) -> Group:
+    predictions = table[["experiment"]].assign(
+        observed_us=table[TARGET].to_numpy(float), predicted_us=np.asarray(fitted.predict(table))
+    )
+    return residuals("later part", predictions)
 
 
 def mape(fitted: Predicts, table: pd.DataFrame) -> float:

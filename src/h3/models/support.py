@@ -65,21 +65,26 @@ class Support:
         """Whether each row's deployment is one of `deployments`; bool of shape (rows,)."""
         if self.deployments is None:
             return np.ones(len(inputs), bool)
-        columns = {name: _values(inputs, name) for name in DEPLOYMENT_COLUMNS}
-        found = np.zeros(len(inputs), bool)
-        for deployment in self.deployments:
-            alike = columns["hardware"] == deployment["hardware"]
-            for name in DEPLOYMENT_COLUMNS[1:]:
-                if not alike.any():
-                    break
-                alike &= columns[name] == deployment[name]
-            found |= alike
-        return found
+        return listed(inputs, self.deployments)
 
     def describe(self) -> dict[str, Any]:
         """JSON content: low, high and, unless any deployment is served, deployments."""
         ranges = {"low": self.low.tolist(), "high": self.high.tolist()}
         return ranges if self.deployments is None else {**ranges, "deployments": list(self.deployments)}
+
+
+def listed(inputs: pd.DataFrame, deployments: tuple[Deployed, ...]) -> np.ndarray:
+    """Whether each row's deployment is one of these; bool of shape (rows,)."""
+    columns = {name: _values(inputs, name) for name in DEPLOYMENT_COLUMNS}
+    found = np.zeros(len(inputs), bool)
+    for deployment in deployments:
+        alike = columns["hardware"] == deployment["hardware"]
+        for name in DEPLOYMENT_COLUMNS[1:]:
+            if not alike.any():
+                break
+            alike &= columns[name] == deployment[name]
+        found |= alike
+    return found
 
 
 def deployments_of(table: pd.DataFrame) -> tuple[Deployed, ...]:

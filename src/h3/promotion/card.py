@@ -1,6 +1,6 @@
 """The model card: what a version is, its data, its folds with intervals, what it was not tested on.
 
-    text = card(table, tags, held_out, recipe_rows)
+    text = card(table, tags, held_out, recipe_rows, uncertainty)
 
 It is Markdown, kept with the version and shown as its description in the registry.
 """
@@ -11,12 +11,20 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from h3.bundle.uncertainty import WORDS
+from h3.bundle.uncertainty_model import Uncertainty
 from h3.evaluation.fold_table import FoldRow, markdown
 from h3.steps import basis, catalog
 from h3.tracking.registry import NAME
 
 
-def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], recipe: list[FoldRow]) -> str:
+def card(
+    table: pd.DataFrame,
+    tags: Mapping[str, str],
+    held_out: list[FoldRow],
+    recipe: list[FoldRow],
+    uncertainty: Uncertainty,
+) -> str:
     """The card, Markdown. held_out: the sweep's folds; recipe: the parameters that ship on the same folds."""
     why = tags.get("trees_left_out", "")
     told = {name: _listed(table[name]) for name in ("model", "workload", "hardware")}
@@ -45,10 +53,28 @@ def card(table: pd.DataFrame, tags: Mapping[str, str], held_out: list[FoldRow], 
             "table is held out in every respect:",
             "",
             markdown(recipe),
+            "Intervals of a step by what is new (half width, and the share of held-out steps inside):",
+            "",
+            coverage_table(uncertainty),
             f"Not tested: {'; '.join(_untested(table, told['hardware']))}.",
             "",
         ]
     )
+
+
+def coverage_table(uncertainty: Uncertainty) -> str:
+    """A row a kind of novelty: held-out groups, and by level the upper end in % and the measured coverage in
+    %, Markdown; a kind without an interval is not in it.
+    """
+    levels = [f"{100 * level:g} %" for level in uncertainty.levels]
+    lines = [["what is new", "held-out groups", *levels, "from"], ["---"] * (len(levels) + 3)]
+    for name, kind in uncertainty.kinds.items():
+        covered = ["not measured"] * len(levels)
+        if kind.coverage is not None:
+            covered = [f"covers {100 * share:.0f}" for share in kind.coverage]
+        cells = [f"+{100 * (high - 1):.1f}, {said}" for high, said in zip(kind.high, covered, strict=True)]
+        lines.append([WORDS[name], str(kind.groups), *cells, kind.words])
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", f"{uncertainty.words}.", ""])
 
 
 def _listed(values: pd.Series) -> str:

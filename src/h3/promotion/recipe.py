@@ -88,8 +88,16 @@ class Recipe:
 
 
 def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> tuple[list[FoldRow], list[NotInData]]:
-    """The recipe, parameters fixed, on its folds of the given data: a row a fold, and the folds that are left
-    out.
+    """As `evaluated`, the rows alone."""
+    found, left_out = evaluated(recipe, ingested, say)
+    return [each for each, _ in found], left_out
+
+
+def evaluated(
+    recipe: Recipe, ingested: Ingested, say: Progress
+) -> tuple[list[tuple[FoldRow, pd.DataFrame]], list[NotInData]]:
+    """The recipe, parameters fixed, on its folds of the given data: a row and the held-out predictions a
+    fold, and the folds that are left out.
 
     With two boosters dense models are held out among dense ones, and MoE models, of which nothing is claimed
     for an unseen one, a workload at a time. Folds whose group the data does not hold, or holds alone, are
@@ -97,7 +105,7 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> tuple[list[F
     """
     table = with_target(ingested.table, recipe.config.target_column)
     jobs = _jobs(recipe, table)
-    rows, left_out = [], []
+    found, left_out = [], []
     for number, (fold, data) in enumerate(jobs):
         model = ModelConfig(name=recipe.config.model.name, params=recipe.params)
         config = recipe.config.model_copy(update={"fold": fold, "model": model})
@@ -108,8 +116,9 @@ def fold_rows(recipe: Recipe, ingested: Ingested, say: Progress) -> tuple[list[F
         say("evaluate the recipe", number, len(jobs))
         quiet = Progress(fold.name, io.StringIO())
         part = Ingested(data, ingested.rejects, ingested.record)
-        rows.append(row(run_fold(part, config, quiet).result, table))
-    return rows, left_out
+        outcome = run_fold(part, config, quiet)
+        found.append((row(outcome.result, table), outcome.predictions))
+    return found, left_out
 
 
 def _jobs(recipe: Recipe, table: pd.DataFrame) -> Sequence[tuple[Fold, pd.DataFrame]]:

@@ -1,6 +1,6 @@
 """From a winner to a version: refit on everything, register as challenger, check.
 
-    shipped = refit(winner, config, folder, say)
+    shipped = refit(opened.store, winner, config, folder, say)
     version = register(opened, run_id, winner, shipped)
     checks = check(opened, config, shipped, read_version(opened, version))
 
@@ -17,6 +17,7 @@ import pandas as pd
 
 from h3 import bundle
 from h3.bundle import Bundle
+from h3.bundle.uncertainty_model import Uncertainty
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.fold_table import FoldRow
@@ -26,14 +27,15 @@ from h3.promotion.candidates import Candidate, consensus
 from h3.promotion.card import card
 from h3.promotion.config import PromoteConfig
 from h3.promotion.gate import Check
-from h3.promotion.recipe import NotInData, Recipe, fold_rows, row
+from h3.promotion.recipe import NotInData, Recipe, evaluated, fold_rows, row
 from h3.promotion.trees import Kept, kept_trees
+from h3.promotion.uncertainty import gather
 from h3.sources.experiment import Ingested
 from h3.sources.load import load
 from h3.steps import basis, schema
 from h3.tracking import artifacts, log, registry
 from h3.tracking.registry import CHALLENGER, CHAMPION, Registry
-from h3.tracking.store import git_commit
+from h3.tracking.store import Store, git_commit
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ class Shipped:
     ingested: Ingested
     digest: str
     folder: Path
+    uncertainty: Uncertainty
     left_out: tuple[NotInData, ...] = ()
     trees_left_out: str = ""
 
 
-def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress) -> Shipped:
+def refit(store: Store, winner: Candidate, config: PromoteConfig, folder: Path, say: Progress) -> Shipped:
     """Fit the winner's recipe on all groups of its recorded source and write the bundle to `folder`.
 
     Raises InputError if the source gives other data now than the folds had.
@@ -70,7 +73,10 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
     held_out = [row(result, ingested.table) for result in winner.results]
     kept = _recipe(winner, config, ingested.table, held_out, say)
     recipe = kept.recipe
-    rows, left_out = fold_rows(recipe, ingested, say)
+    own, left_out = evaluated(recipe, ingested, say)
+    say("intervals")
+    evidence = gather(recipe, ingested.table, own if kept.why else _recorded(store, held_out))
+    rows = [each for each, _ in own]
     say("fit on everything")
     overheads, origin = resolve(config.overheads, first.source, set())
     provenance = {
@@ -85,8 +91,21 @@ def refit(winner: Candidate, config: PromoteConfig, folder: Path, say: Progress)
         "folds": [each.model_dump() for each in (rows if kept.why else held_out)],
         "overheads": origin,
     }
-    bundle.write(recipe.fit(ingested.table), folder, provenance, overheads)
-    return Shipped(recipe, held_out, rows, ingested, digest, folder, tuple(left_out), kept.why)
+    bundle.write(recipe.fit(ingested.table), folder, provenance, overheads, evidence)
+    told = evidence.uncertainty
+    return Shipped(recipe, held_out, rows, ingested, digest, folder, told, tuple(left_out), kept.why)
+
+
+def _recorded(store: Store, held_out: list[FoldRow]) -> list[tuple[FoldRow, pd.DataFrame]]:
+    """The sweep's folds with their held-out predictions; raises InputError for a run that has none."""
+    found = []
+    for each in held_out:
+        uri = store.run(each.run_id).info.artifact_uri
+        frame = artifacts.frame(uri, "predictions.parquet", ["experiment", "observed_us", "predicted_us"])
+        if frame is None:
+            raise InputError(f"run {each.run_id} ({each.fold}) has no predictions.parquet; expected a fold's")
+        found.append((each, frame))
+    return found
 
 
 def _recipe(
@@ -154,7 +173,7 @@ def register(opened: Registry, run_id: str, winner: Candidate, shipped: Shipped)
         "fold_runs": json.dumps([each.run_id for each in shipped.held_out]),
     }
     log.dataset(table, recipe.config.source.origin, digest, "training")
-    text = card(table, tags, shipped.held_out, shipped.rows)
+    text = card(table, tags, shipped.held_out, shipped.rows, shipped.uncertainty)
     version = registry.register(opened, run_id, shipped.folder, table, tags, text)
     opened.set_alias(CHALLENGER, version)
     return version

@@ -16,7 +16,7 @@ import pandas as pd
 from h3 import bundle
 from h3.promotion import gate
 from h3.promotion.recipe import Recipe
-from h3.steps import basis
+from h3.steps import base_shares, basis
 
 ROUNDS = "n_estimators"
 
@@ -33,8 +33,15 @@ def kept_trees(recipe: Recipe, table: pd.DataFrame, tolerance_percent: float) ->
     """The recipe as it is if its trees may ship, else without trees, and why."""
     if not recipe.params.get(ROUNDS):
         return Kept(recipe)
-    why = _simulated(table) or _falling(recipe, table, tolerance_percent)
-    return Kept(replace(recipe, params={**recipe.params, ROUNDS: 0}), why) if why else Kept(recipe)
+    why = _levels(recipe) or _simulated(table) or _falling(recipe, table, tolerance_percent)
+    without = {**recipe.params, ROUNDS: 0, "levels": False}
+    return Kept(replace(recipe, params=without), why) if why else Kept(recipe)
+
+
+def _levels(recipe: Recipe) -> str:
+    if not recipe.params.get("levels"):
+        return ""
+    return f"they learn levels between models from {base_shares.NAME}, which a bundle does not hold"
 
 
 def _simulated(table: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ from h3.common.errors import InputError
 from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
+from h3.steps.hf_config import Served
 from h3.steps.sampling import Sampling
 
 TRACE_FILES = ("traces.json", "traces.json.gz")
@@ -180,11 +181,11 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
             f"{folder}/exp-config.yaml: key 'model' is missing; expected the name of the served model"
         )
     tp = _whole(folder, config, "tensor_parallelism", parsed.get("tp"))
-    own_config = folder / "config.json"
+    own_config, served = folder / "config.json", _served(folder, config)
     arch = (
-        catalog.read_hf_config(own_config)
+        catalog.read_hf_config(own_config, served)
         if own_config.is_file()
-        else catalog.architecture(model_id, source.model_configs)
+        else catalog.architecture(model_id, source.model_configs, served)
     )
     catalog.check_tensor_parallelism(arch, tp, f"{folder}/exp-config.yaml")
     return Experiment(
@@ -201,6 +202,15 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         block_size_tokens=_optional(folder, config, "block_size", source.assume.block_size_tokens),
         architecture=arch,
         sampling=_sampling(folder, config, model_id, source),
+    )
+
+
+def _served(folder: Path, config: dict[str, Any]) -> Served:
+    """How the server held weights and KV cache: `dtype` and `kv_cache_dtype` of its configuration."""
+    return Served.checked(
+        str(config.get("dtype", "auto")),
+        str(config.get("kv_cache_dtype", "auto")),
+        f"{folder}/exp-config.yaml",
     )
 
 

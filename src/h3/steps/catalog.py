@@ -20,7 +20,7 @@ import numpy as np
 
 from h3.common.errors import InputError
 from h3.steps.architecture import LEAST_EXPERTS, Architecture
-from h3.steps.hf_config import from_hf_config, read_hf_config
+from h3.steps.hf_config import AS_PUBLISHED, Served, from_hf_config, read_hf_config
 
 if TYPE_CHECKING:  # scripts/measure_steps.py runs where pandas is not installed
     import pandas as pd
@@ -152,9 +152,11 @@ def model_name(name_or_id: str) -> str:
     return MODEL_ALIASES.get(name, name)
 
 
-def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Architecture:
-    """The architecture of a model: from `<config_dir>/<model>/config.json` where given, else of those
-    known.
+def architecture(
+    name_or_id: str, config_dir: str | Path | None = None, served: Served = AS_PUBLISHED
+) -> Architecture:
+    """The architecture of a model as it is served: from `<config_dir>/<model>/config.json` where given, else
+    of those known.
 
     Raises InputError that names the option if the model is in neither.
     """
@@ -162,9 +164,9 @@ def architecture(name_or_id: str, config_dir: str | Path | None = None) -> Archi
     if config_dir is not None:
         for path in sorted(Path(config_dir).glob("*/config.json")):
             if model_name(path.parent.name) == name:
-                return read_hf_config(path)
+                return read_hf_config(path, served)
     if name in MODELS:
-        return MODELS[name]
+        return served.of(MODELS[name])
     raise InputError(
         f"unknown model {name_or_id!r}; h3 knows {', '.join(sorted(MODELS))}: put its HuggingFace config.json"
         f" into the experiment's folder, or into DIR/{name}/config.json with source.model_configs=DIR"

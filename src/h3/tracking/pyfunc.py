@@ -2,7 +2,7 @@
 never pickled.
 
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
-    model.predict(rows)         # rows: columns of the step table without targets → DataFrame: period_us, us
+    model.predict(rows)         # rows: the step table without targets → period_us, low_us, high_us, kind
 
 The file is code that MLflow copies into the model and runs there (`mlflow.models` "models from code"); h3
 itself predicts from the bundle (`registry.load`).
@@ -17,9 +17,10 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.models.signature import ModelSignature
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from h3 import bundle
+from h3.bundle import uncertainty
 from h3.common.errors import InputError
 from h3.steps import batch, schema
 
@@ -40,16 +41,24 @@ TYPES = {"text": "string", "count": "long", "real": "double"}
 
 
 def signature() -> ModelSignature:
-    """The step table's columns without targets in (all but REQUIRED optional), period_us out."""
+    """The step table's columns without targets in (all but REQUIRED optional), period_us and its interval
+    out.
+    """
     columns = [column for column in schema.COLUMNS if column not in schema.TARGETS]
     inputs = Schema(
         [ColSpec(TYPES[column.kind], column.name, required=column.name in REQUIRED) for column in columns]
     )
-    return ModelSignature(inputs=inputs, outputs=Schema([ColSpec("double", "period_us")]))
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec("double", "period_us"),
+        *(ColSpec("double", name, required=False) for name in ("low_us", "high_us")),
+        ColSpec("string", "kind"),
+    ]
+    return ModelSignature(inputs=inputs, outputs=Schema(outputs))
 
 
 def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
-    """Predicted period of each row: period_us, float64 of shape (rows, 1), with the rows' index.
+    """Predicted period of each row and its interval, as bundle/uncertainty.py says: period_us, low_us,
+    high_us and kind, with the rows' index.
 
     Raises InputError naming a column that is needed and missing. Null compositions count as physics.py says.
     """
@@ -58,7 +67,9 @@ def periods_us(read: bundle.Bundle, rows: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"step rows: column {missing[0]!r} is missing; expected {', '.join(REQUIRED)}")
     absent = [name for name in OPTIONAL if name not in rows.columns]
     table = rows.assign(**dict.fromkeys(absent, np.nan)) if absent else rows
-    return pd.DataFrame({"period_us": read.predict(table)}, index=rows.index)
+    periods = read.predict(table)
+    told = uncertainty.intervals(read.evidence, table, periods)
+    return pd.DataFrame({"period_us": periods}, index=rows.index).join(told)
 
 
 class StepTime(PythonModel):

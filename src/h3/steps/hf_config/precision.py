@@ -10,9 +10,11 @@ stands, and from how the model is served.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from h3.common.errors import InputError
+from h3.steps.architecture import Architecture
 from h3.steps.hf_config.keys import Config, Mapping
 
 DTYPES = {"float32": 2.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
@@ -40,11 +42,30 @@ class Served:
     dtype: str = "auto"
     kv_cache_dtype: str = "auto"
 
+    @classmethod
+    def checked(cls, dtype: str, kv_cache_dtype: str, where: str) -> Served:
+        """The same, from a file or a command; raises InputError naming the key and what is known."""
+        for key, value, known in (
+            ("dtype", dtype, ("auto", *SERVED_DTYPES)),
+            ("kv_cache_dtype", kv_cache_dtype, tuple(KV_DTYPES)),
+        ):
+            if value not in known:
+                raise InputError(f"{where}: {key}={value!r}; expected one of {', '.join(known)}")
+        return cls(dtype, kv_cache_dtype)
+
+    def of(self, architecture: Architecture) -> Architecture:
+        """A known architecture, as it is served so."""
+        if self.dtype != "auto":
+            architecture = architecture.at(SERVED_DTYPES[self.dtype])
+        kv = KV_DTYPES[self.kv_cache_dtype] or architecture.kv_bytes_per_value
+        return replace(architecture, kv_bytes_per_value=kv)
+
 
 def of(config: Config, layers: int, served: Served) -> dict[str, float]:
     """Bytes of a weight of FFN, attention and LM head, and of a KV value, as fields of an Architecture."""
     quantised = config.mapping("quantization_config", anywhere=True)
-    kv = _choice(config, "kv_cache_dtype", served.kv_cache_dtype, KV_DTYPES)
+    served = Served.checked(served.dtype, served.kv_cache_dtype, config.where)
+    kv = KV_DTYPES[served.kv_cache_dtype]
     if quantised and served.dtype in ("auto", "float16", "bfloat16"):
         ffn, attention, head = _quantised(config, quantised, layers)
     else:
@@ -57,16 +78,10 @@ def of(config: Config, layers: int, served: Served) -> dict[str, float]:
     }
 
 
-def _choice(config: Config, key: str, value: str, known: dict[str, float]) -> float:
-    if value not in known:
-        raise config.error(f"{key}={value!r}; expected one of {', '.join(known)}")
-    return known[value]
-
-
 def _plain(config: Config, asked: str) -> tuple[float, float, float]:
     """Weights that no config quantises; 32-bit ones are served in 16 bits unless asked otherwise."""
     if asked != "auto":
-        stored = _choice(config, "dtype", asked, {"auto": 0.0, **SERVED_DTYPES})
+        stored = SERVED_DTYPES[asked]
         return stored, stored, max(stored, WIDE)
     dtype = config.anywhere("torch_dtype") or config.anywhere("dtype") or "bfloat16"
     if not isinstance(dtype, str) or dtype.removeprefix("torch.") not in DTYPES:
