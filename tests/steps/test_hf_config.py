@@ -55,7 +55,7 @@ def test_a_model_is_counted_as_it_is_served(case):
 @pytest.mark.parametrize("case", CASES["refused"], ids=lambda case: case["name"])
 def test_what_cannot_be_counted_is_refused_by_its_key(case):
     with pytest.raises(InputError, match=f"^config.json: .*{case['says']}"):
-        from_hf_config(case["config"], "config.json")
+        from_hf_config(case["config"], "config.json", Served(**case.get("served", {})))
 
 
 @pytest.mark.parametrize(("key", "value"), [("dtype", "int3"), ("kv_cache_dtype", "int4")])
@@ -114,3 +114,11 @@ def test_decoding_with_latent_vectors_multiplies_with_them_and_prefill_with_head
     assert physics.step_attention_flops(decode)[0] == absorbed
     by_head = of_a_pair * ((128 + 64) + 128) * sum(range(1, 11))
     assert physics.step_attention_flops(prefill)[0] == by_head
+
+
+@pytest.mark.parametrize("dtype", ["auto", "half", "bfloat16", "fp8"])
+def test_a_known_model_of_eight_bits_stays_one_and_cannot_be_served_in_thirty_two(dtype):
+    scout = catalog.architecture("RedHatAI/Llama-4-Scout-17B-16E-Instruct-FP8-dynamic")
+    assert Served(dtype).of(scout, "exp-config.yaml") == scout
+    with pytest.raises(InputError, match="exp-config.yaml: dtype='float32' of weights that are quantised"):
+        Served("float32").of(scout, "exp-config.yaml")
