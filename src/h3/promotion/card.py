@@ -26,23 +26,9 @@ def card(
     uncertainty: Uncertainty,
 ) -> str:
     """The card, Markdown. held_out: the sweep's folds; recipe: the parameters that ship on the same folds."""
-    why = tags.get("trees_left_out", "")
-    told = {name: _listed(table[name]) for name in ("model", "workload", "hardware")}
     return "\n".join(
         [
-            f"# {NAME}: period of one step of an LLM inference server, us",
-            "",
-            (
-                f"{tags['winner']}, {tags['routing']}, parameters {tags['params']}."
-                f" Commit {tags['commit']}, sweep {tags['sweep']}."
-            ),
-            "",
-            (
-                f"Data: {basis.described(table)}; digest {tags['data_digest']}, {len(table)} steps;"
-                f" models {told['model']}; workloads {told['workload']}."
-            ),
-            "",
-            *([f"Trees left out: {why}. The physical base answers alone.", ""] if why else []),
+            *_head(table, tags),
             "Held-out folds of the sweep:",
             "",
             markdown(held_out),
@@ -56,10 +42,31 @@ def card(
             "Intervals of a step by what is new (half width, and the share of held-out steps inside):",
             "",
             coverage_table(uncertainty),
-            f"Not tested: {'; '.join(_untested(table, told['hardware']))}.",
+            f"Not tested: {'; '.join(_untested(table, _listed(table['hardware'])))}.",
             "",
         ]
     )
+
+
+def _head(table: pd.DataFrame, tags: Mapping[str, str]) -> list[str]:
+    """What it is, and the data behind it."""
+    why = tags.get("trees_left_out", "")
+    models, workloads = (_listed(table[name]) for name in ("model", "workload"))
+    return [
+        f"# {NAME}: period of one step of an LLM inference server, us",
+        "",
+        (
+            f"{tags['winner']}, {tags['routing']}, parameters {tags['params']}."
+            f" Commit {tags['commit']}, sweep {tags['sweep']}."
+        ),
+        "",
+        (
+            f"Data: {basis.described(table)}; digest {tags['data_digest']}, {len(table)} steps;"
+            f" models {models}; workloads {workloads}."
+        ),
+        "",
+        *([f"Trees left out: {why}. The physical base answers alone.", ""] if why else []),
+    ]
 
 
 def coverage_table(uncertainty: Uncertainty) -> str:
