@@ -32,7 +32,7 @@ def steps(name: str, hardware: str = "H100", context: int = 700, tp: int = 1):
         (steps("llama-2-7b", tp=2), "new model"),
         (steps("small-1b"), "new model"),
         (steps("small-1b", context=30_000), "new model + new workload"),
-        (steps("llama-2-7b", "L40S"), "new model + new GPU without kernel measurements"),
+        (steps("llama-2-7b", "L4"), "new model + new GPU without kernel measurements"),
         (steps("mixtral-8x7b"), "no interval: new MoE model"),
     ],
 )

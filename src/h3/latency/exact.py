@@ -123,9 +123,9 @@ class ResidualStepTime:
         return base.tolist(), terms["weights_us"].tolist(), matrix
 
 
-def serves(fitted: FittedResidual) -> bool:
-    """Whether this file can evaluate the fit."""
-    return fitted.features == "scale_free"
+def serves(fitted: FittedResidual, experiment: Experiment) -> bool:
+    """Whether this file can evaluate the fit there: KV tokens within sliding windows do not add up."""
+    return fitted.features == "scale_free" and not experiment.architecture.num_window_layers
 
 
 class FullTrees:

@@ -56,7 +56,7 @@ def step_time(fitted: Predicts, experiment: Experiment, limits: Limits, longest_
     frame = probes(experiment, limits, longest_tokens)
     direct = periods_us(fitted, frame)
     own = fitted.fit_for(experiment.architecture) if isinstance(fitted, Bundle) else fitted
-    if isinstance(own, FittedResidual) and serves(own):
+    if isinstance(own, FittedResidual) and serves(own, experiment):
         exact = ResidualStepTime(own, experiment, limits)
         errors = error_ratios(exact, frame, direct)
         if errors.max() <= EXACT_RATIO:

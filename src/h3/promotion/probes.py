@@ -109,6 +109,7 @@ def _random_architecture(generator: np.random.Generator) -> Architecture:
 
 def parameters(arch: Architecture) -> float:
     """Weights of a model: layers with all experts, LM head and embedding."""
-    table = batch.step_table(Deployment(arch, 1, "H100"), [[]]).assign(bytes_per_parameter=1.0)
+    bytes_of = ("bytes_per_parameter", "attention_bytes_per_parameter", "head_bytes_per_parameter")
+    table = batch.step_table(Deployment(arch, 1, "H100"), [[]]).assign(**dict.fromkeys(bytes_of, 1.0))
     everything = physics.weight_bytes(table.assign(experts_per_token=table["num_experts"]), np.ones(1))[0]
     return float(everything + arch.vocab_size * arch.hidden_size)
