@@ -61,7 +61,7 @@ def inputs(
         for name, value in columns.items()
         if isinstance(value, str)
     }
-    names = [name for name in schema.NAMES if name not in TARGETS and name in columns]
+    names = [name for name in schema.NAMES if name not in TARGETS]
     return pd.DataFrame({name: columns[name] for name in names}, index=range(rows))
 
 
