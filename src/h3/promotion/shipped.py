@@ -10,8 +10,10 @@ A dry run checks the bundle in `folder` and registers nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,6 +23,7 @@ from h3.bundle.uncertainty_model import Uncertainty
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation.fold_table import FoldRow
+from h3.evaluation.result import FoldResult
 from h3.latency.shipped_overheads import resolve
 from h3.promotion import gate
 from h3.promotion.candidates import Candidate, consensus
@@ -75,8 +78,9 @@ def refit(store: Store, winner: Candidate, config: PromoteConfig, folder: Path, 
     recipe = kept.recipe
     own, left_out = evaluated(recipe, ingested, say)
     say("intervals")
-    evidence = gather(recipe, ingested.table, own if kept.why else _recorded(store, held_out))
     rows = [each for each, _ in own]
+    told = own if kept.why else as_it_ships(_recorded(store, held_out), own, winner.results)
+    evidence = gather(recipe, ingested.table, told)
     say("fit on everything")
     overheads, origin = resolve(config.overheads, first.source, set())
     provenance = {
@@ -88,12 +92,28 @@ def refit(store: Store, winner: Candidate, config: PromoteConfig, folder: Path, 
         "trees_left_out": kept.why,
         "params": recipe.params,
         # Without trees nothing that ships was tuned, so the recipe's own errors are the held-out ones.
-        "folds": [each.model_dump() for each in (rows if kept.why else held_out)],
+        "folds": [each.model_dump() for each, _ in told],
         "overheads": origin,
     }
     bundle.write(recipe.fit(ingested.table), folder, provenance, overheads, evidence)
-    told = evidence.uncertainty
-    return Shipped(recipe, held_out, rows, ingested, digest, folder, told, tuple(left_out), kept.why)
+    widths = evidence.uncertainty
+    return Shipped(recipe, held_out, rows, ingested, digest, folder, widths, tuple(left_out), kept.why)
+
+
+Told = list[tuple[FoldRow, pd.DataFrame]]
+
+
+def as_it_ships(recorded: Told, own: Told, results: Sequence[FoldResult]) -> Told:
+    """The sweep's folds, but the recipe's own where a fold's trees learned levels, which do not ship: for a
+    new model the base answers alone there, and nothing of it was tuned.
+    """
+    levels = {result.fold for result in results if _has_levels(result.params)}
+    mine = {row.fold: (row, predictions) for row, predictions in own}
+    return [mine.get(row.fold, (row, each)) if row.fold in levels else (row, each) for row, each in recorded]
+
+
+def _has_levels(params: Mapping[str, Any]) -> bool:
+    return bool(params.get("levels")) and bool(params.get("n_estimators"))
 
 
 def _recorded(store: Store, held_out: list[FoldRow]) -> list[tuple[FoldRow, pd.DataFrame]]:
