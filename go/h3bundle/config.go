@@ -3,6 +3,7 @@ package h3bundle
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -41,6 +42,15 @@ type Served struct{ DType, KVCacheDType string }
 
 // languageModel: where a model that reads images, too, has the config of its language model.
 var languageModel = []string{"text_config", "llm_config", "language_config"}
+
+// What published configs of a family leave out (transformers' Gemma3TextConfig).
+var (
+	gemma3 = map[string]any{
+		"vocab_size": json.Number("262208"), "num_attention_heads": json.Number("8"), "num_key_value_heads": json.Number("4"),
+		"head_dim": json.Number("256"), "sliding_window": json.Number("4096"),
+	}
+	familyLeavesOut = map[string]map[string]any{"gemma3": gemma3, "gemma3_text": gemma3}
+)
 
 type hfConfig struct {
 	text, outer map[string]any
@@ -95,6 +105,11 @@ func architecture(outer map[string]any, served Served) (a Architecture, err erro
 			config.text = nested
 			break
 		}
+	}
+	if defaults := familyLeavesOut[config.modelType()]; defaults != nil {
+		text := maps.Clone(defaults)
+		maps.Copy(text, config.text)
+		config.text = text
 	}
 	for _, read := range []func(*Architecture) error{
 		config.refuseOthers, config.attention, config.windows, config.latent, config.ffn,

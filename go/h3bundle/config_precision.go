@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -13,8 +14,13 @@ var (
 	kvDTypes     = map[string]float64{"float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 	grouped      = []string{"awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "auto_round", "intel/auto-round", "hqq"}
 
-	attentionModules = []string{"q_proj", "qkv_proj", "o_proj", "q_a_proj", "kv_a_proj_with_mqa", "W_pack"}
-	ffnModules       = []string{
+	// Where a model has its layers: alone, and inside one that reads images, as it was and is written.
+	layerPlaces      = []string{"model.layers", "language_model.model.layers", "model.language_model.layers"}
+	attentionModules = []string{
+		"self_attn.q_proj", "self_attn.qkv_proj", "self_attn.o_proj", "self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa",
+		"self_attn.W_pack",
+	}
+	ffnModules = []string{
 		"mlp.gate_proj", "mlp.experts.0.gate_proj", "feed_forward.experts.gate_up_proj", "block_sparse_moe.experts.0.w1", "mlp.experts",
 	}
 )
@@ -117,11 +123,14 @@ func quantisedWeights(a *Architecture, quantised map[string]any) error {
 	if quantised["lm_head"] == true { // GPTQ says so
 		a.HeadBytesPerParameter = stored
 	}
-	patterns := leftOut(quantised)
-	if mostMatch(patterns, a.NumLayers, "self_attn.", attentionModules) {
+	patterns, err := leftOut(quantised)
+	if err != nil {
+		return err
+	}
+	if mostMatch(patterns, a.NumLayers, attentionModules) {
 		a.AttentionBytesPerParameter = wide
 	}
-	if mostMatch(patterns, a.NumLayers, "", ffnModules) {
+	if mostMatch(patterns, a.NumLayers, ffnModules) {
 		a.BytesPerParameter = wide
 	}
 	return nil
@@ -232,47 +241,66 @@ func bitsAndBytes(quantised map[string]any) float64 {
 	return 0.5 + 4.0/64
 }
 
-// leftOut are the patterns of modules that stay as they are; one that is no regular expression names none.
-func leftOut(quantised map[string]any) []*regexp.Regexp {
-	var patterns []*regexp.Regexp
+// pattern is of modules that a quantiser leaves out: a regular expression, or (where that is nil) a part of the name with its dots.
+type pattern struct {
+	part       string
+	expression *regexp.Regexp
+}
+
+// leftOut are the patterns of modules that stay as they are.
+func leftOut(quantised map[string]any) ([]pattern, error) {
+	var patterns []pattern
 	for _, key := range []string{"ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules"} {
 		items, _ := quantised[key].([]any)
 		for _, item := range items {
-			if pattern, err := regexp.Compile(asRegexp(fmt.Sprint(item))); err == nil {
-				patterns = append(patterns, pattern)
+			found, err := asPattern(fmt.Sprint(item))
+			if err != nil {
+				return nil, err
 			}
+			patterns = append(patterns, found)
 		}
 	}
-	return patterns
+	return patterns, nil
 }
 
-// asRegexp: as the quantisers read it, a regular expression after "re:", else a part of the name, * for anything.
-func asRegexp(pattern string) string {
-	if expression, ok := strings.CutPrefix(pattern, "re:"); ok {
-		return "^(?:" + expression + ")"
+// asPattern: as quantisers read it, a regular expression after "re:", else a part of the name, * for anything.
+func asPattern(text string) (pattern, error) {
+	expression, regular := strings.CutPrefix(text, "re:")
+	if !regular && !strings.Contains(text, "*") {
+		return pattern{part: "." + text + "."}, nil
 	}
-	parts := strings.Split(pattern, "*")
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
+	if !regular {
+		parts := strings.Split(text, "*")
+		for i := range parts {
+			parts[i] = regexp.QuoteMeta(parts[i])
+		}
+		expression = `(.*\.)?` + strings.Join(parts, ".*") + `($|\.)`
 	}
-	return `(^|\.)` + strings.Join(parts, ".*") + `($|\.)`
+	compiled, err := regexp.Compile("^(?:" + expression + ")")
+	if err != nil {
+		return pattern{}, fmt.Errorf("quantization_config: %q is no regular expression that can be read: %w", text, err)
+	}
+	return pattern{expression: compiled}, nil
 }
 
 // mostMatch says whether the patterns name one of the modules in at least half of the layers.
-func mostMatch(patterns []*regexp.Regexp, layers int64, place string, modules []string) bool {
+func mostMatch(patterns []pattern, layers int64, modules []string) bool {
 	named := int64(0)
 	for layer := range layers {
-		if matchesAny(patterns, fmt.Sprintf("model.layers.%d.%s", layer, place), modules) {
+		if slices.ContainsFunc(layerPlaces, func(place string) bool {
+			return matchesAny(patterns, fmt.Sprintf("%s.%d.", place, layer), modules)
+		}) {
 			named++
 		}
 	}
 	return 2*named >= layers
 }
 
-func matchesAny(patterns []*regexp.Regexp, prefix string, modules []string) bool {
-	for _, pattern := range patterns {
-		for _, module := range modules {
-			if pattern.MatchString(prefix + module) {
+func matchesAny(patterns []pattern, prefix string, modules []string) bool {
+	for _, module := range modules {
+		name := prefix + module
+		for _, p := range patterns {
+			if p.expression == nil && strings.Contains("."+name+".", p.part) || p.expression != nil && p.expression.MatchString(name) {
 				return true
 			}
 		}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,15 @@ def test_a_published_model_is_counted_as_by_hand(case):
     assert kv == case["kv_bytes_per_token"]
     windows = (case.get("window_tokens", 0), case.get("num_window_layers", 0))
     assert (arch.window_tokens, arch.num_window_layers) == windows
+
+
+@pytest.mark.parametrize("case", [*CASES["cases"], *CASES["served"]], ids=lambda case: case["name"])
+def test_the_arithmetic_told_with_a_count_gives_it(case):
+    for what in ("weight_bytes", "kv_bytes_per_token", "parameters"):
+        how = case.get({"weight_bytes": "weights_how", "parameters": "parameters_how"}.get(what, "kv_how"))
+        if what in case:
+            assert how is not None and re.fullmatch(r"[0-9+*/() ]+", how)
+            assert eval(how) == pytest.approx(case[what], rel=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,15 @@ from h3.common.errors import InputError
 
 Mapping = dict[str, Any]
 LANGUAGE_MODEL = ("text_config", "llm_config", "language_config")  # where images are read, too
+# What published configs of a family leave out (transformers' Gemma3TextConfig).
+GEMMA_3 = {
+    "vocab_size": 262_208,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+}
+LEFT_OUT = {"gemma3": GEMMA_3, "gemma3_text": GEMMA_3}
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,11 @@ class Config:
 
     @classmethod
     def of(cls, config: Mapping, where: str) -> Config:
-        """A config, or the language model's inside it."""
+        """A config, or the language model's inside it, with what its family leaves out."""
         whole = cls(config, config, where)
         inner = next((found for key in LANGUAGE_MODEL if (found := whole.mapping(key))), config)
-        return cls(inner, config, where)
+        family = cls(inner, config, where).model_type
+        return cls(LEFT_OUT.get(family, {}) | inner, config, where)
 
     @property
     def model_type(self) -> str:

@@ -18,7 +18,17 @@ DTYPES = {"float32": 2.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0,
 WIDE = 2.0  # what is not quantised is served in 16 bits
 SCALE_BYTES, GROUP = 2.0, 128
 GROUPED = ("awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "auto_round", "intel/auto-round", "hqq")
-ATTENTION_MODULES = ("q_proj", "qkv_proj", "o_proj", "q_a_proj", "kv_a_proj_with_mqa", "W_pack")
+Pattern = re.Pattern[str] | str  # of the modules that a quantiser leaves out
+# Where a model has its layers: alone, and inside one that reads images, as it was and is written.
+LAYERS = ("model.layers", "language_model.model.layers", "model.language_model.layers")
+ATTENTION_MODULES = (
+    "self_attn.q_proj",
+    "self_attn.qkv_proj",
+    "self_attn.o_proj",
+    "self_attn.q_a_proj",
+    "self_attn.kv_a_proj_with_mqa",
+    "self_attn.W_pack",
+)
 FFN_MODULES = (
     "mlp.gate_proj",
     "mlp.experts.0.gate_proj",
@@ -51,10 +61,8 @@ def _plain(config: Config) -> tuple[float, float, float]:
 
 def _quantised(config: Config, quantised: Mapping, layers: int) -> tuple[float, float, float]:
     stored = _stored_bytes(config, quantised)
-    left = _left_out(quantised)
-    names = [f"model.layers.{layer}" for layer in range(layers)]
-    attention = _most_match(left, names, [f"self_attn.{module}" for module in ATTENTION_MODULES])
-    ffn = _most_match(left, names, list(FFN_MODULES))
+    left = _left_out(config, quantised)
+    attention, ffn = (_most_match(left, layers, modules) for modules in (ATTENTION_MODULES, FFN_MODULES))
     head = stored if quantised.get("lm_head") is True else max(WIDE, stored)  # GPTQ says so
     return WIDE if ffn else stored, WIDE if attention else stored, head
 
@@ -122,31 +130,41 @@ def _bitsandbytes(quantised: Mapping) -> float:
     return 0.5 + scale / 64
 
 
-def _left_out(quantised: Mapping) -> list[str]:
+def _left_out(config: Config, quantised: Mapping) -> list[Pattern]:
     """Patterns of modules that stay as they are."""
     keys = ("ignore", "modules_to_not_convert", "ignored_layers", "exclude_modules")
     lists = (quantised.get(key) for key in keys)
-    return [str(each) for found in lists if isinstance(found, list) for each in found]
+    return [_pattern(config, str(each)) for found in lists if isinstance(found, list) for each in found]
 
 
-def _most_match(patterns: list[str], layers: list[str], modules: list[str]) -> bool:
+def _pattern(config: Config, text: str) -> Pattern:
+    """As quantisers read it: a regular expression after "re:", else a part of the name, * for anything."""
+    if not text.startswith("re:") and "*" not in text:
+        return f".{text}."
+    parts = ".*".join(re.escape(part) for part in text.split("*"))
+    expression = text[3:] if text.startswith("re:") else rf"(.*\.)?{parts}($|\.)"
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        raise config.error(f"quantization_config: {text!r} is no regular expression: {error}") from None
+
+
+def _most_match(patterns: list[Pattern], layers: int, modules: tuple[str, ...]) -> bool:
     """Whether the patterns name one of the modules in at least half of the layers."""
     named = sum(
-        any(_matches(pattern, f"{layer}.{module}") for pattern in patterns for module in modules)
-        for layer in layers
+        any(
+            _matches(pattern, f"{place}.{layer}.{module}")
+            for place in LAYERS
+            for module in modules
+            for pattern in patterns
+        )
+        for layer in range(layers)
     )
-    return 2 * named >= len(layers)
+    return 2 * named >= layers
 
 
-def _matches(pattern: str, name: str) -> bool:
-    """As the quantisers do: a regular expression after "re:", else a part of the name, * for anything."""
-    if pattern.startswith("re:"):
-        try:
-            return re.match(pattern[3:], name) is not None
-        except re.error:
-            return False
-    parts = ".*".join(re.escape(part) for part in pattern.split("*"))
-    return re.search(rf"(^|\.){parts}($|\.)", name) is not None
+def _matches(pattern: Pattern, name: str) -> bool:
+    return pattern in f".{name}." if isinstance(pattern, str) else pattern.match(name) is not None
 
 
 def _eight_bit_cache(quantised: Mapping) -> bool:
