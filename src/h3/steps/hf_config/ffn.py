@@ -26,18 +26,23 @@ UNGATED = (
 )
 UNGATED_WIDTH = 4
 BOTH_HALVES = "qwen"  # the first Qwen gives the width of gate and up projection together
-# Steps of other make: recurrent or linear layers, cross-attention, encoders, sparse attention.
+# Steps of other make: recurrent or linear layers, cross-attention, encoders, sparse attention, two attentions
+# a layer, latent attention whose keys and values are kept whole (MiniCPM3).
 REFUSED = (
     *("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "zamba", "zamba2", "nemotron_h"),
     *("rwkv", "recurrent_gemma", "granitemoehybrid", "qwen3_next", "minimax", "kimi_linear", "lfm2"),
     *("plamo2", "mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text"),
-    *("deepseek_v32", "arctic"),
+    *("deepseek_v32", "deepseek_v4", "arctic", "minicpm3", "longcat_flash"),
+    *("bert", "roberta", "xlm-roberta", "modernbert"),
 )
 # The same by what a config of an unknown family has.
 REFUSED_KEYS = (
     *("ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type"),
     *("hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "linear_num_value_heads"),
-    *("cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res"),
+    *("cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res", "compress_ratios"),
+    # attention whose sizes differ between the layers (Gemma 4, MiMo-V2), or whose cache they share
+    *("global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input"),
+    *("hybrid_layer_pattern", "swa_num_key_value_heads", "expert_ffn_hidden_size"),
 )
 KINDS_OF_ATTENTION = "attn_type_list"  # MiniMax: 0 is linear attention
 
