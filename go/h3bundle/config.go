@@ -39,6 +39,9 @@ func (a Architecture) completed() Architecture {
 // Served is how a server is asked to hold weights and KV cache: vLLM's --dtype (or "fp8") and --kv-cache-dtype; "" is auto.
 type Served struct{ DType, KVCacheDType string }
 
+// languageModel: where a model that reads images, too, has the config of its language model.
+var languageModel = []string{"text_config", "llm_config", "language_config"}
+
 type hfConfig struct {
 	text, outer map[string]any
 }
@@ -83,12 +86,15 @@ func ParseConfigServed(data []byte, served Served) (Architecture, error) {
 
 func architecture(outer map[string]any, served Served) (a Architecture, err error) {
 	config := hfConfig{outer, outer}
-	if inner := outer["text_config"]; truthy(inner) {
-		nested, ok := inner.(map[string]any)
-		if !ok {
-			return a, fmt.Errorf("text_config is no object")
+	for _, key := range languageModel {
+		nested, err := config.object(key)
+		if err != nil {
+			return a, err
 		}
-		config.text = nested
+		if nested != nil {
+			config.text = nested
+			break
+		}
 	}
 	for _, read := range []func(*Architecture) error{
 		config.refuseOthers, config.attention, config.windows, config.latent, config.ffn,
@@ -194,6 +200,21 @@ func (c hfConfig) list(key string) ([]any, error) {
 		return nil, fmt.Errorf("%s=%v; expected a list", key, value)
 	}
 	return items, nil
+}
+
+// layers are the numbers of layers in an optional list; what is no whole number names none.
+func (c hfConfig) layers(key string) (map[int64]bool, error) {
+	items, err := c.list(key)
+	if err != nil {
+		return nil, err
+	}
+	found := map[int64]bool{}
+	for _, item := range items {
+		if number, ok := whole(item); ok {
+			found[number] = true
+		}
+	}
+	return found, nil
 }
 
 // object is an optional object, of the language model's part or of the whole; nil where it is absent or empty.

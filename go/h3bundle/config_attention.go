@@ -18,7 +18,7 @@ func (c hfConfig) attention(a *Architecture) error {
 		unset  func() int64
 	}{
 		{&a.NumLayers, []string{"num_hidden_layers", "n_layer", "num_layers", "n_layers"}, nil},
-		{&a.HiddenSize, []string{"hidden_size", "n_embd", "d_model"}, nil},
+		{&a.HiddenSize, []string{"hidden_size", "n_embd", "n_embed", "d_model"}, nil},
 		{&a.NumHeads, []string{"num_attention_heads", "n_head", "n_heads"}, nil},
 		{&a.HeadDim, []string{"head_dim", "kv_channels"}, func() int64 { return max(1, a.HiddenSize/a.NumHeads) }},
 		{&a.VocabSize, []string{"vocab_size", "padded_vocab_size"}, nil},
@@ -45,7 +45,7 @@ func (c hfConfig) kvHeads(heads int64) (int64, error) {
 	switch {
 	case c.text["num_key_value_heads"] != nil:
 		return c.positive(0, "num_key_value_heads")
-	case truthy(c.text["new_decoder_architecture"]):
+	case truthy(c.text["new_decoder_architecture"]) || truthy(c.text["n_head_kv"]):
 		return c.positive(0, "num_kv_heads", "n_head_kv")
 	case truthy(c.text["multi_query_attention"]):
 		return c.positive(0, "multi_query_group_num")
@@ -108,11 +108,11 @@ func (c hfConfig) windowLayers(layers, size int64) (int64, error) {
 		return 0, nil
 	}
 	if used := c.text["use_sliding_window"]; used != nil { // Qwen
-		first, err := c.count("max_window_layers")
-		if err != nil || !truthy(used) {
-			return 0, err
+		if !truthy(used) {
+			return 0, nil
 		}
-		return max(0, layers-first), nil
+		first, err := c.count("max_window_layers")
+		return max(0, layers-first), err
 	}
 	if truthy(c.text["attention_chunk_size"]) {
 		return c.chunkedLayers(layers)
@@ -131,6 +131,9 @@ func (c hfConfig) windowLayers(layers, size int64) (int64, error) {
 }
 
 func listedWindows(kinds []any, layers int64) (int64, error) {
+	if int64(len(kinds)) < layers {
+		return 0, fmt.Errorf("layer_types has %d layers; expected num_hidden_layers=%d", len(kinds), layers)
+	}
 	count := int64(0)
 	for i, kind := range kinds {
 		window := oneOf(kind, "sliding_attention", "chunked_attention")

@@ -9,7 +9,7 @@ import (
 var (
 	expertCountKeys = []string{"num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts", "num_routed_experts"}
 	topKKeys        = []string{"num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "top_k"}
-	moeStepKeys     = []string{"decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step"}
+	moeStepKeys     = []string{"decoder_sparse_step", fromZero, "interleave_moe_layer_step"}
 	// ungated families have two FFN matrices, four times as wide as the model where no width is given.
 	ungated = []string{
 		"falcon", "refinedweb", "refinedwebmodel", "gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt",
@@ -18,16 +18,38 @@ var (
 	// refused families' steps are of other make: recurrent or linear layers, cross-attention, encoders, sparse attention.
 	refused = []string{
 		"mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "zamba", "zamba2", "nemotron_h",
-		"rwkv", "recurrent_gemma", "granitemoehybrid", "qwen3_next", "minimax", "kimi_linear", "lfm2", "plamo2",
+		"rwkv", "recurrent_gemma", "granitemoehybrid", "qwen3_next", "minimax", "kimi_linear", "lfm2", "plamo2", "arctic",
 		"mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text", "deepseek_v32",
+	}
+	// refusedKeys: the same by what a config of an unknown family has.
+	refusedKeys = []string{
+		"ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type",
+		"hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "linear_num_value_heads",
+		"cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res",
 	}
 )
 
-const ungatedWidth = 4
+const (
+	ungatedWidth     = 4
+	bothHalves       = "qwen"           // the first Qwen gives the width of gate and up projection together
+	fromZero         = "moe_layer_freq" // DeepSeek counts layers from 0, Qwen and Llama from 1
+	kindsOfAttention = "attn_type_list" // MiniMax: 0 is linear attention
+)
 
 func (c hfConfig) refuseOthers(*Architecture) error {
 	if slices.Contains(refused, c.modelType()) {
 		return fmt.Errorf("model_type=%q: its steps are not counted; expected a decoder of attention and FFN layers", c.modelType())
+	}
+	other := c.firstTruthy(refusedKeys)
+	kinds, err := c.list(kindsOfAttention)
+	if err != nil {
+		return err
+	}
+	if other == "" && counted(kinds, int64(len(kinds))) < int64(len(kinds)) {
+		other = kindsOfAttention
+	}
+	if other != "" {
+		return fmt.Errorf("%s: layers of a kind that is not counted; expected a decoder of attention and FFN layers", other)
 	}
 	if truthy(c.anywhere("is_encoder_decoder")) {
 		return fmt.Errorf("is_encoder_decoder=true: encoders are not counted; expected a decoder-only model")
@@ -44,6 +66,9 @@ func (c hfConfig) ffn(a *Architecture) error {
 	ffn, err := c.positive(width, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")
 	if err != nil {
 		return err
+	}
+	if c.modelType() == bothHalves {
+		ffn /= 2
 	}
 	if err := c.experts(a, ffn); err != nil {
 		return err
@@ -107,7 +132,7 @@ func (c hfConfig) shared(expertFFN int64) (int64, error) {
 	if err != nil || named > 0 {
 		return named, err
 	}
-	number, err := c.count("n_shared_experts")
+	number, err := c.count("n_shared_experts", "num_shared_experts")
 	if err == nil && expertFFN*number > math.MaxInt32 {
 		err = fmt.Errorf("n_shared_experts=%d; expected fewer", number)
 	}
@@ -116,9 +141,12 @@ func (c hfConfig) shared(expertFFN int64) (int64, error) {
 
 // moeLayers counts the layers with experts: those listed, or every so many beyond the first dense ones but for those listed.
 func (c hfConfig) moeLayers(layers int64) (int64, error) {
-	listed, err := c.list("moe_layers")
-	if err != nil || len(listed) > 0 {
-		return int64(len(listed)), err
+	listed, err := c.layers("moe_layers")
+	if err != nil {
+		return 0, err
+	}
+	if len(listed) > 0 {
+		return among(listed, layers), nil
 	}
 	if each, ok := c.text["moe_layer_freq"].([]any); ok {
 		return counted(each, layers), nil
@@ -127,25 +155,36 @@ func (c hfConfig) moeLayers(layers int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	step := int64(1)
-	if key := c.firstTruthy(moeStepKeys); key != "" {
+	step, key := int64(1), c.firstTruthy(moeStepKeys)
+	if key != "" {
 		if step, err = c.positive(0, key); err != nil {
 			return 0, err
 		}
 	}
-	dense, err := c.list("mlp_only_layers")
+	dense, err := c.layers("mlp_only_layers")
 	if err != nil {
 		return 0, err
 	}
-	fromOne := int64(0) // DeepSeek counts layers from 0, Qwen and Llama from 1
-	if first == 0 {
-		fromOne = 1
+	offset := int64(1)
+	if key == "" || key == fromZero {
+		offset = 0
 	}
 	count := int64(0)
 	for layer := first; layer < layers; layer++ {
-		if (layer+fromOne)%step == 0 && !slices.ContainsFunc(dense, func(value any) bool { n, ok := whole(value); return ok && n == layer }) {
+		if (layer+offset)%step == 0 && !dense[layer] {
 			count++
 		}
 	}
 	return count, nil
+}
+
+// among is how many of the layers are named.
+func among(named map[int64]bool, layers int64) int64 {
+	count := int64(0)
+	for layer := range named {
+		if layer >= 0 && layer < layers {
+			count++
+		}
+	}
+	return count
 }

@@ -2,13 +2,14 @@ package h3bundle
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strings"
 )
 
 var (
 	dtypes       = map[string]float64{"float32": 2, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
-	servedDTypes = map[string]float64{"float16": 2, "bfloat16": 2, "float32": 4, "fp8": 1}
+	servedDTypes = map[string]float64{"float16": 2, "half": 2, "bfloat16": 2, "float32": 4, "float": 4, "fp8": 1}
 	kvDTypes     = map[string]float64{"float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 	grouped      = []string{"awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "auto_round", "intel/auto-round", "hqq"}
 
@@ -24,35 +25,62 @@ const (
 	usualGroup = 128
 )
 
-// precision fills in bytes of weights by part and of a KV value.
+// precision fills in bytes of weights by part and of a KV value: as published, then as served.
 func (c hfConfig) precision(a *Architecture, served Served) error {
 	quantised, err := c.object("quantization_config")
 	if err != nil {
 		return err
 	}
-	kv, err := asked("kv_cache_dtype", served.KVCacheDType, kvDTypes)
+	a.KVBytesPerValue = wide
+	if eightBitCache(quantised) {
+		a.KVBytesPerValue = 1
+	}
+	if quantised != nil {
+		err = quantisedWeights(a, quantised)
+	} else {
+		err = c.plainWeights(a)
+	}
 	if err != nil {
 		return err
 	}
-	dtype, err := asked("dtype", served.DType, servedDTypes)
+	return served.of(a)
+}
+
+func (c hfConfig) plainWeights(a *Architecture) error {
+	stored, err := c.stored()
+	a.storeIn(stored)
+	return err
+}
+
+// storeIn puts all weights into so many bytes; the LM head has two at least, as quantisers leave it.
+func (a *Architecture) storeIn(bytes float64) {
+	a.BytesPerParameter, a.AttentionBytesPerParameter, a.HeadBytesPerParameter = bytes, bytes, max(bytes, wide)
+}
+
+// of changes a published architecture as h3's served.Served does: 16 bits leave quantised weights as they are, and a model that
+// runs in 32 bits keeps its KV cache in them.
+func (served Served) of(a *Architecture) error {
+	weights, err := asked("dtype", served.DType, servedDTypes)
 	if err != nil {
 		return err
 	}
-	if a.KVBytesPerValue = kv; kv == 0 {
-		a.KVBytesPerValue = wide
-		if eightBitCache(quantised) {
-			a.KVBytesPerValue = 1
-		}
+	cache, err := asked("kv_cache_dtype", served.KVCacheDType, kvDTypes)
+	if err != nil {
+		return err
 	}
-	if quantised != nil && (dtype == 0 || oneOf(served.DType, "float16", "bfloat16")) {
-		return quantisedWeights(a, quantised)
+	if cache == 0 && weights > wide {
+		cache = weights
 	}
-	if dtype == 0 {
-		if dtype, err = c.stored(); err != nil {
-			return err
-		}
+	if cache > 0 {
+		a.KVBytesPerValue = cache
 	}
-	a.BytesPerParameter, a.AttentionBytesPerParameter, a.HeadBytesPerParameter = dtype, dtype, max(dtype, wide)
+	if weights == 0 || weights == wide || weights == a.BytesPerParameter {
+		return nil
+	}
+	if min(a.BytesPerParameter, a.AttentionBytesPerParameter) < wide {
+		return fmt.Errorf("dtype=%q of weights that are quantised; expected auto, float16 or bfloat16", served.DType)
+	}
+	a.storeIn(weights)
 	return nil
 }
 
@@ -86,6 +114,9 @@ func quantisedWeights(a *Architecture, quantised map[string]any) error {
 		return err
 	}
 	a.BytesPerParameter, a.AttentionBytesPerParameter, a.HeadBytesPerParameter = stored, stored, max(stored, wide)
+	if quantised["lm_head"] == true { // GPTQ says so
+		a.HeadBytesPerParameter = stored
+	}
 	patterns := leftOut(quantised)
 	if mostMatch(patterns, a.NumLayers, "self_attn.", attentionModules) {
 		a.AttentionBytesPerParameter = wide
@@ -154,9 +185,9 @@ func wholeBits(key string, value any) (float64, error) {
 	return float64(bits), nil
 }
 
-// compressedBytes are those of the widest group of layers of a compressed-tensors config.
+// compressedBytes are those of the layers of a compressed-tensors config, all of one size.
 func compressedBytes(quantised map[string]any) (float64, error) {
-	widest := 0.0
+	narrowest, widest := math.Inf(1), 0.0
 	groups, _ := quantised["config_groups"].(map[string]any)
 	for _, each := range groups {
 		group, _ := each.(map[string]any)
@@ -179,10 +210,13 @@ func compressedBytes(quantised map[string]any) (float64, error) {
 		if size, _ := whole(weights["group_size"]); size > 0 && bits < 8 {
 			stored += scale / float64(size)
 		}
-		widest = max(widest, stored)
+		narrowest, widest = min(narrowest, stored), max(widest, stored)
 	}
 	if widest == 0 {
 		return 0, fmt.Errorf("quantization_config: no config_groups with weights.num_bits; expected some")
+	}
+	if narrowest < widest {
+		return 0, fmt.Errorf("config_groups of %g and %g bytes; expected one size", narrowest, widest)
 	}
 	return widest, nil
 }

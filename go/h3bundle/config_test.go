@@ -62,7 +62,7 @@ func TestPublishedModelsAreCountedAsByHand(t *testing.T) {
 
 func TestWhatCannotBeCountedIsRefusedByItsKey(t *testing.T) {
 	for _, c := range readPublished(t).Refused {
-		if _, err := ParseConfig(c.Config); err == nil || !strings.Contains(err.Error(), c.Says) {
+		if _, err := ParseConfigServed(c.Config, Served{c.Served.DType, c.Served.KVCacheDType}); err == nil || !strings.Contains(err.Error(), c.Says) {
 			t.Errorf("%s: %v; expected an error that names %s", c.Name, err, c.Says)
 		}
 	}

@@ -32,11 +32,14 @@ def inputs(
 ) -> pd.DataFrame:
     """A step table without targets, one row a composition; columns of COUNTS that are not given are 0.
 
-    decode_tokens defaults to num_decode_reqs and decode_kv_tokens_max to the mean context. Blocks in use are
-    those of the tokens in the batch, none shared.
+    decode_tokens defaults to num_decode_reqs, decode_kv_tokens_max to the mean context, and what layers with
+    a window attend to is null. Blocks in use are those of the tokens in the batch, none shared.
     """
     rows = len(next(iter(counts.values())))
     given = {name: np.asarray(counts.get(name, np.zeros(rows)), dtype=float) for name in COUNTS}
+    given |= {
+        name: np.asarray(counts.get(name, np.full(rows, np.nan)), dtype=float) for name in batch.WINDOWED
+    }
     decodes = given["num_decode_reqs"]
     mean = given["decode_kv_tokens_sum"] / np.maximum(decodes, 1)
     if "decode_tokens" not in counts:
@@ -58,7 +61,7 @@ def inputs(
         for name, value in columns.items()
         if isinstance(value, str)
     }
-    names = [name for name in schema.NAMES if name not in TARGETS and name in columns]
+    names = [name for name in schema.NAMES if name not in TARGETS]
     return pd.DataFrame({name: columns[name] for name in names}, index=range(rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 LEAST_EXPERTS = 2  # of a model that is MoE, as BLIS has it
+SIXTEEN_BITS = 2.0  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ class Architecture:
         """Whether it has experts."""
         return self.num_experts >= LEAST_EXPERTS
 
+    @property
+    def quantised(self) -> bool:
+        """Whether some weights take less than 16 bits."""
+        return min(self.bytes_per_parameter, self.attention_bytes_per_parameter) < SIXTEEN_BITS
+
     def at(self, bytes_per_parameter: float) -> Architecture:
         """The same with weights of so many bytes; the LM head has two at least, as quantisers leave it."""
         return replace(
             self,
             bytes_per_parameter=bytes_per_parameter,
             attention_bytes_per_parameter=bytes_per_parameter,
-            head_bytes_per_parameter=max(2.0, bytes_per_parameter),
+            head_bytes_per_parameter=max(SIXTEEN_BITS, bytes_per_parameter),
         )
 
     def columns(self) -> dict[str, float]:

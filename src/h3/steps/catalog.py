@@ -166,7 +166,7 @@ def architecture(
             if model_name(path.parent.name) == name:
                 return read_hf_config(path, served)
     if name in MODELS:
-        return served.of(MODELS[name])
+        return served.of(MODELS[name], name_or_id)
     raise InputError(
         f"unknown model {name_or_id!r}; h3 knows {', '.join(sorted(MODELS))}: put its HuggingFace config.json"
         f" into the experiment's folder, or into DIR/{name}/config.json with source.model_configs=DIR"

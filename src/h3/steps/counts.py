@@ -204,3 +204,15 @@ def prefill_pairs(table: pd.DataFrame) -> np.ndarray:
 def decode_pairs(table: pd.DataFrame) -> np.ndarray:
     """Query-key pairs of decoding, mean over the layers."""
     return _over_layers(table, column(table, "decode_kv_tokens_sum"), decode_window_tokens(table))
+
+
+def step_attention_flops(table: pd.DataFrame) -> np.ndarray:
+    """FLOPs of a step's attention on one rank. Decoding with MLA multiplies with the latent vectors
+    themselves (the absorbed form, arXiv:2405.04434): their rank and the rotary part wide for the products,
+    their rank for the values.
+    """
+    prefill, decode = prefill_pairs(table), decode_pairs(table)
+    absorbed = 2 * column(table, "kv_lora_rank") + column(table, "qk_rope_head_dim")
+    heads = _number(table, "num_layers") * _number(table, "num_heads") / ranks(table)
+    latent = attention_flops(table, prefill) + 2 * heads * absorbed * decode
+    return np.where(_latent(table), latent, attention_flops(table, prefill + decode))

@@ -45,21 +45,19 @@ def parts_us(table: pd.DataFrame) -> pd.DataFrame:
     """Times at the hardware's peak, us, float64 of shape (rows, 5): weights_us, kv_us, gemm_us, attention_us,
     all_reduce_us.
     """
-    decode, new = table["decode_kv_tokens_sum"].fillna(0.0), table["prefill_attended_tokens"].fillna(0.0)
     return pd.DataFrame(
         {
             "weights_us": physics.averaged(table, physics.weight_us),
             "kv_us": physics.kv_us(table),
             "gemm_us": physics.averaged(table, physics.gemm_us),
-            "attention_us": attention_us(table, (decode + new).to_numpy(float)),
+            "attention_us": _at_peak_us(table, physics.step_attention_flops(table)),
             "all_reduce_us": physics.averaged(table, all_reduce_us),
         }
     )
 
 
-def attention_us(table: pd.DataFrame, attended_tokens: np.ndarray) -> np.ndarray:
-    """Time of attention's FLOPs over so many query-key pairs at peak."""
-    return physics.attention_flops(table, attended_tokens) / physics._per_us(table, "peak_bf16_flops")
+def _at_peak_us(table: pd.DataFrame, flops: np.ndarray) -> np.ndarray:
+    return flops / physics._per_us(table, "peak_bf16_flops")
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -88,7 +86,7 @@ def compute(table: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, np.
     """Feature name → values of shape (rows,); no statistic of any row enters."""
     parts = parts_us(table)
     roofline, (memory, compute) = roofline_us(parts), _roofs(parts)
-    attended = table["prefill_attended_tokens"].fillna(0.0).to_numpy(float)
+    prefill_flops = physics.attention_flops(table, physics.prefill_pairs(table))
     requests, vocab = physics.requests(table), table["vocab_size"].to_numpy(float)
     logits_us = requests * vocab * LOGIT_BYTES / physics._per_us(table, "memory_bandwidth_bytes_s")
     layers, moe_layers = (table[name].to_numpy(float) for name in ("num_layers", "num_moe_layers"))
@@ -101,7 +99,7 @@ def compute(table: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, np.
         "requests_per_us": requests,
         "attention_waves_per_us": physics.attention_waves(table),
         "logits_share": logits_us,
-        "prefill_attention_share": attention_us(table, attended),
+        "prefill_attention_share": _at_peak_us(table, prefill_flops),
     }
     return {name: values / roofline for name, values in against_roofline.items()} | {
         "roof_overlap": np.minimum(memory, compute) / np.maximum(memory, compute),

@@ -43,7 +43,6 @@ from h3.steps.counts import (
     ATTENTION_TILE_QUERIES,
     KV_BYTES,
     attention_flops,
-    decode_pairs,
     expert_coverage,
     gemm_flops,
     gemm_flops_by_part,
@@ -52,6 +51,7 @@ from h3.steps.counts import (
     kv_read_bytes,
     prefill_pairs,
     ranks,
+    step_attention_flops,
     stored_bytes,
     tokens_per_expert,
     weight_bytes,
@@ -84,7 +84,6 @@ __all__ = [
     "averaged",
     "column",
     "compute_excess_us",
-    "decode_pairs",
     "decode_tokens",
     "excess_us",
     "expert_coverage",
@@ -105,6 +104,7 @@ __all__ = [
     "requests",
     "roofline_us",
     "sampler_us",
+    "step_attention_flops",
     "stored_bytes",
     "terms_us",
     "tokens_per_expert",
@@ -294,7 +294,6 @@ def roofline_us(table: pd.DataFrame) -> np.ndarray:
     """Roofline time of a step: the larger of FLOPs and bytes at peak, plus all-reduce (Williams 2009,
     doi:10.1145/1498765.1498785).
     """
-    attention = attention_flops(table, prefill_pairs(table) + decode_pairs(table))
-    compute = averaged(table, gemm_us) + attention / _per_us(table, "peak_bf16_flops")
+    compute = averaged(table, gemm_us) + step_attention_flops(table) / _per_us(table, "peak_bf16_flops")
     memory = averaged(table, weight_us) + kv_us(table)
     return np.maximum(compute, memory) + averaged(table, all_reduce_us)

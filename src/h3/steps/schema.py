@@ -43,6 +43,7 @@ class Column:
     meaning: str
     nullable: bool = False
     minimum: float | None = 0.0
+    default: float | str | None = None  # in place of null: a number, or that column's value
 
     @property
     def dtype(self) -> str:
@@ -64,6 +65,11 @@ def _number(name: str, unit: str, meaning: str) -> Column:
 
 def _real(name: str, unit: str, meaning: str, minimum: float | None = 0.0) -> Column:
     return Column(name, "real", unit, meaning, nullable=True, minimum=minimum)
+
+
+def _later(name: str, unit: str, meaning: str, default: float | str) -> Column:
+    """A column that tables of before do not have."""
+    return Column(name, "real", unit, meaning, nullable=True, default=default)
 
 
 IDENTITY = (
@@ -97,17 +103,16 @@ ARCHITECTURE = (
     _count("expert_ffn_size", "", "FFN width of a routed expert"),
     _count("shared_ffn_size", "", "total FFN width of the shared experts"),
     Column("bytes_per_parameter", "real", "bytes", "stored bytes of a weight of the FFN", minimum=0.0),
-    # Null in tables of before: as described.
-    _real("attention_bytes_per_parameter", "bytes", "the same of attention; null: as the FFN's"),
-    _real("head_bytes_per_parameter", "bytes", "the same of the output projection; null: as the FFN's"),
-    _real("kv_bytes_per_value", "bytes", "stored bytes of a value of the KV cache; null: 2"),
-    _real("ffn_matrices", "matrices", "of an FFN: 3 if gated, else 2; null: 3"),
-    _real("window_tokens", "tokens", "how far back a layer with a sliding window attends; null: 0, none"),
-    _real("num_window_layers", "layers", "layers with such a window; null: 0"),
-    _real("kv_lora_rank", "", "width of the latent vector of keys and values (MLA); null: 0, none"),
-    _real("q_lora_rank", "", "width of the latent vector of queries (MLA); null: 0, none"),
-    _real("qk_rope_head_dim", "", "rotary part of a head (MLA); null: 0"),
-    _real("v_head_dim", "", "width of a value's head (MLA); null: 0, as head_dim"),
+    _later("attention_bytes_per_parameter", "bytes", "the same of attention", "bytes_per_parameter"),
+    _later("head_bytes_per_parameter", "bytes", "the same of the output projection", "bytes_per_parameter"),
+    _later("kv_bytes_per_value", "bytes", "stored bytes of a value of the KV cache", 2.0),
+    _later("ffn_matrices", "matrices", "of an FFN: 3 if gated, else 2", 3.0),
+    _later("window_tokens", "tokens", "how far back a layer with a sliding window attends (0: none)", 0.0),
+    _later("num_window_layers", "layers", "layers with such a window", 0.0),
+    _later("kv_lora_rank", "", "width of the latent vector of keys and values (0: no MLA)", 0.0),
+    _later("q_lora_rank", "", "width of the latent vector of queries (0: none)", 0.0),
+    _later("qk_rope_head_dim", "", "rotary part of a head (MLA)", 0.0),
+    _later("v_head_dim", "", "width of a value's head (MLA; 0: as head_dim)", 0.0),
 )
 COMPOSITION = (
     _number("num_prefill_reqs", "requests", "requests of the batch that have produced no output token"),
@@ -182,14 +187,20 @@ def rejects_frame(rows: list[tuple[str, str, int, str, str]]) -> pd.DataFrame:
 def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The frame as a step table: columns in order and of their exact dtype.
 
-    Columns that are absent and nullable are added as null. Raises InputError naming the column, what was
+    Columns that are absent and nullable are added as null; nulls get the column's default, where it has one,
+    so that a model is the same in tables of before and of now. Raises InputError naming the column, what was
     found and what was expected, for an unknown or missing column, a null where none may be, an infinite
     value, or a value below the column's minimum.
     """
     unknown = [name for name in frame.columns if name not in NAMES]
     if unknown:
         raise InputError(f"{where}: unknown column {unknown[0]!r}; a step table has {', '.join(NAMES)}")
-    return pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS})
+    table = pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS})
+    for column in ARCHITECTURE:
+        if column.default is not None and table[column.name].isna().any():
+            other = table[column.default] if isinstance(column.default, str) else column.default
+            table[column.name] = table[column.name].fillna(other)
+    return table
 
 
 def as_dtype(values: pd.Series, column: Column) -> pd.Series:
@@ -302,8 +313,7 @@ def read(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if found != FORMAT_VERSION:
         raise InputError(f"{path}: step-table format {found!r}; expected {FORMAT_VERSION!r}")
     table = check(arrow.to_pandas(), str(path))
-    if digest(table) != record["digest"]:
-        raise InputError(
-            f"{path}: digest {digest(table)} of the rows is not the {record['digest']} in its metadata"
-        )
+    stored = digest(table[[name for name in NAMES if name in arrow.column_names]])  # of its own columns
+    if stored != record["digest"]:
+        raise InputError(f"{path}: digest {stored} of the rows is not the {record['digest']} in its metadata")
     return table, record

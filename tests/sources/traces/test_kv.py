@@ -1,5 +1,7 @@
 """KV tokens of traced steps: exact from snapshots and journeys, by a named assumption, or null."""
 
+import json
+
 import numpy as np
 import pytest
 from builders import source
@@ -78,6 +80,19 @@ def test_snapshots_give_exact_kv_tokens(tmp_path):
     ) == [42, 0, 0]
     assert np.isnan(rows["decode_kv_tokens_sum"].iloc[2])  # a step without snapshots
     assert entry(ingested)["rows_without_kv_tokens"] == 1
+
+
+def test_snapshots_tell_what_each_request_attends_to_in_layers_with_a_window(tmp_path):
+    config = {"num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "vocab_size": 32000}
+    config |= {"intermediate_size": 11008, "model_type": "mistral", "sliding_window": 34}
+    folder = snapshots(TraceBuilder()).snapshot(2, "f", "DECODE", 7, 1).write(tmp_path)
+    (folder / "config.json").write_text(json.dumps(config))
+    rows = steps.load(source("traces", tmp_path)).table
+    first = rows.iloc[0]
+    assert first["decode_window_tokens_sum"] == 34 + 34  # contexts of 41 and 101
+    seen = [min(32 + token, 34) for token in range(1, 6)] + [1, 2, 3]
+    assert first["prefill_window_attended_tokens"] == sum(seen)
+    assert np.isnan(rows["decode_window_tokens_sum"].iloc[2])  # a step without snapshots
 
 
 def test_snapshots_that_miss_a_request_give_no_kv_tokens(tmp_path):

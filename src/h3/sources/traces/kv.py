@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from h3.sources.traces.journeys import Decodes, Journey, active, decodes, longest, prefills
+from h3.steps.batch import WINDOWED, attended
 
 KV_COLUMNS = (
     "decode_kv_tokens_sum",
@@ -29,8 +30,9 @@ COMPOSITION = ("num_prefill_reqs", "num_decode_reqs", "prefill_tokens", "decode_
 Columns = dict[str, np.ndarray]
 
 
-def snapshot_sums(snapshots: np.ndarray) -> pd.DataFrame:
-    """Sums over the scheduled requests of steps, a row per run of snapshots of one step.
+def snapshot_sums(snapshots: np.ndarray, window_tokens: int = 0) -> pd.DataFrame:
+    """Sums over the scheduled requests of steps, a row per run of snapshots of one step; those of layers with
+    a window (WINDOWED) where it has any tokens.
 
     snapshots: float64[n, 5], (line, step id, 1 if decoding, tokens computed before, tokens scheduled). A
     decode request attends to the tokens computed before and the new one; t new prompt tokens after s computed
@@ -38,27 +40,29 @@ def snapshot_sums(snapshots: np.ndarray) -> pd.DataFrame:
     """
     line, step, decodes_, before, new = snapshots.T
     decode, prefill = decodes_ * (new > 0), (1 - decodes_) * (new > 0)
-    attended = decode * (before + new)
+    context = decode * (before + new)
     values = (
         prefill,
         decode,
         prefill * new,
         decode * new,
-        attended,
+        context,
         prefill * before,
-        prefill * (new * before + new * (new + 1) / 2),
+        prefill * attended(new, before),
     )
+    named = dict(zip((*COMPOSITION, *SUMS), values, strict=True))
+    if window_tokens:
+        pairs = prefill * attended(new, before, window_tokens)
+        named |= dict(zip(WINDOWED, (np.minimum(context, window_tokens), pairs), strict=True))
     heads = np.flatnonzero(np.diff(step, prepend=-1))
-    sums = {
-        name: np.add.reduceat(column, heads)
-        for name, column in zip((*COMPOSITION, *SUMS), values, strict=True)
-    }
+    sums = {name: np.add.reduceat(column, heads) for name, column in named.items()}
     place = {"line": line[heads].astype(np.int64), "step_id": step[heads].astype(np.int64)}
-    return pd.DataFrame({**place, **sums, "decode_kv_tokens_max": np.maximum.reduceat(attended, heads)})
+    return pd.DataFrame({**place, **sums, "decode_kv_tokens_max": np.maximum.reduceat(context, heads)})
 
 
 def _merged(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    how = {"line": "first", **dict.fromkeys((*COMPOSITION, *SUMS), "sum"), "decode_kv_tokens_max": "max"}
+    sums = [name for name in (*COMPOSITION, *SUMS, *WINDOWED) if name in rows]
+    how = {"line": "first", **dict.fromkeys(sums, "sum"), "decode_kv_tokens_max": "max"}
     return rows.groupby(keys, sort=False).agg(how).reset_index()
 
 
@@ -77,7 +81,8 @@ def from_snapshots(sums: pd.DataFrame, steps: pd.DataFrame) -> Columns:
         found["prefill_tokens"] + found["decode_tokens"] == steps["scheduled_tokens"]
     )
     found["decode_kv_tokens_mean"] = found["decode_kv_tokens_sum"] / found["num_decode_reqs"].clip(lower=1)
-    return {name: found[name].where(requests & tokens).to_numpy() for name in (*COMPOSITION, *KV_COLUMNS)}
+    names = (*COMPOSITION, *KV_COLUMNS, *(name for name in WINDOWED if name in found))
+    return {name: found[name].where(requests & tokens).to_numpy() for name in names}
 
 
 def clock_at(lines: np.ndarray, steps: pd.DataFrame) -> np.ndarray:

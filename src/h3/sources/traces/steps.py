@@ -86,7 +86,7 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     step has is null, one that only some lack rejects those. Raises InputError for a file without step events.
     """
     path = required_log(experiment.path, TRACE_FILES)
-    log = _read(path)
+    log = _read(path, experiment.architecture.window_tokens)
     if not len(log.steps["line"]):
         found = _listed(Counter(reason for _, reason, _ in log.rejects))
         raise InputError(
@@ -135,7 +135,7 @@ class _Log:
     rejected_steps: int
 
 
-def _read(path: Path) -> _Log:
+def _read(path: Path, window_tokens: int) -> _Log:
     parts, log = [], _Log({}, [], [], [], 0)
     for batch in otlp.read(path):
         parts.append(batch.steps)
@@ -143,7 +143,7 @@ def _read(path: Path) -> _Log:
         log.rejects += batch.rejects
         log.rejected_steps += batch.rejected_steps
         if len(batch.snapshots):
-            log.snapshot_sums.append(trace_kv.snapshot_sums(batch.snapshots))
+            log.snapshot_sums.append(trace_kv.snapshot_sums(batch.snapshots, window_tokens))
     log.steps = {new: np.concatenate([part.pop(old) for part in parts]) for old, new in RENAMED.items()}
     return log
 

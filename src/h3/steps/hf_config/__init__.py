@@ -18,7 +18,7 @@ from h3.common.errors import InputError
 from h3.steps.architecture import Architecture
 from h3.steps.hf_config import attention, ffn, precision
 from h3.steps.hf_config.keys import Config
-from h3.steps.hf_config.precision import Served
+from h3.steps.served import Served
 
 __all__ = ["Served", "from_hf_config", "read_hf_config"]
 
@@ -54,5 +54,5 @@ def from_hf_config(config: dict[str, Any], where: str, served: Served = AS_PUBLI
     ffn.refuse_others(found)
     sizes = attention.sizes(found)
     layers, hidden = sizes["num_layers"], sizes["hidden_size"]
-    fields: dict[str, Any] = sizes | ffn.sizes(found, layers, hidden) | precision.of(found, layers, served)
-    return Architecture(**fields)
+    fields: dict[str, Any] = sizes | ffn.sizes(found, layers, hidden) | precision.of(found, layers)
+    return served.of(Architecture(**fields), where)

@@ -25,7 +25,7 @@ def sizes(config: Config) -> dict[str, Any]:
     layers = config.positive("num_hidden_layers", "n_layer", "num_layers", "n_layers")
     if layers > MOST_LAYERS:
         raise config.error(f"num_hidden_layers={layers}; expected at most {MOST_LAYERS}")
-    hidden = config.positive("hidden_size", "n_embd", "d_model")
+    hidden = config.positive("hidden_size", "n_embd", "n_embed", "d_model")
     heads = config.positive("num_attention_heads", "n_head", "n_heads")
     window, window_layers = windows(config, layers)
     found = {
@@ -46,7 +46,7 @@ def _kv_heads(config: Config, heads: int) -> int:
     text = config.text
     if text.get("num_key_value_heads") is not None:
         return config.positive("num_key_value_heads")
-    if text.get("new_decoder_architecture"):
+    if text.get("new_decoder_architecture") or text.get("n_head_kv"):
         return config.positive("num_kv_heads", "n_head_kv")
     if text.get("multi_query_attention"):
         return config.positive("multi_query_group_num")
@@ -79,6 +79,8 @@ def windows(config: Config, layers: int) -> tuple[int, int]:
         other = next((kind for kind in kinds if kind not in (*WINDOW, FULL)), None)
         if other is not None:
             raise config.error(f"layer_types has {other!r}; expected {', '.join((*WINDOW, FULL))}")
+        if len(kinds) < layers:
+            raise config.error(f"layer_types has {len(kinds)} layers; expected num_hidden_layers={layers}")
         return _some(size, sum(kind in WINDOW for kind in kinds[:layers]))
     if not size:
         return 0, 0

@@ -16,28 +16,30 @@ EXPERT_COUNT_KEYS = (
     "num_routed_experts",
 )
 TOP_K_KEYS = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "top_k")
-MOE_STEP_KEYS = ("decoder_sparse_step", "moe_layer_freq", "interleave_moe_layer_step")
+SHARED_WIDTH_KEYS = ("shared_expert_intermediate_size", "shared_intermediate_size")
+FROM_ZERO = "moe_layer_freq"  # DeepSeek counts layers from 0, Qwen and Llama from 1
+MOE_STEP_KEYS = ("decoder_sparse_step", FROM_ZERO, "interleave_moe_layer_step")
 # Two matrices instead of the three of a gated FFN; four times as wide as the model where no width is given.
 UNGATED = (
     *("falcon", "refinedweb", "refinedwebmodel", "gpt2", "gpt_neo", "gpt_neox", "gptj", "gpt_bigcode", "opt"),
     *("bloom", "mpt", "phi", "starcoder2", "nemotron", "codegen", "arcee", "apertus"),
 )
 UNGATED_WIDTH = 4
+BOTH_HALVES = "qwen"  # the first Qwen gives the width of gate and up projection together
 # Steps of other make: recurrent or linear layers, cross-attention, encoders, sparse attention.
 REFUSED = (
     *("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "zamba", "zamba2", "nemotron_h"),
-    *(
-        "rwkv",
-        "recurrent_gemma",
-        "granitemoehybrid",
-        "qwen3_next",
-        "minimax",
-        "kimi_linear",
-        "lfm2",
-        "plamo2",
-    ),
-    *("mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text", "deepseek_v32"),
+    *("rwkv", "recurrent_gemma", "granitemoehybrid", "qwen3_next", "minimax", "kimi_linear", "lfm2"),
+    *("plamo2", "mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text"),
+    *("deepseek_v32", "arctic"),
 )
+# The same by what a config of an unknown family has.
+REFUSED_KEYS = (
+    *("ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type"),
+    *("hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "linear_num_value_heads"),
+    *("cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res"),
+)
+KINDS_OF_ATTENTION = "attn_type_list"  # MiniMax: 0 is linear attention
 
 
 def refuse_others(config: Config) -> None:
@@ -46,6 +48,12 @@ def refuse_others(config: Config) -> None:
         raise config.error(
             f"model_type={config.model_type!r}: its steps are not counted; expected a decoder"
             " of attention and FFN layers"
+        )
+    other = next((key for key in REFUSED_KEYS if config.text.get(key)), None)
+    if other is not None or not all(config.list(KINDS_OF_ATTENTION)):
+        raise config.error(
+            f"{other or KINDS_OF_ATTENTION}: layers of a kind that is not counted; expected a decoder of"
+            " attention and FFN layers"
         )
     if config.anywhere("is_encoder_decoder"):
         raise config.error("is_encoder_decoder=true: encoders are not counted; expected a decoder-only model")
@@ -56,6 +64,7 @@ def sizes(config: Config, layers: int, hidden: int) -> dict[str, int]:
     ungated = config.model_type in UNGATED or config.anywhere("hidden_act") == "relu2"
     width = UNGATED_WIDTH * hidden if ungated else None
     ffn = config.positive("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", default=width)
+    ffn = ffn // 2 if config.model_type == BOTH_HALVES else ffn
     moe = _experts(config, layers, ffn)
     dense = config.at_least_zero("intermediate_size_mlp") or ffn  # Llama 4: of the layers without experts
     return moe | {
@@ -93,22 +102,23 @@ def _shared(config: Config, expert_ffn: int) -> int:
     """Total width of the experts that every token visits; Llama 4 has one in each MoE layer."""
     if config.text.get("intermediate_size_mlp"):
         return expert_ffn
-    named = config.at_least_zero("shared_expert_intermediate_size", "shared_intermediate_size")
-    return named or expert_ffn * config.at_least_zero("n_shared_experts")
+    named = config.at_least_zero(*SHARED_WIDTH_KEYS)
+    return named or expert_ffn * config.at_least_zero("n_shared_experts", "num_shared_experts")
 
 
 def _moe_layers(config: Config, layers: int) -> int:
     """Layers with experts: those listed, or every so many beyond the first dense ones but for the dense ones
     listed.
     """
-    listed = config.list("moe_layers")
+    listed = config.layers("moe_layers")
     if listed:
-        return len(listed)
+        return len(listed & set(range(layers)))
     if isinstance(config.text.get("moe_layer_freq"), list):
         return sum(bool(each) for each in config.list("moe_layer_freq")[:layers])
     first = config.at_least_zero("first_k_dense_replace")
-    step = next((step for key in MOE_STEP_KEYS if (step := config.at_least_zero(key))), 1)
-    dense = set(config.list("mlp_only_layers"))
-    from_one = not first  # DeepSeek counts layers from 0, Qwen and Llama from 1
-    chosen = (layer for layer in range(first, layers) if (layer + from_one) % step == 0)
+    key, step = next(
+        ((key, step) for key in MOE_STEP_KEYS if (step := config.at_least_zero(key))), (FROM_ZERO, 1)
+    )
+    dense = config.layers("mlp_only_layers")
+    chosen = (layer for layer in range(first, layers) if (layer + (key != FROM_ZERO)) % step == 0)
     return sum(layer not in dense for layer in chosen)

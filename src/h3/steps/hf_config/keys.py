@@ -12,6 +12,7 @@ from typing import Any
 from h3.common.errors import InputError
 
 Mapping = dict[str, Any]
+LANGUAGE_MODEL = ("text_config", "llm_config", "language_config")  # where images are read, too
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Config:
 
     @classmethod
     def of(cls, config: Mapping, where: str) -> Config:
-        """A config, or the `text_config` inside it."""
-        inner = cls(config, config, where).mapping("text_config")
-        return cls(inner or config, config, where)
+        """A config, or the language model's inside it."""
+        whole = cls(config, config, where)
+        inner = next((found for key in LANGUAGE_MODEL if (found := whole.mapping(key))), config)
+        return cls(inner, config, where)
 
     @property
     def model_type(self) -> str:
@@ -72,6 +74,10 @@ class Config:
         if value is not None and not isinstance(value, list):
             raise self.error(f"{key}={value!r}; expected a list")
         return value or []
+
+    def layers(self, key: str) -> set[int]:
+        """Numbers of layers in an optional list; what is no whole number names none."""
+        return {each for each in self.list(key) if isinstance(each, int) and not isinstance(each, bool)}
 
     def error(self, what: str) -> InputError:
         """An error that names the file."""

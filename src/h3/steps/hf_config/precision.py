@@ -1,25 +1,20 @@
 """Bytes of a stored weight by part, and of a KV value: from the quantisation that a config names, wherever it
-stands, and from how the model is served.
+stands. How a server may be asked to hold them otherwise is in served.py.
 
 >>> from h3.steps.hf_config.keys import Config
 >>> awq = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
->>> of(Config(awq, awq, "config.json"), 32, Served())["bytes_per_parameter"]        # 4 bits, scale, zero
+>>> of(Config(awq, awq, "config.json"), 32)["bytes_per_parameter"]        # 4 bits, scale, zero
 0.51953125
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Any
 
-from h3.common.errors import InputError
-from h3.steps.architecture import Architecture
 from h3.steps.hf_config.keys import Config, Mapping
 
 DTYPES = {"float32": 2.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
-SERVED_DTYPES = {"float16": 2.0, "bfloat16": 2.0, "float32": 4.0, "fp8": 1.0}
-KV_DTYPES = {"auto": 0.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
 WIDE = 2.0  # what is not quantised is served in 16 bits
 SCALE_BYTES, GROUP = 2.0, 128
 GROUPED = ("awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "auto_round", "intel/auto-round", "hqq")
@@ -33,56 +28,20 @@ FFN_MODULES = (
 )
 
 
-@dataclass(frozen=True)
-class Served:
-    """How a server is asked to hold weights and KV cache: vLLM's --dtype (or fp8, its quantisation of weights
-    as it loads them) and --kv-cache-dtype.
-    """
-
-    dtype: str = "auto"
-    kv_cache_dtype: str = "auto"
-
-    @classmethod
-    def checked(cls, dtype: str, kv_cache_dtype: str, where: str) -> Served:
-        """The same, from a file or a command; raises InputError naming the key and what is known."""
-        for key, value, known in (
-            ("dtype", dtype, ("auto", *SERVED_DTYPES)),
-            ("kv_cache_dtype", kv_cache_dtype, tuple(KV_DTYPES)),
-        ):
-            if value not in known:
-                raise InputError(f"{where}: {key}={value!r}; expected one of {', '.join(known)}")
-        return cls(dtype, kv_cache_dtype)
-
-    def of(self, architecture: Architecture) -> Architecture:
-        """A known architecture, as it is served so."""
-        if self.dtype != "auto":
-            architecture = architecture.at(SERVED_DTYPES[self.dtype])
-        kv = KV_DTYPES[self.kv_cache_dtype] or architecture.kv_bytes_per_value
-        return replace(architecture, kv_bytes_per_value=kv)
-
-
-def of(config: Config, layers: int, served: Served) -> dict[str, float]:
+def of(config: Config, layers: int) -> dict[str, float]:
     """Bytes of a weight of FFN, attention and LM head, and of a KV value, as fields of an Architecture."""
     quantised = config.mapping("quantization_config", anywhere=True)
-    served = Served.checked(served.dtype, served.kv_cache_dtype, config.where)
-    kv = KV_DTYPES[served.kv_cache_dtype]
-    if quantised and served.dtype in ("auto", "float16", "bfloat16"):
-        ffn, attention, head = _quantised(config, quantised, layers)
-    else:
-        ffn, attention, head = _plain(config, served.dtype)
+    ffn, attention, head = _quantised(config, quantised, layers) if quantised else _plain(config)
     return {
         "bytes_per_parameter": ffn,
         "attention_bytes_per_parameter": attention,
         "head_bytes_per_parameter": head,
-        "kv_bytes_per_value": kv or (1.0 if _eight_bit_cache(quantised) else WIDE),
+        "kv_bytes_per_value": 1.0 if _eight_bit_cache(quantised) else WIDE,
     }
 
 
-def _plain(config: Config, asked: str) -> tuple[float, float, float]:
-    """Weights that no config quantises; 32-bit ones are served in 16 bits unless asked otherwise."""
-    if asked != "auto":
-        stored = SERVED_DTYPES[asked]
-        return stored, stored, max(stored, WIDE)
+def _plain(config: Config) -> tuple[float, float, float]:
+    """Weights that no config quantises; vLLM casts 32-bit ones to 16 bits unless it is asked otherwise."""
     dtype = config.anywhere("torch_dtype") or config.anywhere("dtype") or "bfloat16"
     if not isinstance(dtype, str) or dtype.removeprefix("torch.") not in DTYPES:
         raise config.error(f"torch_dtype={dtype!r}; expected one of {', '.join(sorted(DTYPES))}")
@@ -96,7 +55,8 @@ def _quantised(config: Config, quantised: Mapping, layers: int) -> tuple[float, 
     names = [f"model.layers.{layer}" for layer in range(layers)]
     attention = _most_match(left, names, [f"self_attn.{module}" for module in ATTENTION_MODULES])
     ffn = _most_match(left, names, list(FFN_MODULES))
-    return WIDE if ffn else stored, WIDE if attention else stored, max(WIDE, stored)
+    head = stored if quantised.get("lm_head") is True else max(WIDE, stored)  # GPTQ says so
+    return WIDE if ffn else stored, WIDE if attention else stored, head
 
 
 def _stored_bytes(config: Config, quantised: Mapping) -> float:
@@ -134,9 +94,10 @@ def _whole(config: Config, key: str, value: Any) -> int:
 
 
 def _compressed(config: Config, quantised: Mapping) -> float:
-    """The widest group of layers of a compressed-tensors config: bits, and the scale of each group."""
+    """Bytes of the layers of a compressed-tensors config, all of one size: bits, and scales of groups."""
     found = []
-    for group in (quantised.get("config_groups") or {}).values():
+    groups = quantised.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
         if not isinstance(weights, dict):
             continue
@@ -148,7 +109,9 @@ def _compressed(config: Config, quantised: Mapping) -> float:
         found.append(bits / 8 + ((scale + zero) / size if size > 0 and bits < 8 else 0.0))
     if not found:
         raise config.error("quantization_config: no config_groups with weights.num_bits; expected some")
-    return max(found)
+    if min(found) < max(found):
+        raise config.error(f"config_groups of {min(found):g} and {max(found):g} bytes; expected one size")
+    return found[0]
 
 
 def _bitsandbytes(quantised: Mapping) -> float:
