@@ -106,6 +106,10 @@ func TestBadManifestsAreRefused(t *testing.T) {
 		{`"trained_on": {`, `"trained_off": {`, "unknown field"},
 		{`"levels": [`, `"levels": [2.0,`, "levels"},
 		{`"decode_requests": [`, `"decode_requests": [1.0,`, "decode_requests"},
+		{`"context_tokens": [` + "\n   ", `"context_tokens": [` + "\n   9", "lower bound first"},
+		{`"high": [` + "\n     1.", `"high": [` + "\n     9.", "narrower"},
+		{`"words": "factors`, `"kinds": null, "words": "factors`, "expected kinds"},
+		{`"kernels_measured": [`, `"kernels_measured": [` + strings.Repeat(`"x",`, 65), "at most 64 names"},
 		{`"provenance": {`, `"provenance": {"x": ` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `,`, "nested"},
 	} {
 		files := goldenFiles(t)

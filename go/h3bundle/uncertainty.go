@@ -10,7 +10,10 @@ import (
 // DefaultLevel is the share of steps that the intervals of golden vectors hold.
 const DefaultLevel = 0.9
 
-const maxLevels = 16
+const (
+	maxLevels  = 16
+	maxKernels = 64
+)
 
 type trainedOn struct {
 	Deployments    []knownDeployment `json:"deployments"`
@@ -155,6 +158,12 @@ func (m *manifest) checkUncertainty() error {
 				return err
 			}
 		}
+		if bounds[0] > bounds[1] {
+			return fmt.Errorf("trained_on.%s is %v; expected the lower bound first", name, bounds)
+		}
+	}
+	if u.Kinds == nil || u.KernelsMeasured == nil || len(u.KernelsMeasured) > maxKernels {
+		return fmt.Errorf("uncertainty: expected kinds, and kernels_measured of at most %d names", maxKernels)
 	}
 	if len(u.Levels) < 1 || len(u.Levels) > maxLevels || len(t.Deployments) > maxDeployments {
 		return fmt.Errorf("%d levels, %d deployments; expected 1 to %d, at most %d", len(u.Levels), len(t.Deployments), maxLevels, maxDeployments)
@@ -188,6 +197,9 @@ func (k *kindInterval) check(name string, levels int) error {
 		}
 		if err := within(name+" high", k.High[i], 1, maxNumber); err != nil {
 			return err
+		}
+		if i > 0 && (k.High[i] < k.High[i-1] || k.Low[i] > k.Low[i-1]) {
+			return fmt.Errorf("kind %s has an interval narrower than that of a lower level", name)
 		}
 	}
 	for _, share := range k.Coverage {

@@ -186,6 +186,13 @@ class TrainedOn(Part):
     context_tokens: Tokens
     prefill_tokens: Tokens
 
+    @field_validator("decode_requests", "context_tokens", "prefill_tokens")
+    @classmethod
+    def _from_low_to_high(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"{value}; expected the lower bound first")
+        return value
+
 
 class Support(Part):
     """Range of each feature in training, and the deployments that the trees serve (absent: any)."""

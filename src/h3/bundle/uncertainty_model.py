@@ -52,4 +52,10 @@ class Uncertainty(Part):
             for column in (kind.low, kind.high, kind.coverage):
                 if column is not None and len(column) != len(self.levels):
                     raise ValueError(f"kinds.{name}: {len(column)} numbers; expected {len(self.levels)}")
+            if not (_rises(kind.high) and _rises(kind.low[::-1])):
+                raise ValueError(f"kinds.{name}: an interval narrower than that of a lower level")
         return self
+
+
+def _rises(values: tuple[float, ...]) -> bool:
+    return all(one <= other for one, other in pairwise(values))
