@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from builders import Steps
 from joblib import Parallel, delayed
 
+from h3 import steps
 from h3.common.config import FeaturesConfig, Fold, ModelConfig, SourceConfig, TrainConfig, TuneConfig
 from h3.common.progress import Progress
 from h3.evaluation import tune
@@ -20,7 +22,7 @@ from h3.models import boosting, physical_base, xgboost_residual, xgboost_scale_f
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params
 from h3.sources.experiment import Ingested
-from h3.steps import features, schema
+from h3.steps import schema
 
 # Five models, so that four are left to train on: the known architectures and one made of them.
 VARIANTS = {"wide-20b": {"num_layers": 40, "hidden_size": 6144, "num_heads": 48, "num_kv_heads": 48}}
@@ -165,12 +167,13 @@ def test_two_processes_on_one_fold_share_its_trials(tmp_path):
     assert made + made_too == 4
 
 
-def test_trials_made_by_other_code_are_not_taken_over(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["features.py", "counts.py", "kernels.py", "hf_config/ffn.py"])
+def test_trials_made_by_other_code_are_not_taken_over(tmp_path, monkeypatch, name):
     options = TuneConfig(trials=1, max_rows=400, storage=str(tmp_path / "tune"))
     tune.search(training(BENT), Context(), options)
-    edited = tmp_path / "features.py"
-    edited.write_text(Path(features.__file__).read_text() + "# edited")
-    monkeypatch.setattr(features, "__file__", str(edited))
+    edited = Path(shutil.copytree(steps.__path__[0], tmp_path / "steps"))
+    (edited / name).write_text((edited / name).read_text() + "# edited")
+    monkeypatch.setattr(steps, "__path__", [str(edited)])
     tune.search(training(BENT), Context(), options)
     assert len(list((tmp_path / "tune").glob("*.log"))) == 2
 

@@ -11,7 +11,8 @@ from h3.common.config import FeaturesConfig, Fold, ModelConfig, TrainConfig
 from h3.evaluation.fold_table import FoldRow
 from h3.promotion.card import coverage_table
 from h3.promotion.recipe import Recipe
-from h3.promotion.uncertainty import gather
+from h3.promotion.uncertainty import GPU_ERRORS, gather
+from h3.steps import kernels
 
 
 def fold(name: str, kind: str, off: float, moe: bool = False) -> tuple[FoldRow, pd.DataFrame]:
@@ -71,3 +72,9 @@ def test_it_knows_the_deployments_that_the_fit_was_made_on(evidence):
     assert len(evidence.trained_on.deployments) == 3
     low, high = evidence.trained_on.decode_requests
     assert 0 <= low < high
+
+
+def test_a_gpu_with_tables_is_as_uncertain_as_kernels_of_the_nearest_other_and_less_than_one_without():
+    with_tables, without = (np.sqrt(np.mean(np.square(GPU_ERRORS[kind]))) for kind in GPU_ERRORS)
+    assert with_tables == pytest.approx(kernels.NEAREST_LOG_ERROR, abs=0.01)
+    assert with_tables < without

@@ -129,8 +129,3 @@ def test_a_gpu_without_tables_takes_the_nearest_and_its_answer_says_so():
     assert (kernels.of(pcie).profile, kernels.of(pcie).link) == ("H100", "L40S")
     assert re.search(r"L4: no kernel .* L40S's \(the nearest", kernels.told(catalog.hardware("L4")))
     assert kernels.told(H100) == "" and kernels.told(catalog.hardware("A100")) == ""
-
-
-def test_a_gpu_is_less_certain_the_less_of_it_was_measured():
-    errors = [kernels.log_error(catalog.hardware(name)) for name in ("H100", "A100", "B200")]
-    assert errors == sorted(errors) and errors[0] == 0

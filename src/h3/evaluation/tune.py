@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -29,22 +28,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from scipy import stats
 
-from h3.common import files
+from h3 import models, steps
+from h3.common import files, packaged
 from h3.common.config import TuneConfig
 from h3.evaluation import folds
-from h3.models import (
-    boosted,
-    boosting,
-    physical_base,
-    residual,
-    support,
-    trees,
-    xgboost_residual,
-    xgboost_scale_free,
-)
+from h3.models import boosting, xgboost_residual
 from h3.models.boosting import Boosting, Tuned
 from h3.models.protocol import Context
-from h3.steps import base_shares, catalog, features, peak, physics, priors, raw30, schema, weights
+from h3.steps import kernels, schema
 
 TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 # Fewer training groups cannot tell what varies between groups: with three models the inner folds chose trees
@@ -54,11 +45,9 @@ LEAST_GAIN = 0.05  # smaller gains over two or three inner groups did not carry 
 RANDOM_PARTS = 3
 # From so many models on the gain of trees has an interval over models, and its lower end must be above 0.
 GROUPS_FOR_INTERVAL, SURE = 8, 0.9
-# What a trial's value follows from beside data and context.
-CODE = (
-    *(catalog, physics, priors, peak, features, base_shares, raw30, weights, folds),
-    *(physical_base, support, trees, boosted, boosting, residual, xgboost_residual, xgboost_scale_free),
-)
+# What a trial's value follows from beside data and context: all code of these packages, the figures that it
+# reads, folds and this file.
+CODE = (steps, models)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -171,8 +160,14 @@ def _code_digest() -> str:
     are no trials.
     """
     digest = hashlib.sha256(f"{xgb.__version__} {optuna.__version__}".encode())
-    for module in (*CODE, sys.modules[__name__]):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    files_of = [path for package in CODE for path in Path(package.__path__[0]).rglob("*.py")]
+    for path in (
+        *sorted(files_of),
+        packaged.checked(kernels.TABLE),
+        Path(str(folds.__file__)),
+        Path(__file__),
+    ):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

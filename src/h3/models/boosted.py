@@ -108,3 +108,13 @@ class Boosted:
     def json_bytes(self) -> bytes:
         """XGBoost's JSON, as it writes it."""
         return bytes(self.booster.save_raw("json"))
+
+
+def contributions(booster: xgb.Booster, matrix: pd.DataFrame) -> pd.DataFrame:
+    """Exact SHAP values of the rows of a feature matrix in units of the margin, shape (rows, features)
+    (Lundberg 2018, arXiv:1802.03888).
+    """
+    import xgboost as xgb
+
+    values = booster.predict(xgb.DMatrix(matrix), pred_contribs=True)
+    return pd.DataFrame(values[:, :-1], columns=matrix.columns)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from h3.models.boosted import Boosted
+from h3.models.boosted import Boosted, contributions
 from h3.models.physical_base import Base
 from h3.models.support import Support
 from h3.steps import features, physics
@@ -81,12 +81,8 @@ class FittedResidual:
         return self.numbers(inputs).us
 
     def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """Exact SHAP values of F in log units, shape (rows, features) (Lundberg 2018, arXiv:1802.03888)."""
-        import xgboost as xgb
-
-        matrix = self.inputs_matrix(inputs)
-        values = self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)
-        return pd.DataFrame(values[:, :-1], columns=matrix.columns)
+        """Exact SHAP values of F in log units, shape (rows, features)."""
+        return contributions(self.booster, self.inputs_matrix(inputs))
 
     def describe(self) -> dict[str, Any]:
         """JSON: model, base, the trees as XGBoost writes them, manifest of their features, and support."""

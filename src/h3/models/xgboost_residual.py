@@ -31,8 +31,6 @@ from h3.steps.weights import shape_groups
 # Fewer models show a few levels, which anything that differs between them "explains".
 LEVEL_MODELS = 8
 LEAF_MODELS = 1.5
-# The feature set of a run that asks for no other; any other is kept, levels or not.
-WITHOUT_LEVELS = "scale_free"
 
 
 @dataclass(frozen=True)
@@ -130,9 +128,10 @@ def learning_curve(
 
 def _usual(context: Context, groups: int) -> Params:
     """Trees that are tested on workloads held out speak of the deployments in the data only; a base of one
-    constant needs them for all. With so many models in training, levels between them can be learned.
+    constant needs them for all. With so many models in training, levels between them can be learned, unless
+    the run asks for features of its own.
     """
-    levels = context.group == "model" and groups >= LEVEL_MODELS and context.features.name == WITHOUT_LEVELS
+    levels = context.group == "model" and groups >= LEVEL_MODELS and context.features.name == features.USUAL
     return Params(
         known_only=context.group == "workload" and context.ablation.base,
         levels=levels and context.ablation.base,

@@ -21,13 +21,10 @@ import pandas as pd
 import xgboost as xgb
 
 from h3.models import boosting
-from h3.models.boosted import Boosted
+from h3.models.boosted import Boosted, contributions
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
 from h3.models.protocol import Context
 from h3.steps import features, peak
-
-# What a run has that asks for no other set: made for trees beside a base, which knows the overheads.
-USUAL_SET = "scale_free"
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,8 @@ class FittedScaleFree:
         return _scale_us(inputs) * np.exp(self.level + margin)
 
     def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
-        """Exact SHAP values of F in log units, shape (rows, features) (Lundberg 2018, arXiv:1802.03888)."""
-        matrix = self.inputs_matrix(inputs)
-        values = self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)
-        return pd.DataFrame(values[:, :-1], columns=matrix.columns)
+        """Exact SHAP values of F in log units, shape (rows, features)."""
+        return contributions(self.booster, self.inputs_matrix(inputs))
 
     def describe(self) -> dict[str, Any]:
         """JSON: model, level, the trees as XGBoost writes them, and the manifest of their features."""
@@ -93,7 +88,8 @@ def _scale_us(table: pd.DataFrame) -> np.ndarray:
 
 
 def _set_of(context: Context) -> str:
-    return peak.NAME if context.features.name == USUAL_SET else context.features.name
+    """The usual set was made for trees beside a base, which knows the overheads."""
+    return peak.NAME if context.features.name == features.USUAL else context.features.name
 
 
 def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedScaleFree:

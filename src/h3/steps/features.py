@@ -39,6 +39,8 @@ class Feature:
     rising: bool = False
 
 
+USUAL = "scale_free"  # of a run that asks for no other set
+
 SCALE_FREE = (
     Feature("kv_to_weights", "memory", "ratio", "kv_us / weights_us", rising=True),
     Feature("compute_to_weights", "compute", "ratio", "gemm_us / weights_us", rising=True),

@@ -21,7 +21,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, fields
 from functools import cache
-from math import exp, hypot, log
+from math import hypot, log
 
 import numpy as np
 
@@ -202,15 +202,6 @@ def nearest_link(hardware: Hardware, chip: str, apart_from: str | None = None) -
 TABLES_LOG_ERROR, NEAREST_LOG_ERROR = 0.01, 0.06
 
 
-def log_error(hardware: Hardware) -> float:
-    """How far, as a standard deviation of the logarithm, a GPU's kernels may be from what is taken for them,
-    beyond the error that the base has on H100: 0 for an H100.
-    """
-    if hardware.kernels == REFERENCE == hardware.name:
-        return 0.0
-    return TABLES_LOG_ERROR if has_tables(hardware) else NEAREST_LOG_ERROR
-
-
 def told(hardware: Hardware) -> str:
     """What an answer for a GPU without tables of its own says; "" for one with."""
     if has_tables(hardware):
@@ -219,6 +210,5 @@ def told(hardware: Hardware) -> str:
     why = "as its file says" if hardware.kernels else "the nearest in memory bandwidth and FLOP/s"
     return (
         f"{hardware.name}: no kernel of it was measured; its kernels are taken to reach the shares of peak of"
-        f" {taken.profile}'s ({why}), its all-reduce of {taken.link}'s; 1.96 standard errors of such a guess:"
-        f" {100 * (exp(1.96 * NEAREST_LOG_ERROR) - 1):.0f} %"
+        f" {taken.profile}'s ({why}), its all-reduce of {taken.link}'s"
     )

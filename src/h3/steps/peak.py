@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from h3.steps import physics
+from h3.steps.cards import per_us
 
 NAME = "peak_ratios"
 LOGIT_BYTES = 4.0  # vLLM samples from 32-bit logits
@@ -57,7 +58,7 @@ def parts_us(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at_peak_us(table: pd.DataFrame, flops: np.ndarray) -> np.ndarray:
-    return flops / physics._per_us(table, "peak_bf16_flops")
+    return flops / per_us(table, "peak_bf16_flops")
 
 
 def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
@@ -66,7 +67,7 @@ def all_reduce_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """
     ranks = table["tensor_parallelism"].to_numpy(float)
     moved = 2 * (ranks - 1) / ranks * physics.all_reduce_message_bytes(table, tokens)
-    return physics.all_reduces(table) * moved / physics._per_us(table, "nvlink_bandwidth_bytes_s")
+    return physics.all_reduces(table) * moved / per_us(table, "nvlink_bandwidth_bytes_s")
 
 
 def roofline_us(parts: pd.DataFrame) -> np.ndarray:
@@ -88,7 +89,7 @@ def compute(table: pd.DataFrame, _: pd.DataFrame | None = None) -> dict[str, np.
     roofline, (memory, compute) = roofline_us(parts), _roofs(parts)
     prefill_flops = physics.attention_flops(table, physics.prefill_pairs(table))
     requests, vocab = physics.requests(table), table["vocab_size"].to_numpy(float)
-    logits_us = requests * vocab * LOGIT_BYTES / physics._per_us(table, "memory_bandwidth_bytes_s")
+    logits_us = requests * vocab * LOGIT_BYTES / per_us(table, "memory_bandwidth_bytes_s")
     layers, moe_layers = (table[name].to_numpy(float) for name in ("num_layers", "num_moe_layers"))
     against_roofline = {
         "kv_share": parts["kv_us"].to_numpy(),

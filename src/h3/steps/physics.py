@@ -18,7 +18,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from h3.steps import cards
 from h3.steps.all_reduce import (
     ACTIVATION_BYTES,
     LEAST_NVLINK_BYTES_S,
@@ -30,6 +29,9 @@ from h3.steps.all_reduce import (
     two_shot,
     two_shot_all_reduces,
 )
+from h3.steps.cards import figure as _hardware
+from h3.steps.cards import kernel as _kernel
+from h3.steps.cards import per_us as _per_us
 from h3.steps.composition import (
     averaged,
     column,
@@ -133,9 +135,6 @@ SAMPLER_US_PER_MILLION_LOGITS = 140.0
 SAMPLER_BANDWIDTH_BYTES_S = 3.35e12  # of the GPU that those times are taken for, H100; a sort moves memory
 
 
-_hardware, _per_us, _kernel = cards.figure, cards.per_us, cards.kernel
-
-
 def weight_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     """Time to read the weights at peak memory bandwidth."""
     return weight_bytes(table, tokens) / _per_us(table, "memory_bandwidth_bytes_s")
@@ -149,13 +148,17 @@ def gemm_us(table: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:
     wide, narrow = _per_us(table, "peak_bf16_flops"), _per_us(table, "peak_fp8_flops")
 
     def peak(stored: np.ndarray) -> np.ndarray:
-        return np.where((stored <= 1.0) & (stored >= LEAST_FP8_BYTES), narrow, wide)
+        return np.where(_eight_bit(stored), narrow, wide)
 
     return (
         attention / peak(stored_bytes(table, "attention"))
         + ffn / peak(column(table, "bytes_per_parameter", 2.0))
         + head / peak(stored_bytes(table, "head"))
     )
+
+
+def _eight_bit(stored_bytes: np.ndarray) -> np.ndarray:
+    return (stored_bytes <= 1.0) & (stored_bytes >= LEAST_FP8_BYTES)
 
 
 def kv_us(table: pd.DataFrame) -> np.ndarray:
@@ -165,8 +168,7 @@ def kv_us(table: pd.DataFrame) -> np.ndarray:
 
 def _by_width(table: pd.DataFrame, factor: str) -> np.ndarray:
     """A factor of the GPU's kernels: for 8-bit weights, or for others."""
-    stored = column(table, "bytes_per_parameter", 2.0)
-    eight_bit = (stored <= 1.0) & (stored >= LEAST_FP8_BYTES)
+    eight_bit = _eight_bit(column(table, "bytes_per_parameter", 2.0))
     return np.where(eight_bit, _kernel(table, f"fp8_{factor}"), _kernel(table, factor))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xgboost as xgb
 
+from h3.models.boosted import contributions
 from h3.models.protocol import Context
 from h3.steps import features
 
@@ -54,10 +55,7 @@ class FittedRaw:
 
     def contributions(self, inputs: pd.DataFrame) -> pd.DataFrame:
         """Exact SHAP values in us, shape (rows, features)."""
-        matrix = self.inputs_matrix(inputs)
-        return pd.DataFrame(
-            self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True)[:, :-1], columns=matrix.columns
-        )
+        return contributions(self.booster, self.inputs_matrix(inputs))
 
     def describe(self) -> dict[str, Any]:
         """JSON: model, the booster as XGBoost writes it, and the manifest of its features."""
