@@ -178,6 +178,7 @@ func printOne(bundle *h3bundle.Bundle, o options, truncated bool) error {
 	for i, name := range bundle.FeatureNames() {
 		fmt.Printf("  %-26s %14.6g\n", name, p.Features[i])
 	}
+	fmt.Printf("%-28s %t\n", "sampling by top-p or top-k", truncated)
 	return nil
 }
 
