@@ -89,6 +89,13 @@ def test_one_feature_alone_has_no_agreement_to_measure():
     assert (found.kendall_w, found.spearman[0].rho, found.spearman[0].interval) == (None, None, (None, None))
 
 
+@pytest.mark.filterwarnings("error")
+def test_folds_without_a_shared_feature_have_no_agreement_to_measure():
+    found = stability.measure({"levels": of_order("abc"), "steps": of_order("xyz")})
+    assert found.kendall_w is None and found.rank_std is None
+    assert found.folds == ["levels", "steps"] and found.top == ()
+
+
 def test_the_same_seed_gives_the_same_numbers():
     rankings = {"one": of_order("abcdef"), "two": of_order("bacdfe")}
     assert stability.measure(rankings, seed=5) == stability.measure(rankings, seed=5)
