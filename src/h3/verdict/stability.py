@@ -45,7 +45,7 @@ class Chance(Record):
 
 class Stability(Record):
     """How much some folds agree; numbers are None where fewer than two folds have trees, or where these share
-    no two features (trees with levels have features of their own).
+    no feature (trees with levels have features of their own).
 
     top: features by mean rank; ranks: fold → feature → rank, of those.
     """
@@ -166,7 +166,7 @@ def measure(rankings: Rankings, seed: int = 0) -> Stability:
         "n_folds": len(rankings),
         "top": tuple(table.index[:TOP]),
     }
-    if min(table.shape) < 2:
+    if table.empty or table.shape[1] < 2:
         return Stability(**known)
     rng, values = np.random.default_rng(seed), table.to_numpy(float)
     return Stability(
