@@ -1,3 +1,3 @@
-module h3
+module github.com/inference-sim/h3/go
 
 go 1.24

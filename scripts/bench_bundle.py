@@ -1,6 +1,6 @@
 """Do Go and Python agree on many random batches, and how fast are they?
 
-    python scripts/bench_bundle.py                                   # 100,000 batches on tests/golden/bundle
+    python scripts/bench_bundle.py                               # 100,000 batches on the tests' bundle
     python scripts/bench_bundle.py --bundle dist/blis --batches 2000
 
 Random deployments (h3/bundle/golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to
@@ -73,7 +73,7 @@ def rows_per_second(read: bundle.Bundle, table: pd.DataFrame, repeats: int = 3) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=ROOT / "tests" / "golden" / "bundle")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "go" / "h3bundle" / "testdata" / "bundle")
     parser.add_argument("--batches", type=int, default=100_000)
     options = parser.parse_args()
     read = bundle.read(options.bundle)

@@ -1,6 +1,6 @@
-"""Write the small bundle under tests/golden that both languages are tested against.
+"""Write the small bundle under go/h3bundle/testdata that both languages are tested against.
 
-    python scripts/make_golden_bundle.py        # tests/golden/bundle: the built-in source, few trees
+    python scripts/make_golden_bundle.py        # go/h3bundle/testdata/bundle: the built-in source, few trees
 
 Two boosters, so that routing is tested: one fitted on dense models, whose trees serve those alone, one on
 all, for any. Run it again when physics.py, features.py or the format changes, and commit the result.
@@ -23,7 +23,7 @@ from h3.server.overheads import STUDY_CONSTANTS
 from h3.sources import simulated
 from h3.steps import schema
 
-OUT = Path(__file__).parents[1] / "tests" / "golden" / "bundle"
+OUT = Path(__file__).parents[1] / "go" / "h3bundle" / "testdata" / "bundle"
 ROWS = 20_000
 
 

@@ -77,14 +77,18 @@ def fold_result(fold: str = "lomo_mixtral", **changes) -> FoldResult:
 
 def other_physics(folder: Path) -> Path:
     """The golden bundle as a version of h3 with another constant would have written it."""
-    shutil.copytree(Path(__file__).parent / "golden" / "bundle", folder)
+    shutil.copytree(Path(__file__).parents[1] / "go" / "h3bundle" / "testdata" / "bundle", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["constants"]["gemm_efficiency"] = 0.7
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "manifest.sha256").write_text(
-        json_file.sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
-    )
+    sign_manifest(folder)
     return folder
+
+
+def sign_manifest(folder: Path) -> None:
+    """Make the digest of a bundle's manifest right after an edit, so that what lies behind it is tested."""
+    digest = json_file.sha256((folder / "manifest.json").read_bytes())
+    (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
 
 
 def setup_columns(model: str, tp: int | None, workload: str) -> dict:

@@ -19,7 +19,7 @@ from h3.sources import simulated
 
 ROOT = Path(__file__).parents[1]
 TITLES = ("A predictor", "A source of steps", "A feature set", "A GPU")
-GOLDEN = ROOT / "tests" / "golden" / "bundle"
+GOLDEN = ROOT / "go" / "h3bundle" / "testdata" / "bundle"
 LLAMA = json.loads((GOLDEN / "golden.json").read_text())["configs"]["llama-2-7b"]
 
 

@@ -14,7 +14,7 @@ import pytest
 import h3
 
 ROOT = Path(__file__).parents[1]
-BUNDLE = ROOT / "tests" / "golden" / "bundle"
+BUNDLE = ROOT / "go" / "h3bundle" / "testdata" / "bundle"
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 4096,

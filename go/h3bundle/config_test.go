@@ -26,7 +26,7 @@ type published struct {
 
 func readPublished(t *testing.T) (cases struct{ Cases, Served, Refused []published }) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "tests", "golden", "architectures.json"))
+	data, err := os.ReadFile(filepath.Join("testdata", "architectures.json"))
 	if err != nil {
 		t.Fatalf("the file of architectures must be there: %v", err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // goldenDir holds the bundle that scripts/make_golden_bundle.py wrote and Python tests read too.
-var goldenDir = filepath.Join("..", "..", "tests", "golden", "bundle")
+var goldenDir = filepath.Join("testdata", "bundle")
 
 type golden struct {
 	FeatureNames []string                   `json:"feature_names"`

@@ -22,7 +22,8 @@ const (
 	maxNumber    = 1e9   // coefficients and overheads
 	maxTokens    = 1<<31 - 1
 
-	maxDeployments = 4096
+	maxDeployments   = 4096
+	maxPipelineSteps = 1000
 )
 
 // readFile returns a file of at most MaxFileBytes.

@@ -14,9 +14,11 @@ const (
 	trustRule     = "linear_trust"
 )
 
-// Overheads are constants of a request, us.
+// Overheads are what a request waits beside its steps: us, and PipelineSteps, the steps that are already scheduled when it
+// arrives, in periods of the running steps (0 where the manifest does not say).
 type Overheads struct {
 	QueueingUS    float64 `json:"queueing_us"`
+	PipelineSteps float64 `json:"pipeline_steps"`
 	PostDecodeUS  float64 `json:"post_decode_us"`
 	OutputTokenUS float64 `json:"output_token_us"`
 }
@@ -216,7 +218,7 @@ func (m *manifest) checkNumbers() error {
 		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"least_nvlink_bytes_s", c.LeastNVLinkBytesS, 1e6, 1e18}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
 		{"sampler_latency_us", c.SamplerLatencyUS, 0, 1e6}, {"sampler_bandwidth_bytes_s", c.SamplerBandwidthBytesS, 1e6, 1e18},
 		{"sampler_us_per_million_logits", c.SamplerUSPerMillionLogits, 0, 1e6}, {"queueing_us", o.QueueingUS, 0, maxNumber},
-		{"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
+		{"pipeline_steps", o.PipelineSteps, 0, maxPipelineSteps}, {"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
 	}
 	for _, size := range c.TwoShotBytes {
 		checks = append(checks, bounded{"two_shot_bytes", size, 0, maxNumber})

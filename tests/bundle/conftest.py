@@ -26,7 +26,7 @@ def truth_us(table: pd.DataFrame) -> np.ndarray:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The committed bundle, which no test changes."""
-    return Path(__file__).parents[1] / "golden" / "bundle"
+    return Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 
 
 @pytest.fixture(scope="session")

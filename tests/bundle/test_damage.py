@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import builders
 import pytest
 
 from h3 import bundle
@@ -26,13 +27,7 @@ def sign(folder: Path) -> None:
         data = (folder / name).read_bytes()
         entry.update(sha256=sha256(data), bytes=len(data))
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    sign_manifest(folder)
-
-
-def sign_manifest(folder: Path) -> None:
-    (folder / "manifest.sha256").write_text(
-        sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
-    )
+    builders.sign_manifest(folder)
 
 
 def truncate(folder: Path) -> None:
@@ -104,7 +99,7 @@ def test_damaged_files_are_refused(name, copied):
 )
 def test_bad_manifests_are_refused_with_the_key(old, new, said, copied):
     edit(copied / "manifest.json", old, new)
-    sign_manifest(copied)
+    builders.sign_manifest(copied)
     with pytest.raises(InputError, match=said) as error:
         bundle.read(copied)
     assert "\n" not in str(error.value)

@@ -13,14 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import builders
 import pytest
 
 from h3 import bundle
 from h3.bundle import files
-from h3.bundle.json_file import sha256
 from h3.common.errors import InputError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 # Copies a bundle in a process that is killed in place of its n-th call of a function.
 KILLED = """
 import os, shutil, signal, sys
@@ -48,18 +48,12 @@ for source in [one, other] * 20:
 """
 
 
-def sign(folder: Path) -> None:
-    (folder / "manifest.sha256").write_text(
-        sha256((folder / "manifest.json").read_bytes()) + "  manifest.json\n"
-    )
-
-
 def changed(folder: Path, **keys: object) -> Path:
     """A copy of the golden bundle with other keys in its manifest, digests right."""
     shutil.copytree(GOLDEN, folder)
     manifest = json.loads((folder / "manifest.json").read_text()) | keys
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    sign(folder)
+    builders.sign_manifest(folder)
     return folder
 
 

@@ -89,7 +89,7 @@ def test_a_log_that_is_too_short_is_refused(tmp_path):
 
 
 def test_calibration_keeps_trees_and_moves_the_base_alone(tmp_path):
-    golden = bundle.read(Path(__file__).parents[1] / "golden" / "bundle")
+    golden = bundle.read(Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle")
     fit = golden.fitted_by_route()["dense"]
 
     table = Steps(seed=5).run("llama-2-7b", rows=400).timed(lambda rows: 1.3 * fit.predict(rows)).table()

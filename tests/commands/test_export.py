@@ -35,7 +35,7 @@ from h3.tracking import find, log
 from h3.tracking.store import open_store
 
 DATA = "measured on H100: request logs, 12 experiments"
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 LLAMA = Deployment(catalog.MODELS["llama-2-7b"], 1, "H100")
 
 

@@ -16,7 +16,7 @@ from h3.common.errors import InputError
 from h3.steps import catalog
 from h3.steps.batch import Deployment, step_table
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 GO = Path(__file__).parents[2] / "go"
 
 

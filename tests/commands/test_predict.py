@@ -20,7 +20,7 @@ from h3.predict import PredictConfig
 from h3.steps import catalog
 from h3.steps.batch import Deployment, step_table
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 CONFIG = {
     "num_hidden_layers": 28,
     "hidden_size": 3584,

@@ -21,7 +21,7 @@ from h3.server.overheads import NONE, STUDY_IN_STEPS, Overheads
 from h3.tracking import log, registry
 from h3.tracking.store import open_store
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 NAMES = ("20260101-000000-llama-2-7b-tp1-general", "20260101-000001-llama-2-70b-tp4-general")
 
 

@@ -152,7 +152,7 @@ def test_trees_that_make_more_work_faster_do_not_ship():
 
 
 def test_the_gate_refuses_trees_from_simulated_data(shipped):
-    golden = bundle.read(Path(__file__).parents[1] / "golden" / "bundle")
+    golden = bundle.read(Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle")
     assert max(model.trees for model in golden.manifest.models.values()) > 0
     refused = gate.real_trees(golden, "simulated H100: 16 experiments")
     assert not refused.passed and refused.line().startswith("FAILED real_trees (trees: ")

@@ -23,7 +23,7 @@ from h3.promotion.recipe import Recipe, fold_rows
 from h3.sources.experiment import Ingested
 from h3.steps import catalog, schema
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 PARAMS = {"n_estimators": 2, "min_child_weight": 0.0}
 
 

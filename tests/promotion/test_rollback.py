@@ -22,7 +22,7 @@ from h3.promotion.config import PromoteConfig
 from h3.tracking import registry
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "bundle"
+GOLDEN = ROOT / "go" / "h3bundle" / "testdata" / "bundle"
 OTHER = r"constants: gemm_efficiency: 0\.7; expected 0\.8"
 # A rollback that is killed when the alias has moved and the files have not.
 KILLED = """

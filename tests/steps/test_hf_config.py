@@ -1,4 +1,4 @@
-"""Published models, counted by hand (tests/golden/architectures.json; go/h3bundle reads the same file)."""
+"""Published models, counted by hand; go/h3bundle reads the same file of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from h3.steps import batch, catalog, physics
 from h3.steps.batch import Deployment
 from h3.steps.hf_config import Served, from_hf_config
 
-CASES = json.loads((Path(__file__).parents[1] / "golden" / "architectures.json").read_text())
+CASES = json.loads(
+    (Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "architectures.json").read_text()
+)
 ALL_EXPERTS = np.array([1e9])  # so many tokens visit every expert
 
 

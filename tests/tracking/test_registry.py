@@ -21,7 +21,7 @@ from h3.evaluation.folds import without_targets
 from h3.promotion.card import card
 from h3.tracking import journal, registry
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 TAGS = {
     "sweep": "s" * 32,
     "winner": "xgboost_residual",

@@ -18,7 +18,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"h3/h3bundle"
+	"github.com/inference-sim/h3/go/h3bundle"
 )
 
 // The champion that ships with h3, seen from go/.

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from h3.bundle.json_file import checked, sha256, shown
-from h3.bundle.manifest_model import ConstantOverheads, Constants, Manifest
+from h3.bundle.manifest_model import Constants, Manifest, RequestOverheads
 from h3.bundle.uncertainty import Evidence
 from h3.common import strict_json
 from h3.common.errors import InputError
@@ -78,7 +78,7 @@ def make(
         "outside_support": {"rule": "linear_trust", "meaning": TRUST},
         "trained_on": evidence.trained_on.model_dump(mode="json", exclude_unset=True),
         "uncertainty": evidence.uncertainty.model_dump(mode="json", exclude_unset=True),
-        "overheads": _constant(overheads),
+        "overheads": overheads.model_dump(include=set(RequestOverheads.model_fields)),
         "xgboost_version": version("xgboost"),
         "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
         "provenance": strict_json.plain(provenance),
@@ -128,15 +128,6 @@ def _model(fitted: FittedResidual, route: str) -> dict[str, Any]:
         "coefficients": fitted.base.describe()["coefficients"],
         "support": fitted.support.describe(),
     }
-
-
-def _constant(overheads: Overheads) -> dict[str, float]:
-    if overheads.pipeline_steps:
-        raise InputError(
-            f"bundle: overheads.pipeline_steps={overheads.pipeline_steps:g}; expected 0, a bundle holds"
-            " constants in us only"
-        )
-    return overheads.model_dump(include=set(ConstantOverheads.model_fields))
 
 
 def _physics() -> dict[str, Any]:

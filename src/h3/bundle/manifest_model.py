@@ -218,10 +218,13 @@ class OutsideSupport(Part):
     meaning: str
 
 
-class ConstantOverheads(Part):
-    """What a request waits beside its steps, us: arrival to queue, last token to response, every token."""
+class RequestOverheads(Part):
+    """What a request waits beside its steps: arrival to queue, us, and steps that are already scheduled when
+    it arrives, in their periods; last token to response, us; every token, us.
+    """
 
     queueing_us: ConstantUs
+    pipeline_steps: Annotated[float, Field(ge=0, le=1000), Given] = 0.0
     post_decode_us: ConstantUs
     output_token_us: ConstantUs
 
@@ -271,7 +274,7 @@ class Manifest(Part):
     outside_support: OutsideSupport
     trained_on: TrainedOn
     uncertainty: Uncertainty
-    overheads: ConstantOverheads
+    overheads: RequestOverheads
     xgboost_version: str = Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+")
     files: Files
     provenance: dict[str, Any]

@@ -5,7 +5,7 @@
 
 Sizes are read by every name that the families give them (keys.py), attention with its windows and latent
 vectors in attention.py, FFN and experts in ffn.py, bytes of weights in precision.py. go/h3bundle follows the
-same rules; tests/golden/architectures.json holds both to published models, counted by hand.
+same rules; go/h3bundle/testdata/architectures.json holds both to published models, counted by hand.
 """
 
 from __future__ import annotations
