@@ -80,7 +80,7 @@ func (b *Bundle) IntervalsOf(c Case, level float64) (*Intervals, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Intervals(Deployment{arch, c.TensorParallelism, c.Hardware, c.TruncatedSampling}, level)
+	return b.Intervals(c.on(arch), level)
 }
 
 // KernelOf prepares the deployment of a case whose config is the HuggingFace config itself.
@@ -89,5 +89,11 @@ func (b *Bundle) KernelOf(c Case) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Kernel(Deployment{arch, c.TensorParallelism, c.Hardware, c.TruncatedSampling})
+	return b.Kernel(c.on(arch))
+}
+
+func (c *Case) on(arch Architecture) Deployment {
+	return Deployment{
+		Architecture: arch, TensorParallelism: c.TensorParallelism, Hardware: c.Hardware, TruncatedSampling: c.TruncatedSampling,
+	}
 }

@@ -100,12 +100,14 @@ func (b *Bundle) Overheads() Overheads { return b.manifest.Overheads }
 func (b *Bundle) FeatureNames() []string { return b.manifest.featureNames() }
 
 // Deployment is a model on so many accelerators. TruncatedSampling: requests sample with top-p or top-k, so that every step
-// sorts its logits; TruncatesSampling reads it from a generation_config.json.
+// sorts its logits; TruncatesSampling reads it from a generation_config.json. ExpertParallel: experts lie whole on the ranks
+// of the tensor-parallel group (vLLM's --enable-expert-parallel without data parallelism); dense models have none.
 type Deployment struct {
 	Architecture      Architecture
 	TensorParallelism int
 	Hardware          string
 	TruncatedSampling bool
+	ExpertParallel    bool
 }
 
 // Kernel prepares the evaluation for one deployment; everything that depends on it alone is computed here.

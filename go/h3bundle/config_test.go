@@ -47,7 +47,7 @@ func TestPublishedModelsAreCountedAsByHand(t *testing.T) {
 			t.Errorf("%s: %v", c.Name, err)
 			continue
 		}
-		p := newPhysics(Deployment{arch, 1, "H100", false}, manifest.Hardware["H100"], &manifest.Constants)
+		p := newPhysics(Deployment{Architecture: arch, TensorParallelism: 1, Hardware: "H100"}, manifest.Hardware["H100"], &manifest.Constants)
 		if weights := p.weightUS(1) * p.bandwidth; math.Abs(weights/c.Weights-1) > 1e-12 {
 			t.Errorf("%s: %v bytes of weights; expected %v", c.Name, weights, c.Weights)
 		}

@@ -190,7 +190,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		kernel, err := bundle.Kernel(Deployment{arch, 1, "H100", false})
+		kernel, err := bundle.Kernel(Deployment{Architecture: arch, TensorParallelism: 1, Hardware: "H100"})
 		if err != nil {
 			return
 		}

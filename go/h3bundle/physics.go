@@ -124,6 +124,8 @@ type physics struct {
 	kernels                                    factors // of the accelerator
 	slower                                     float64 // than the GPU of the sampler's constants, by memory bandwidth
 	vocab, sorts, sortUS, sortLogitUS          float64 // sorts: 1 where sampling is truncated, else 0
+
+	slowest []float64 // experts that the slowest rank reads, by how many are visited; nil: experts are sliced over the ranks
 }
 
 // allReduce is one algorithm's time: latency, messages' worth of bytes on the wire, bytes/us.
@@ -178,6 +180,9 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	}
 	if d.TruncatedSampling {
 		p.sorts = 1
+	}
+	if d.ExpertParallel && ranks > 1 && a.NumExperts <= mostTabledExperts {
+		p.slowest = slowestRanks(int(a.NumExperts), d.TensorParallelism)
 	}
 	p.vocab, p.sortUS, p.sortLogitUS = float64(a.VocabSize), c.SamplerLatencyUS, c.SamplerUSPerMillionLogits/1e6
 	p.slower = c.SamplerBandwidthBytesS / h.MemoryBandwidthBytesS
@@ -270,7 +275,7 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	coverage, weights := 1.0, p.weightsDenseUS
 	if p.experts > 0 {
 		coverage = p.coverage(tokens)
-		weights = p.weightUS(coverage)
+		weights = p.weightUS(coverage * p.unevenness(coverage))
 		features[featTokensPerExpert] = tokens * (p.topK / p.experts)
 	}
 	compute := p.gemmUS(tokens, requests)
