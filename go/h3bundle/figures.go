@@ -65,7 +65,7 @@ func (b *Bundle) withNearest(card Card) (*Bundle, string, error) {
 // hasFigures says whether a card's figures are the accelerator's; those that are 0 are not given.
 func (h *Hardware) hasFigures(card Card) bool {
 	for _, pair := range h.figures(&card) {
-		if given := *pair.given; given != 0 && !(math.Abs(given / *pair.own-1) <= asKnown) {
+		if given := *pair.given; given != 0 && !(math.Abs(given / *pair.own - 1) <= asKnown) {
 			return false
 		}
 	}

@@ -16,8 +16,8 @@ type Batch struct {
 	Reqs []Req
 }
 
-// maxPeriodUS bounds what StepTime returns: 31 years fit int64 nanoseconds and cannot overflow a clock soon.
-const maxPeriodUS = 1e15
+// MaxPeriodUS bounds what PeriodUS returns: 31 years fit int64 nanoseconds and cannot overflow a clock soon.
+const MaxPeriodUS = 1e15
 
 // smallestWidth is the least range width, as in h3: a feature that was constant in training gives no trust to other values.
 const smallestWidth = 0x1p-126
@@ -99,7 +99,7 @@ func (k *Kernel) PeriodUS(c *Composition) float64 {
 	if !(us >= 1) {
 		return 1
 	}
-	return min(us, maxPeriodUS)
+	return min(us, MaxPeriodUS)
 }
 
 // StepTime is the period of a step, at least 1 us.
@@ -129,3 +129,6 @@ func (k *Kernel) OutputTokenProcessingTime() time.Duration { return micros(k.ove
 func (k *Kernel) PostDecodeFixedOverhead() time.Duration { return micros(k.overheads.PostDecodeUS) }
 
 func micros(us float64) time.Duration { return time.Duration(math.Floor(us*1e3 + 0.5)) }
+
+// Overheads are the bundle's constants of a request.
+func (k *Kernel) Overheads() Overheads { return k.overheads }

@@ -195,7 +195,7 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for _, batch := range []Batch{{}, decodeBatch(3), {Reqs: []Req{{2048, 100, 4096, 0}}}} {
-			if us := kernel.StepTime(batch).Microseconds(); us < 1 || us > maxPeriodUS {
+			if us := kernel.StepTime(batch).Microseconds(); us < 1 || us > MaxPeriodUS {
 				t.Fatalf("%d us", us)
 			}
 		}
@@ -215,7 +215,7 @@ func FuzzBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		requests, err := ParseBatch(data)
 		composition := kernel.Compose(requests)
-		if us := kernel.PeriodUS(&composition); err == nil && !(us >= 1 && us <= maxPeriodUS) {
+		if us := kernel.PeriodUS(&composition); err == nil && !(us >= 1 && us <= MaxPeriodUS) {
 			t.Fatalf("%v us", us)
 		}
 	})
