@@ -5,13 +5,14 @@
 Each of eleven architectures and each of four workloads is left out once.
 
 The sweep and the registry are in a folder that is removed afterwards; what is kept is the bundle, whose
-manifest names data, commit, parameters and folds. tests/promotion/test_champion.py holds that it is what the
+manifest names data, commit, parameters and folds, here and, without its golden vectors, where Go embeds it. tests/promotion/test_champion.py holds that it is what the
 code makes.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from h3.common.config import CONF
 FOLDS = sorted(
     path.stem for pattern in ("wide_*", "lowo_*") for path in (CONF / "fold").glob(f"{pattern}.yaml")
 )
+EMBEDDED = Path(__file__).parents[1] / "go" / "h3bundle" / "champion"
 SWEEP = ("-m", "source=h100_wide", f"fold={','.join(FOLDS)}", "tune.storage=null", "replay.enabled=false")
 PROMOTE = (f"winner.folds=[{','.join(FOLDS)}]", "out=champion")
 PARALLEL = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
@@ -54,6 +56,9 @@ def main() -> None:
         run(Path(scratch), "promote", *PROMOTE)
         report = bundle.copy_verified(Path(scratch) / "champion", standing.SHIPPED)
     print(bundle.describe(standing.SHIPPED, report))
+    for path in standing.SHIPPED.iterdir():
+        if path.name != "golden.json":
+            shutil.copyfile(path, EMBEDDED / path.name)
 
 
 if __name__ == "__main__":

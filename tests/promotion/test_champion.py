@@ -157,3 +157,10 @@ def test_the_gate_refuses_trees_from_simulated_data(shipped):
     refused = gate.real_trees(golden, "simulated H100: 16 experiments")
     assert not refused.passed and refused.line().startswith("FAILED real_trees (trees: ")
     assert gate.real_trees(golden, "measured on H100: request logs, 13 experiments").passed
+
+
+def test_go_embeds_the_champion_that_ships_without_its_golden_vectors():
+    embedded = Path(__file__).parents[2] / "go" / "h3bundle" / "champion"
+    files = {path.name: path.read_bytes() for path in standing.SHIPPED.iterdir()}
+    there = {path.name: path.read_bytes() for path in embedded.iterdir() if path.suffix != ".go"}
+    assert there == {name: data for name, data in files.items() if name != "golden.json"}
