@@ -128,7 +128,7 @@ func (b *Bundle) Kernel(d Deployment) (*Kernel, error) {
 		route = b.manifest.Routing.MoE
 	}
 	model := b.manifest.Models[route]
-	k := &Kernel{booster: b.boosters[route], overheads: b.manifest.Overheads}
+	k := &Kernel{booster: b.boosters[route], overheads: b.manifest.Overheads, origin: origin{b, d, route, name}}
 	k.physics = newPhysics(d, b.manifest.Hardware[name], &b.manifest.Constants)
 	k.trusted = 1
 	if !model.serves(known(d.Architecture, d.TensorParallelism, name)) {

@@ -94,17 +94,26 @@ func ParseConfigServed(data []byte, served Served) (Architecture, error) {
 	return arch, nil
 }
 
-func architecture(outer map[string]any, served Served) (a Architecture, err error) {
+// languagePart is a config whose text is its language model's part, where it has one.
+func languagePart(outer map[string]any) (hfConfig, error) {
 	config := hfConfig{outer, outer}
 	for _, key := range languageModel {
 		nested, err := config.object(key)
 		if err != nil {
-			return a, err
+			return config, err
 		}
 		if nested != nil {
 			config.text = nested
 			break
 		}
+	}
+	return config, nil
+}
+
+func architecture(outer map[string]any, served Served) (a Architecture, err error) {
+	config, err := languagePart(outer)
+	if err != nil {
+		return a, err
 	}
 	if defaults := familyLeavesOut[config.modelType()]; defaults != nil {
 		text := maps.Clone(defaults)

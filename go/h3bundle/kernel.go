@@ -42,6 +42,7 @@ type Kernel struct {
 	booster      *booster
 	overheads    Overheads
 	trusted      float64 // 0: the trees were not tested on this deployment, else 1
+	origin       origin
 }
 
 // Prediction is a period and what it is made of: us = base x exp(trust x margin), base = sum of Parts (us by term).
