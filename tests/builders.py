@@ -85,6 +85,14 @@ def other_physics(folder: Path) -> Path:
     return folder
 
 
+def edit_provenance(folder: Path, **said: str) -> None:
+    """Say more in the provenance of a bundle, so that it is another one."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["provenance"].update(said)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign_manifest(folder)
+
+
 def sign_manifest(folder: Path) -> None:
     """Make the digest of a bundle's manifest right after an edit, so that what lies behind it is tested."""
     digest = json_file.sha256((folder / "manifest.json").read_bytes())

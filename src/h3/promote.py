@@ -50,17 +50,26 @@ def promote(config: PromoteConfig) -> int:
 
 
 def _recover(opened: Registry, config: PromoteConfig) -> dict[str, str]:
-    """What became of versions that killed promotions and rollbacks left, printed."""
+    """What became of versions that killed promotions and rollbacks left, printed; the champion's files are
+    where they were to be.
+    """
     recovered = journal.recover(opened)
     for version, state in recovered.items():
         killed = "rollback" if state == "rolled_back" else "promotion"
         print(f"version {version}, left by a killed {killed}: {state}")
-    if "rolled_back" in recovered.values():
-        _export(opened, config, opened.aliases()[CHAMPION])
+        if state == "promoted" and not opened.version(version).tags.get("out"):
+            journal.expect_export(opened, version, config.out)
+    owed = journal.unexported(opened)
+    if owed is not None:
+        print(f"champion is version {owed[0]}, not yet in {owed[1]}: {_export(opened, *owed)}")
+        recovered.setdefault(owed[0], "promoted")
     return recovered
 
 
 def _dry_run(opened: Registry, config: PromoteConfig) -> int:
+    owed = journal.unexported(opened)
+    if owed is not None:
+        print(f"dry run: champion is version {owed[0]}, not yet in {owed[1]}; a promotion would write it")
     if config.action == "rollback":
         current, before = journal.rollback_versions(opened)
         print(f"dry run: champion {current}; rollback would make it {before}")
@@ -80,10 +89,10 @@ def _dry_run(opened: Registry, config: PromoteConfig) -> int:
 
 def _roll_back(opened: Registry, config: PromoteConfig) -> int:
     _, after = journal.rollback_versions(opened)
-    folder, said = registry.folder_of(opened, after), []
-    bundle.inspect(folder)  # its files are whole, before anything moves
+    bundle.inspect(registry.folder_of(opened, after))  # its files are whole, before anything moves
+    said: list[str] = []
     before, after = journal.roll_back(
-        opened, lambda version: said.append(_copied(folder, config.out, version))
+        opened, config.out, lambda version: said.append(_export(opened, version, config.out))
     )
     print(f"champion is version {after} again (was {before});", *said)
     return 0
@@ -95,7 +104,7 @@ def _promote(opened: Registry, config: PromoteConfig, finished: Sequence[str]) -
     for version in finished:
         known = opened.version(version)
         if known is not None and known.tags["sweep"] == winner.sweep:
-            return _export(opened, config, version)
+            return 0
     say, intent = Progress("promote"), {"sweep": winner.sweep}
     with tempfile.TemporaryDirectory() as scratch, journal.entry(opened, "promotion", intent) as run_id:
         shipped = refit(opened.store, winner, config, Path(scratch) / "bundle", say)
@@ -108,11 +117,14 @@ def _promote(opened: Registry, config: PromoteConfig, finished: Sequence[str]) -
         log.json("gate.json", [each.describe() for each in checks])
         if not _print_checks(checks):
             return _refused(opened, version, checks)
+        journal.expect_export(opened, version, config.out)
         opened.tag(
             version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated"
         )
         journal.promote(opened, version)
-    return _export(opened, config, version)
+    said = _export(opened, version, config.out)
+    print(f"version {version} of {registry.NAME} is champion; {said}")
+    return 0
 
 
 def _refused(opened: Registry, version: str, checks: Sequence[Check]) -> int:
@@ -127,21 +139,17 @@ def _print_checks(checks: Sequence[Check]) -> bool:
     return all(each.passed for each in checks)
 
 
-def _export(opened: Registry, config: PromoteConfig, version: str) -> int:
-    said = _copied(registry.folder_of(opened, version), config.out, version)
-    print(f"version {version} of {registry.NAME} is champion; {said}")
-    return 0
-
-
-def _copied(folder: Path, out: str, version: str) -> str:
-    """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors; what came of it,
-    in words.
+def _export(opened: Registry, version: str, out: str) -> str:
+    """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors, and write that
+    down; what came of it, in words.
     """
     try:
-        return bundle.describe(out, bundle.copy_verified(folder, out))
+        said = bundle.describe(out, bundle.copy_verified(registry.folder_of(opened, version), out))
     except InputError as error:
         again = f"python -m h3.export bundle=champion out={out}"
         raise InputError(f"{error}; champion is version {version} all the same: {again}") from None
+    journal.exported(opened, version)
+    return said
 
 
 def main(cfg: DictConfig) -> None:

@@ -220,7 +220,7 @@ def test_killed_before_the_alias_the_next_call_finishes_without_a_new_version(wo
     assert promote.promote(configured(world[0])) == 0
     assert opened.aliases()["champion"] == str(made.version)
     assert opened.versions()[0].version == made.version
-    journal.roll_back(opened)
+    journal.roll_back(opened, "dist/blis")
 
 
 def test_a_sweep_that_is_unknown_or_not_complete_is_one_line(world, opened):

@@ -21,6 +21,7 @@ from h3.evaluation.folds import without_targets
 from h3.promotion.card import card
 from h3.tracking import journal, registry
 
+OUT = "dist/blis"
 GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 TAGS = {
     "sweep": "s" * 32,
@@ -191,7 +192,7 @@ def test_rollback_makes_the_version_before_champion_and_leaves_an_entry(opened):
     version = another(opened, state="gated", previous_champion="1")
     journal.promote(opened, version)
     before = len(entries(opened, "rollback"))
-    assert journal.roll_back(opened) == (version, "1")
+    assert journal.roll_back(opened, OUT) == (version, "1")
     assert opened.aliases()["champion"] == "1"
     assert opened.version(version).tags["state"] == "rolled_back"
     found = entries(opened, "rollback")
@@ -202,7 +203,7 @@ def test_rollback_makes_the_version_before_champion_and_leaves_an_entry(opened):
 
 def test_rollback_without_a_version_before_changes_nothing(opened):
     with pytest.raises(InputError, match="no version before the champion"):
-        journal.roll_back(opened)
+        journal.roll_back(opened, OUT)
     assert opened.aliases()["champion"] == "1"
 
 

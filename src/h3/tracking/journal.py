@@ -8,7 +8,8 @@ finished.
 
 A version's tag `state` is the journal: registered → gated → promoted, or refused; rolled_back; abandoned.
 `recover` brings what a killed promotion left to one of the last four. The alias champion moves by one write
-and is never taken away.
+and is never taken away. Its tag `out` names the folder that is to have its files, before the alias moves, and
+`exported` the same when they are there: what a kill leaves between the two is `unexported`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,26 @@ def open_entries(registry: Registry) -> list[Run]:
     return [run for run in found if run.data.tags.get("h3.role") in ("promotion", "rollback")]
 
 
+def expect_export(registry: Registry, version: str, out: str) -> None:
+    """Write down, before the alias moves, which folder is to have the files of a version."""
+    registry.tag(version, exported="", out=os.path.abspath(out))
+
+
+def exported(registry: Registry, version: str) -> None:
+    """Write down that the folder has the files."""
+    known = registry.version(version)
+    registry.tag(version, exported=known.tags.get("out", "") if known else "")
+
+
+def unexported(registry: Registry) -> tuple[str, str] | None:
+    """The champion's version and the folder that is still to have its files; None where it has them."""
+    champion = registry.version(CHAMPION)
+    out = champion.tags.get("out") if champion else None
+    if champion is None or not out or champion.tags.get("exported") == out:
+        return None
+    return str(champion.version), str(out)
+
+
 def promote(registry: Registry, version: str) -> None:
     """Make a version that passed the gate the champion: one write moves the alias. May be repeated."""
     registry.set_alias(CHAMPION, version)
@@ -94,14 +115,16 @@ def rollback_versions(registry: Registry) -> tuple[str, str]:
     return str(current.version), str(before)
 
 
-def roll_back(registry: Registry, export: Callable[[str], object] | None = None) -> tuple[str, str]:
-    """Move champion to the version that was champion before, then call `export` with it: (from, to).
+def roll_back(registry: Registry, out: str, export: Callable[[str], object] | None = None) -> tuple[str, str]:
+    """Move champion to the version that was champion before, whose files `out` is to have, then call `export`
+    with it: (from, to).
 
     The entry ends after the export, so that `recover` sees one that was killed before. Raises InputError if
     there is none.
     """
     current, before = rollback_versions(registry)
     with entry(registry, "rollback", {"from_version": current, "to_version": before}):
+        expect_export(registry, before, out)
         registry.set_alias(CHAMPION, before)
         registry.tag(current, state="rolled_back")
         if export:
