@@ -51,8 +51,9 @@ lock: ## resolve pyproject.toml anew into the lock files (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements.lock
 	uv pip compile --group pyproject.toml:measure --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -o requirements-measure.lock
 
-champion: setup ## the champion that ships, made anew from the packaged measurements (7 minutes)
+champion: setup ## the champion that ships, made anew from the packaged measurements, and its table of BLIS's models (7 minutes, Go)
 	$(BIN)/python scripts/make_champion.py
+	$(BIN)/python scripts/make_blis_coverage.py
 
 clean:
 	rm -rf $(VENV) $(MEASURE) outputs multirun .h3_cache

@@ -5,8 +5,9 @@
 Each of eleven architectures and each of four workloads is left out once.
 
 The sweep and the registry are in a folder that is removed afterwards; what is kept is the bundle, whose
-manifest names data, commit, parameters and folds, here and, without its golden vectors, where Go embeds it. tests/promotion/test_champion.py holds that it is what the
-code makes.
+manifest names data, commit, parameters and folds, here and, without its golden vectors, where Go embeds it.
+tests/promotion/test_champion.py holds that it is what the code makes. Its answers for BLIS's models are then
+written anew by scripts/make_blis_coverage.py (`make champion` runs both).
 """
 
 from __future__ import annotations

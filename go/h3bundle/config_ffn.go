@@ -23,14 +23,24 @@ var (
 		"mllama", "mllama_text_model", "t5", "bart", "whisper", "gemma3n", "gemma3n_text", "deepseek_v32",
 		"deepseek_v4", "minicpm3", "longcat_flash", "bert", "roberta", "xlm-roberta", "modernbert",
 	}
-	// refusedKeys: the same by what a config of an unknown family has.
-	refusedKeys = []string{
-		"ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type",
-		"hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "linear_num_value_heads",
-		"cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res", "compress_ratios",
+	// refusedKeys: the same by what a config has, of whatever family: the kind of layers, and its keys.
+	refusedKeys = []struct {
+		kind string
+		keys []string
+	}{
+		{"recurrent layers", []string{
+			"ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type", "hybrid_override_pattern",
+		}},
+		{linearAttention, []string{"linear_attn_config", "full_attention_interval", "linear_num_value_heads"}},
+		{"cross-attention", []string{"cross_attention_layers"}},
+		{"sparse attention", []string{"index_topk", "compress_ratios"}},
+		{"a dense FFN beside the experts", []string{"parallel_attn_mlp_res"}},
+		{"two attentions a layer", []string{"expert_ffn_hidden_size"}},
 		// attention whose sizes differ between the layers (Gemma 4, MiMo-V2), or whose cache they share
-		"global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input",
-		"hybrid_layer_pattern", "swa_num_key_value_heads", "expert_ffn_hidden_size",
+		{"layers that differ in size or share a cache", []string{
+			"block_configs", "global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input",
+			"hybrid_layer_pattern", "swa_num_key_value_heads",
+		}},
 	}
 )
 
@@ -39,22 +49,25 @@ const (
 	bothHalves       = "qwen"           // the first Qwen gives the width of gate and up projection together
 	fromZero         = "moe_layer_freq" // DeepSeek counts layers from 0, Qwen and Llama from 1
 	kindsOfAttention = "attn_type_list" // MiniMax: 0 is linear attention
+	linearAttention  = "linear attention"
+	expectedDecoder  = "expected a decoder of attention and FFN layers"
 )
 
 func (c hfConfig) refuseOthers(*Architecture) error {
-	if slices.Contains(refused, c.modelType()) {
-		return fmt.Errorf("model_type=%q: its steps are not counted; expected a decoder of attention and FFN layers", c.modelType())
+	for _, other := range refusedKeys {
+		if key := c.firstTruthy(other.keys); key != "" {
+			return fmt.Errorf("%s: %s: not counted; %s", key, other.kind, expectedDecoder)
+		}
 	}
-	other := c.firstTruthy(refusedKeys)
 	kinds, err := c.list(kindsOfAttention)
 	if err != nil {
 		return err
 	}
-	if other == "" && counted(kinds, int64(len(kinds))) < int64(len(kinds)) {
-		other = kindsOfAttention
+	if counted(kinds, int64(len(kinds))) < int64(len(kinds)) {
+		return fmt.Errorf("%s: %s: not counted; %s", kindsOfAttention, linearAttention, expectedDecoder)
 	}
-	if other != "" {
-		return fmt.Errorf("%s: layers of a kind that is not counted; expected a decoder of attention and FFN layers", other)
+	if slices.Contains(refused, c.modelType()) {
+		return fmt.Errorf("model_type=%q: its steps are not counted; %s", c.modelType(), expectedDecoder)
 	}
 	if truthy(c.anywhere("is_encoder_decoder")) {
 		return fmt.Errorf("is_encoder_decoder=true: encoders are not counted; expected a decoder-only model")

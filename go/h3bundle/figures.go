@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// asKnown is how far a figure may be from the bundle's to be the same one, rounded by another hand.
-const asKnown = 0.01
+// asKnown is how far a figure may be from the bundle's to be the same one, rounded by another hand: twice BLIS's 362 TFLOP/s of
+// an L40S are 1.2 % below the data sheet's 733 in 8 bits.
+const asKnown = 0.02
 
 // mostFP8 is the most that 8-bit tensor cores gain over 16-bit ones without sparsity: a higher figure is one with sparsity.
 const mostFP8 = 2

@@ -35,31 +35,37 @@ REFUSED = (
     *("deepseek_v32", "deepseek_v4", "arctic", "minicpm3", "longcat_flash"),
     *("bert", "roberta", "xlm-roberta", "modernbert"),
 )
-# The same by what a config of an unknown family has.
-REFUSED_KEYS = (
-    *("ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period", "layers_block_type"),
-    *("hybrid_override_pattern", "linear_attn_config", "full_attention_interval", "linear_num_value_heads"),
-    *("cross_attention_layers", "index_topk", "block_configs", "parallel_attn_mlp_res", "compress_ratios"),
+# The same by what a config has, of whatever family: the kind of layers, and its keys.
+REFUSED_KEYS = {
+    "recurrent layers": (
+        *("ssm_cfg", "ssm_state_size", "mamba_d_state", "mamba_d_ssm", "attn_layer_period"),
+        *("layers_block_type", "hybrid_override_pattern"),
+    ),
+    "linear attention": ("linear_attn_config", "full_attention_interval", "linear_num_value_heads"),
+    "cross-attention": ("cross_attention_layers",),
+    "sparse attention": ("index_topk", "compress_ratios"),
+    "a dense FFN beside the experts": ("parallel_attn_mlp_res",),
+    "two attentions a layer": ("expert_ffn_hidden_size",),
     # attention whose sizes differ between the layers (Gemma 4, MiMo-V2), or whose cache they share
-    *("global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers", "hidden_size_per_layer_input"),
-    *("hybrid_layer_pattern", "swa_num_key_value_heads", "expert_ffn_hidden_size"),
-)
+    "layers that differ in size or share a cache": (
+        *("block_configs", "global_head_dim", "num_global_key_value_heads", "num_kv_shared_layers"),
+        *("hidden_size_per_layer_input", "hybrid_layer_pattern", "swa_num_key_value_heads"),
+    ),
+}
 KINDS_OF_ATTENTION = "attn_type_list"  # MiniMax: 0 is linear attention
+EXPECTED = "expected a decoder of attention and FFN layers"
 
 
 def refuse_others(config: Config) -> None:
-    """Raises InputError for a family whose steps are made of other work than is counted here."""
+    """Raises InputError for a model whose steps are made of other work than is counted here."""
+    found = ((kind, key) for kind, keys in REFUSED_KEYS.items() for key in keys if config.text.get(key))
+    kind, key = next(found, ("", ""))
+    if not key and not all(config.list(KINDS_OF_ATTENTION)):
+        kind, key = "linear attention", KINDS_OF_ATTENTION
+    if key:
+        raise config.error(f"{key}: {kind}: not counted; {EXPECTED}")
     if config.model_type in REFUSED:
-        raise config.error(
-            f"model_type={config.model_type!r}: its steps are not counted; expected a decoder"
-            " of attention and FFN layers"
-        )
-    other = next((key for key in REFUSED_KEYS if config.text.get(key)), None)
-    if other is not None or not all(config.list(KINDS_OF_ATTENTION)):
-        raise config.error(
-            f"{other or KINDS_OF_ATTENTION}: layers of a kind that is not counted; expected a decoder of"
-            " attention and FFN layers"
-        )
+        raise config.error(f"model_type={config.model_type!r}: its steps are not counted; {EXPECTED}")
     if config.anywhere("is_encoder_decoder"):
         raise config.error("is_encoder_decoder=true: encoders are not counted; expected a decoder-only model")
 
