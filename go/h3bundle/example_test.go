@@ -1,26 +1,24 @@
-package h3bundle_test
+package h3bundle
 
 import (
 	"fmt"
 	"path/filepath"
-
-	"github.com/inference-sim/h3/go/h3bundle"
 )
 
 // llama2-7b as HuggingFace publishes it, as far as it counts.
-const config = `{"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
+const exampleConfig = `{"model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "num_attention_heads": 32,
 	"num_key_value_heads": 32, "intermediate_size": 11008, "vocab_size": 32000, "torch_dtype": "float16"}`
 
-func kernel(hardware string) *h3bundle.Kernel {
-	bundle, err := h3bundle.Open(filepath.Join("testdata", "bundle"))
+func exampleKernel(hardware string) *Kernel {
+	bundle, err := Open(filepath.Join("testdata", "bundle"))
 	if err != nil {
 		panic(err)
 	}
-	arch, err := h3bundle.ParseConfig([]byte(config))
+	arch, err := ParseConfig([]byte(exampleConfig))
 	if err != nil {
 		panic(err)
 	}
-	kernel, err := bundle.Kernel(h3bundle.Deployment{Architecture: arch, TensorParallelism: 1, Hardware: hardware})
+	kernel, err := bundle.Kernel(Deployment{Architecture: arch, TensorParallelism: 1, Hardware: hardware})
 	if err != nil {
 		panic(err)
 	}
@@ -29,7 +27,7 @@ func kernel(hardware string) *h3bundle.Kernel {
 
 // A step of 32 requests that decode at 600 tokens of context, and one that adds a chunk of a prompt to it.
 func Example() {
-	k := kernel("H100")
+	k := exampleKernel("H100")
 	step := k.Composition()
 	for range 32 {
 		step.Add(600, 1, 512)
@@ -45,17 +43,17 @@ func Example() {
 func ExamplePeriodUS() {
 	type request struct{ computed, scheduled, prompt int64 }
 	batch := []request{{600, 1, 512}, {700, 1, 512}, {0, 300, 300}}
-	read := func(r request) h3bundle.Tokens {
-		return h3bundle.Tokens{Computed: r.computed, Scheduled: r.scheduled, Prompt: r.prompt}
+	read := func(r request) Tokens {
+		return Tokens{Computed: r.computed, Scheduled: r.scheduled, Prompt: r.prompt}
 	}
-	us := h3bundle.PeriodUS(kernel("H100"), batch, read)
+	us := PeriodUS(exampleKernel("H100"), batch, read)
 	fmt.Println(us > 5000 && us < 20000)
 	// Output: true
 }
 
 // What a step's time is made of.
 func ExampleKernel_Evaluate() {
-	k := kernel("H100")
+	k := exampleKernel("H100")
 	step := k.Composition()
 	step.Add(600, 1, 512)
 	p := k.Evaluate(&step)
@@ -65,17 +63,17 @@ func ExampleKernel_Evaluate() {
 			largest = i
 		}
 	}
-	fmt.Println(h3bundle.TermNames[largest])
+	fmt.Println(TermNames[largest])
 	// Output: weights_us
 }
 
 // An accelerator of one's own, named afterwards like the bundle's.
 func ExampleBundle_WithCard() {
-	bundle, err := h3bundle.Open(filepath.Join("testdata", "bundle"))
+	bundle, err := Open(filepath.Join("testdata", "bundle"))
 	if err != nil {
 		panic(err)
 	}
-	card := h3bundle.Card{
+	card := Card{
 		Name: "MI300X", PeakBF16FLOPs: 1307e12, PeakFP8FLOPs: 2615e12, MemoryBandwidthBytesS: 5.3e12, LinkBytesS: 64e9,
 		MemoryBytes: 192e9, StreamingMultiprocessors: 304,
 	}
@@ -87,7 +85,7 @@ func ExampleBundle_WithCard() {
 
 // What is wrong is said in one line.
 func ExampleParseConfig() {
-	_, err := h3bundle.ParseConfig([]byte(`{"model_type": "mamba2"}`))
+	_, err := ParseConfig([]byte(`{"model_type": "mamba2"}`))
 	fmt.Println(err)
 	// Output: config.json: model_type="mamba2": its steps are not counted; expected a decoder of attention and FFN layers
 }
