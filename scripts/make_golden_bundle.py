@@ -19,12 +19,13 @@ from h3.evaluation.intervals import Group
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.promotion.uncertainty import of_groups
-from h3.server.overheads import STUDY_CONSTANTS
+from h3.server.overheads import Overheads
 from h3.sources import simulated
 from h3.steps import schema
 
 OUT = Path(__file__).parents[1] / "go" / "h3bundle" / "testdata" / "bundle"
 ROWS = 20_000
+OVERHEADS = Overheads(queueing_us=9300.0, post_decode_us=1850.0)
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
         "folds": [],
         "note": "few trees on few rows: for tests only",
     }
-    bundle.write({"dense": dense, "moe": every}, OUT, provenance, STUDY_CONSTANTS, evidence)
+    bundle.write({"dense": dense, "moe": every}, OUT, provenance, OVERHEADS, evidence)
     print(bundle.describe(OUT, bundle.verify(OUT)))
 
 

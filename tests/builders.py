@@ -29,6 +29,7 @@ from h3.bundle import json_file
 from h3.bundle.uncertainty import Evidence
 from h3.common.config import Assumptions, SourceConfig
 from h3.evaluation.result import FoldResult
+from h3.server.overheads import Overheads
 from h3.sources.requests import clock
 from h3.sources.requests.files import TRACEV2_COLUMNS
 from h3.steps import catalog, schema
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from h3.tracking.registry import Registry
 
 EVIDENCE = Evidence.none("for tests")
+CONSTANTS = Overheads(queueing_us=9300.0, post_decode_us=1850.0)  # of a request, without steps
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
 HUGGINGFACE = {
     "llama-2-7b": "meta-llama/Llama-2-7b-hf",

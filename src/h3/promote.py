@@ -57,8 +57,8 @@ def _recover(opened: Registry, config: PromoteConfig) -> dict[str, str]:
     for version, state in recovered.items():
         killed = "rollback" if state == "rolled_back" else "promotion"
         print(f"version {version}, left by a killed {killed}: {state}")
-        if state == "promoted" and not opened.version(version).tags.get("out"):
-            journal.expect_export(opened, version, config.out)
+        if state == "promoted":
+            journal.expect_export(opened, version, config.out, again=False)
     owed = journal.unexported(opened)
     if owed is not None:
         print(f"champion is version {owed[0]}, not yet in {owed[1]}: {_export(opened, *owed)}")

@@ -14,7 +14,6 @@ from h3 import bundle
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
 from h3.models.xgboost_residual import Params, XGBoostResidual
-from h3.server.overheads import STUDY_CONSTANTS
 
 
 def truth_us(table: pd.DataFrame) -> np.ndarray:
@@ -64,7 +63,7 @@ def two(steps, fitted) -> dict[str, FittedResidual]:
 
 @pytest.fixture
 def written(both, provenance, tmp_path) -> Path:
-    return bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE)
+    return bundle.write(both, tmp_path / "blis", provenance, builders.CONSTANTS, builders.EVIDENCE)
 
 
 @pytest.fixture

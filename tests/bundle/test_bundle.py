@@ -22,7 +22,7 @@ from h3.models.peers.xgboost_raw import XGBoostRaw
 from h3.models.protocol import Context, digest
 from h3.models.trees import Trees, check_booster
 from h3.models.xgboost_residual import Params, XGBoostResidual
-from h3.server.overheads import STUDY_CONSTANTS, STUDY_IN_STEPS, Overheads
+from h3.server.overheads import STUDY_IN_STEPS, Overheads
 from h3.steps import catalog
 
 
@@ -31,7 +31,9 @@ def test_a_bundle_predicts_exactly_what_the_fit_predicts(written, fitted, steps)
 
 
 def test_two_boosters_serve_dense_and_moe_rows_each(two, steps, provenance, tmp_path):
-    read = bundle.read(bundle.write(two, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE))
+    read = bundle.read(
+        bundle.write(two, tmp_path / "blis", provenance, builders.CONSTANTS, builders.EVIDENCE)
+    )
     moe = catalog.is_moe(steps)
     shuffled = steps.sample(frac=1, random_state=0)
     predicted = pd.Series(read.predict(shuffled), index=shuffled.index).sort_index().to_numpy()
@@ -96,7 +98,9 @@ def test_a_description_with_left_out_groups_restores(steps):
 def test_no_trees_are_a_bundle_too(steps, provenance, tmp_path):
     fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context(group="workload"))
     both = {"dense": fitted, "moe": fitted}
-    read = bundle.read(bundle.write(both, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE))
+    read = bundle.read(
+        bundle.write(both, tmp_path / "blis", provenance, builders.CONSTANTS, builders.EVIDENCE)
+    )
     np.testing.assert_array_equal(read.predict(steps), fitted.base.predict(steps))
 
 
@@ -104,7 +108,7 @@ def test_other_predictors_are_not_exported(steps, provenance, tmp_path):
     raw = XGBoostRaw(RawParams()).fit(steps, Context(features=FeaturesConfig(name="raw30")))
     with pytest.raises(InputError, match="only such can be exported"):
         bundle.write(
-            {"dense": raw, "moe": raw}, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE
+            {"dense": raw, "moe": raw}, tmp_path / "blis", provenance, builders.CONSTANTS, builders.EVIDENCE
         )
     assert not (tmp_path / "blis").exists()
 
@@ -118,7 +122,7 @@ def test_writing_replaces_a_bundle_and_nothing_else(written, both, provenance, t
     precious.mkdir()
     (precious / "thesis.txt").write_text("x")
     with pytest.raises(InputError, match="is not a bundle"):
-        bundle.write(both, precious, provenance, STUDY_CONSTANTS, builders.EVIDENCE)
+        bundle.write(both, precious, provenance, builders.CONSTANTS, builders.EVIDENCE)
     assert (precious / "thesis.txt").exists()
 
 
@@ -137,7 +141,7 @@ def test_an_architecture_is_served_by_the_fit_of_its_route(model, route, golden)
     assert read.fit_for(catalog.MODELS[model]) is read.models[route]
 
 
-@pytest.mark.parametrize("overheads", [STUDY_CONSTANTS, STUDY_IN_STEPS])
+@pytest.mark.parametrize("overheads", [builders.CONSTANTS, STUDY_IN_STEPS])
 def test_overheads_are_constants_and_steps(overheads, both, provenance, tmp_path):
     folder = bundle.write(both, tmp_path / "blis", provenance, overheads, builders.EVIDENCE)
     assert bundle.read(folder).overheads == overheads
@@ -157,7 +161,11 @@ def test_fits_on_different_features_are_not_exported(fitted, steps, provenance, 
     )
     with pytest.raises(InputError, match="have different features; expected the same list"):
         bundle.write(
-            {"dense": fitted, "moe": fewer}, tmp_path / "blis", provenance, STUDY_CONSTANTS, builders.EVIDENCE
+            {"dense": fitted, "moe": fewer},
+            tmp_path / "blis",
+            provenance,
+            builders.CONSTANTS,
+            builders.EVIDENCE,
         )
 
 

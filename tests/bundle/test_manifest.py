@@ -16,7 +16,6 @@ from h3.bundle.manifest import check, dump, make, restore_model
 from h3.bundle.manifest_model import KnownDeployment, Manifest
 from h3.common.errors import InputError
 from h3.models.support import DEPLOYMENT_COLUMNS
-from h3.server.overheads import STUDY_CONSTANTS
 
 
 @pytest.fixture
@@ -160,12 +159,12 @@ def test_features_of_another_meaning_are_refused(key, value, golden, content):
 def test_provenance_is_an_open_mapping_of_json(both, provenance):
     more = {"rows": np.int64(5), "worst": float("nan"), "folds": [{"mape": np.float32(0.5)}]}
     files = {"booster.json": b"{}", "golden.json": b"{}"}
-    made = make(both, provenance | more, STUDY_CONSTANTS, builders.EVIDENCE, files)
+    made = make(both, provenance | more, builders.CONSTANTS, builders.EVIDENCE, files)
     assert made.provenance["commit"] == provenance["commit"]
     assert (made.provenance["rows"], made.provenance["worst"]) == (5, None)
     assert made.provenance["folds"] == [{"mape": 0.5}]
     with pytest.raises(InputError, match=r"manifest.json.provenance: key 'data_digest' is missing"):
-        make(both, {"commit": "", "folds": []}, STUDY_CONSTANTS, builders.EVIDENCE, files)
+        make(both, {"commit": "", "folds": []}, builders.CONSTANTS, builders.EVIDENCE, files)
 
 
 def test_a_card_that_this_process_does_not_know_stands_in_nobodys_way(content):

@@ -266,14 +266,10 @@ def test_overheads_are_found_in_logs_of_servers_with_different_periods():
     found = replay_overheads.estimate(parts)
     assert found.queueing_us == pytest.approx(5000, abs=1500)
     assert found.pipeline_steps == pytest.approx(1.2, abs=0.15)
-    in_one = replay_overheads.constant(parts)
-    assert (in_one.requests, in_one.experiments) == (600, 2)
-    assert in_one.queueing_us == pytest.approx(5000 + 1.2 * 14_000, rel=0.03)
 
 
 def test_without_logs_there_are_no_overheads():
     assert replay_overheads.estimate([]) is None
-    assert replay_overheads.constant([]) is None
 
 
 @pytest.mark.parametrize(("rate", "grows"), [(0.9, False), (1.2, True)])

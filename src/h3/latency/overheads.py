@@ -6,16 +6,13 @@
 Where nobody queues, a first token takes: the way into the queue, the rest of the running step (half a step in
 the mean), the steps that are already scheduled when the request arrives (asynchronous scheduling makes the
 next batch while the present one runs), and the prefill step. So TTFT = queueing + (1.5 + pipeline_steps) x
-period, fitted over logs whose periods differ. BLIS has one constant for all that comes before the first step,
-so `constant` gives what is left of TTFT beyond 1.5 periods. The step clock is recovered from times at the
-client and ends with the last token there, so what follows a step (post-decode, time per token) is already in
-it and 0 here.
+period, fitted over logs whose periods differ. The step clock is recovered from times at the client and ends
+with the last token there, so what follows a step (post-decode, time per token) is already in it and 0 here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -31,15 +28,6 @@ SMALL_PREFILL_TOKENS = 64
 LEAST_REQUESTS, BINS = 50, 4
 # Half a step until the running one ends, and the prefill step itself.
 OWN_STEPS = 1.5
-
-
-@dataclass(frozen=True)
-class Constant:
-    """What BLIS is given: from arrival until a request can be scheduled, us; and what that is a mean of."""
-
-    queueing_us: float
-    requests: int
-    experiments: int
 
 
 def estimate(training: Iterable[Recorded]) -> Overheads | None:
@@ -62,17 +50,6 @@ def estimate(training: Iterable[Recorded]) -> Overheads | None:
             OWN_STEPS,
         )
     return Overheads(queueing_us=float(queueing_us), pipeline_steps=float(slope - OWN_STEPS))
-
-
-def constant(training: Iterable[Recorded]) -> Constant | None:
-    """TTFT beyond OWN_STEPS periods, mean over requests that did not queue, each experiment weighing the
-    same; None without any.
-    """
-    found = [rows for recorded in training for rows in [_free(recorded)] if len(rows)]
-    if not found:
-        return None
-    beyond = [float((rows["ttft_us"] - OWN_STEPS * rows["period_us"]).mean()) for rows in found]
-    return Constant(max(0.0, float(np.mean(beyond))), sum(len(rows) for rows in found), len(found))
 
 
 def _bins(recorded: Recorded) -> pd.DataFrame:

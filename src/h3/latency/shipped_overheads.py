@@ -1,11 +1,11 @@
-"""The constants of a request that a bundle carries for BLIS, and where each comes from: given, measured or
-the study's.
+"""What a request waits beside its steps, as a bundle carries it for BLIS, and where it comes from: given,
+estimated, or the study's.
 
     overheads, origin = resolve(OverheadsConfig(), source, held_out=set())
 
-From request logs the time before a request can be scheduled is measured in BLIS's form (overheads.constant).
-What follows a request's last token is not in such a log, and the periods recovered from it hold all that
-comes before: 0.
+From request logs it is what a fold's replay estimates from its training logs (overheads.estimate): a constant
+and the steps that are already scheduled when a request arrives. What follows a request's last token is not in
+such a log, and the periods recovered from it hold all that comes before: 0.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from pydantic import Field
 
 from h3.common.config import SourceConfig, Strict
 from h3.latency.fold import find_recorded
-from h3.latency.overheads import OWN_STEPS, constant
+from h3.latency.overheads import estimate
 from h3.latency.recorded import Recorded
-from h3.server.overheads import STUDY_CONSTANTS, Overheads
+from h3.server.overheads import STUDY_IN_STEPS, Overheads
 from h3.sources.load import holds_requests
 
 
 class OverheadsConfig(Strict):
-    """Constants of a request, us; null: measured on the request logs that the model learned from, else the
-    study's means.
+    """Overheads of a request, us, and pipeline_steps, in periods; null: estimated on the request logs that
+    the model learned from, else the study's. A queueing_us that is given holds all of the wait: without
+    pipeline_steps beside it there are none.
     """
 
     queueing_us: float | None = Field(None, ge=0, le=1e9)
+    pipeline_steps: float | None = Field(None, ge=0, le=1000)
     post_decode_us: float | None = Field(None, ge=0, le=1e9)
     output_token_us: float = Field(0.0, ge=0, le=1e9)
 
     def given(self) -> dict[str, float]:
-        """The constants that are given instead of measured."""
-        values = {"queueing_us": self.queueing_us, "post_decode_us": self.post_decode_us}
+        """What is given instead of estimated."""
+        values = {
+            "queueing_us": self.queueing_us,
+            "pipeline_steps": self.pipeline_steps,
+            "post_decode_us": self.post_decode_us,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -44,18 +50,22 @@ def resolve(config: OverheadsConfig, source: SourceConfig, held_out: set[str]) -
     Raises InputError where the source's logs are to be read and are not there.
     """
     given = config.given()
-    if len(given) == 2:
-        return Overheads(**given, output_token_us=config.output_token_us), "given"
-    measured = constant(_training(source, held_out)) if holds_requests(source) else None
-    if measured is None:
-        usual, origin = STUDY_CONSTANTS, "default: means over the study's runs"
+    wait = {"pipeline_steps": 0.0} if "queueing_us" in given else {}
+    if {"queueing_us", "post_decode_us"} <= set(given):
+        return Overheads(**wait | given, output_token_us=config.output_token_us), "given"
+    training = list(_training(source, held_out)) if holds_requests(source) else []
+    estimated = estimate(training)
+    if estimated is None:
+        usual, origin = STUDY_IN_STEPS, "default: estimated on the study's request logs of dense models"
     else:
-        usual = Overheads(queueing_us=measured.queueing_us)
-        origin = (
-            f"measured on {measured.requests} requests of {measured.experiments} request logs: time to first"
-            f" token beyond {OWN_STEPS} steps; nothing after the last token, where such logs end"
+        usual, origin = (
+            estimated,
+            (
+                f"estimated on {len(training)} request logs: time to first token beyond 1.5 steps, a constant"
+                " and steps; nothing after the last token, where such logs end"
+            ),
         )
-    chosen = usual.model_copy(update=given | {"output_token_us": config.output_token_us})
+    chosen = usual.model_copy(update=wait | given | {"output_token_us": config.output_token_us})
     return chosen, origin + (f"; {', '.join(given)} given" if given else "")
 
 

@@ -1,6 +1,6 @@
 """The one type of what a request waits beside its steps: estimated, shipped in a manifest, and replayed with.
 
->>> Overheads(queueing_us=9300.0, post_decode_us=1850.0)         # as BLIS takes them: constants
+>>> Overheads(queueing_us=9300.0, post_decode_us=1850.0)         # constants alone
 Overheads(queueing_us=9300.0, pipeline_steps=0.0, post_decode_us=1850.0, output_token_us=0.0)
 >>> Overheads(queueing_us=4268.0, pipeline_steps=1.31)           # as an asynchronous scheduler waits
 Overheads(queueing_us=4268.0, pipeline_steps=1.31, post_decode_us=0.0, output_token_us=0.0)
@@ -41,8 +41,6 @@ class Overheads(Strict):
 
 
 NONE = Overheads()
-# Means over the study's request logs, in BLIS's form.
-STUDY_CONSTANTS = Overheads(queueing_us=9300.0, post_decode_us=1850.0)
 # Estimated from the study's nine request logs of dense models without a growing queue (vLLM 0.15.1, H100):
 # for a model that brings no estimate of its own. Not blind: none of the study's models is left out of it.
 STUDY_IN_STEPS = Overheads(queueing_us=4268.0, pipeline_steps=1.31)

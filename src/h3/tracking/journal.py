@@ -78,9 +78,13 @@ def open_entries(registry: Registry) -> list[Run]:
     return [run for run in found if run.data.tags.get("h3.role") in ("promotion", "rollback")]
 
 
-def expect_export(registry: Registry, version: str, out: str) -> None:
-    """Write down, before the alias moves, which folder is to have the files of a version."""
-    registry.tag(version, exported="", out=os.path.abspath(out))
+def expect_export(registry: Registry, version: str, out: str, again: bool = True) -> None:
+    """Write down, before the alias moves, which folder is to have the files of a version; with again=False
+    only where none is written down.
+    """
+    known = registry.version(version)
+    if again or (known is not None and not known.tags.get("out")):
+        registry.tag(version, exported="", out=os.path.abspath(out))
 
 
 def exported(registry: Registry, version: str) -> None:
