@@ -3,9 +3,9 @@
     python scripts/blis_table.py                 # needs Go; half a minute on two cores
 
 Per model: the base is fitted on the other three, overheads are estimated on their logs, and the bundle of
-both serves the model's arrivals in h3's own replay and in the stand-in of BLIS's server, with the queueing time as
-a constant and in steps. Runs that lost more requests than training allows are left out. Errors are of the mean
-over a run's requests, %.
+both serves the model's arrivals in h3's own replay and in the stand-in of BLIS's server, with the queueing
+time as a constant and in steps. Runs that lost more requests than training allows are left out. Errors are
+of the mean over a run's requests, %.
 """
 
 from __future__ import annotations
