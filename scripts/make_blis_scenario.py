@@ -32,7 +32,7 @@ OUT = GO / "blis" / "testdata" / "scenario.json"
 
 COLUMNS = ["arrival_us", "prompt_tokens", "output_tokens", "cached_tokens", "prefix_group"]
 BURSTS_US, BURST, TRICKLE, TRICKLE_GAP_US = (0, 4_000_000, 25_000_000), 80, 60, 300_000
-GROUPS, GROUP_TOKENS, LONGEST_PROMPT = 4, 300, 5_000
+GROUPS, GROUP_TOKENS, LONGEST_PROMPT, BLOCK_TOKENS = 4, 300, 5_000, 16
 EXPERTS_176B = CONFIGS["mixtral-8x7b"] | {
     "num_hidden_layers": 56,
     "hidden_size": 6144,
@@ -45,20 +45,24 @@ DEPLOYMENTS = {"dense": (CONFIGS["llama-2-7b"], 1), "moe": (EXPERTS_176B, 4)}
 
 
 def draw() -> pd.DataFrame:
-    """The requests as replays read them, by arrival; every second one of the bursts shares a prefix."""
+    """The requests as replays read them, by arrival: half of the longer ones share a prefix, and every tenth
+    has a prompt that the cache holds to its end, in blocks of its own.
+    """
     random = np.random.default_rng(12)
     bursts = np.repeat(BURSTS_US, BURST) + random.integers(0, 200_000, len(BURSTS_US) * BURST)
     arrival = np.sort(np.concatenate([bursts, TRICKLE_GAP_US * np.arange(TRICKLE)]))
     count = len(arrival)
-    prompt = np.minimum(random.lognormal(6.8, 0.8, count).astype(int) + 20, LONGEST_PROMPT)
-    shares = (random.random(count) < 0.5) & (prompt > GROUP_TOKENS)
+    prompt = np.minimum(random.lognormal(6.9, 0.8, count).astype(int) + 20, LONGEST_PROMPT)
+    whole = random.random(count) < 0.1
+    prompt = np.where(whole, -(-prompt // BLOCK_TOKENS) * BLOCK_TOKENS, prompt)
+    shares = ~whole & (random.random(count) < 0.5) & (prompt > GROUP_TOKENS)
     return pd.DataFrame(
         {
             "request": np.arange(count).astype(str),
             "arrival_us": arrival.astype(float),
             "prompt_tokens": prompt,
             "output_tokens": random.integers(1, 400, count),
-            "cached_tokens": np.where(shares, GROUP_TOKENS, 0),
+            "cached_tokens": np.where(whole, prompt, np.where(shares, GROUP_TOKENS, 0)),
             "prefix_group": np.where(shares, random.integers(0, GROUPS, count), -1),
             "first_us": np.nan,
             "last_us": np.nan,
@@ -100,7 +104,9 @@ def experiment_of(name: str) -> Experiment:
     config, degree = DEPLOYMENTS[name]
     architecture = catalog.from_hf_config(config, name)
     plain = Sampling(False, "assumed")
-    return Experiment(name, OUT, name, "bursts", "H100", degree, np.nan, np.nan, 16, architecture, plain)
+    return Experiment(
+        name, OUT, name, "bursts", "H100", degree, np.nan, np.nan, BLOCK_TOKENS, architecture, plain
+    )
 
 
 def expected(experiment: Experiment, requests: pd.DataFrame) -> dict[str, Any]:

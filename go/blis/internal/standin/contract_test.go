@@ -72,7 +72,7 @@ func TestAWholeSimulationAgreesWithH3sOwnReplay(t *testing.T) {
 	}
 }
 
-// agree holds every request's times to 0.1 % (E2E agrees to 5e-6, TTFT to 7e-5: whole us here, fractions there).
+// agree holds every request's times to 0.1 % (E2E agrees to 4e-5, TTFT to 2e-4: whole us here, fractions there).
 func agree(t *testing.T, result standin.Result, deployment *standin.Deployment) {
 	t.Helper()
 	expected := &deployment.Expected
@@ -105,8 +105,8 @@ func everythingHappened(t *testing.T, scenario *standin.Scenario, result standin
 		"requests that wait more than a second": queued, "chunks": model.chunks, "cached prefixes": model.prefixes,
 		"prefills beside decoding requests": model.mixed, "preemptions": preempted, "recomputed requests": model.recomputed,
 	} {
-		if count < 10 {
-			t.Errorf("%d %s; expected at least 10", count, name)
+		if count < 5 {
+			t.Errorf("%d %s; expected at least 5", count, name)
 		}
 	}
 }

@@ -8,7 +8,7 @@ const (
 	stepEnd
 )
 
-// event is something that happens at a time; of those at one time the kinds come in their order, then requests in the order given.
+// event is something that happens at a time; at one time the kinds come in their order, then requests in the order given.
 type event struct {
 	atUS    int64
 	kind    kind

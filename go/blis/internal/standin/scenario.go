@@ -67,7 +67,11 @@ func (d *Deployment) Model(bundle *h3bundle.Bundle) (LatencyModel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
-	return blis.New(kernel, blis.Hooks[*Request]{Read: func(r *Request) h3bundle.Tokens {
-		return h3bundle.Tokens{Computed: r.ProgressIndex, Scheduled: int64(r.NumNewTokens), Prompt: int64(r.InputLen()), Cached: r.CachedTokens}
-	}}), nil
+	return blis.New(kernel, blis.Hooks[*Request]{Read: tokens}), nil
+}
+
+func tokens(r *Request) h3bundle.Tokens {
+	return h3bundle.Tokens{
+		Computed: r.ProgressIndex, Scheduled: int64(r.NumNewTokens), Prompt: int64(r.InputLen()), Cached: r.CachedTokens,
+	}
 }

@@ -35,7 +35,8 @@ func run(t *testing.T, limits standin.Limits, model standin.LatencyModel, reques
 
 func TestARequestsTimesAreItsQueueingStepsTokensAndEnd(t *testing.T) {
 	model := steady{queueing: 9, token: 2, postDecode: 40}
-	result := run(t, standin.Limits{KVBlocks: 100}, model, &standin.Request{ArrivalUS: 1000, InputTokens: 30, OutputTokens: 3, PrefixGroup: -1})
+	request := &standin.Request{ArrivalUS: 1000, InputTokens: 30, OutputTokens: 3, PrefixGroup: -1}
+	result := run(t, standin.Limits{KVBlocks: 100}, model, request)
 	// 9 us, a step of 130 and its token of 2; two steps of 101 with theirs; 40 at the end.
 	want := standin.Outcome{TTFTUS: 141, ITLSumUS: 206, E2EUS: 387, ScheduledUS: 1009}
 	if result.Outcomes[0] != want || result.Steps != 3 {
@@ -83,6 +84,31 @@ func TestTheLatestIsPreemptedAndPrefilledAgainWithItsOutput(t *testing.T) {
 	}
 	if result.Outcomes[0].Preemptions != 0 || result.Outcomes[1].Preemptions != 1 {
 		t.Errorf("%+v; expected the second to be preempted once", result.Outcomes)
+	}
+}
+
+func TestNoMoreRequestsRunThanMay(t *testing.T) {
+	model := &spy{LatencyModel: steady{}, saw: func(batch []*standin.Request) {
+		if len(batch) > 2 {
+			t.Errorf("%d requests in a step; expected at most 2", len(batch))
+		}
+	}}
+	var requests []*standin.Request
+	for range 5 {
+		requests = append(requests, &standin.Request{InputTokens: 10, OutputTokens: 3, PrefixGroup: -1})
+	}
+	if result := run(t, standin.Limits{KVBlocks: 100, MaxRunning: 2}, model, requests...); result.Steps != 9 {
+		t.Errorf("%d steps; expected 3 for each of three pairs", result.Steps)
+	}
+}
+
+// At 120 us the first step ends: the second request, which joins the queue at that time, is in the next one.
+func TestWhatHappensWhenAStepEndsIsBeforeTheNextOne(t *testing.T) {
+	result := run(t, standin.Limits{KVBlocks: 100}, steady{},
+		&standin.Request{InputTokens: 20, OutputTokens: 9, PrefixGroup: -1},
+		&standin.Request{ArrivalUS: 120, InputTokens: 10, OutputTokens: 1, PrefixGroup: -1})
+	if outcome := result.Outcomes[1]; outcome.ScheduledUS != 120 {
+		t.Errorf("scheduled at %d us; expected 120", outcome.ScheduledUS)
 	}
 }
 
