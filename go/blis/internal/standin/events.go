@@ -8,7 +8,7 @@ const (
 	stepEnd
 )
 
-// event is something that happens at a time; at one time the kinds come in their order, then requests in the order given.
+// event is something that happens at a time; of those at one time the requests come in the order given.
 type event struct {
 	atUS    int64
 	kind    kind
@@ -22,14 +22,10 @@ type events []event
 func (e events) Len() int { return len(e) }
 
 func (e events) Less(i, j int) bool {
-	a, b := e[i], e[j]
-	if a.atUS != b.atUS {
-		return a.atUS < b.atUS
+	if e[i].atUS != e[j].atUS {
+		return e[i].atUS < e[j].atUS
 	}
-	if a.kind != b.kind {
-		return a.kind < b.kind
-	}
-	return a.order < b.order
+	return e[i].order < e[j].order
 }
 
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
