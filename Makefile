@@ -22,14 +22,14 @@ test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup ## style, types, the rule of imports, declared packages
-	$(BIN)/ruff check src tests scripts
-	$(BIN)/ruff format --check src tests scripts
+	$(BIN)/ruff check src tests scripts docs
+	$(BIN)/ruff format --check src tests scripts docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
 
 format: setup ## what lint can put right by itself
-	$(BIN)/ruff check --fix src tests scripts
+	$(BIN)/ruff check --fix src tests scripts docs
 	$(BIN)/ruff format src tests scripts
 
 # The collector's tests need PyTorch (5 GB with what its wheel asks for): an environment of its own, made by this target alone.

@@ -1,11 +1,11 @@
 """Make h3 the default latency backend of a BLIS checkout.
 
-    python docs/blis/patch/apply.py PATH/TO/inference-sim        # then: go get github.com/inference-sim/h3/go@VERSION
-    python docs/blis/patch/apply.py PATH/TO/inference-sim --check    # says what it would change, changes nothing
+    python docs/blis/patch/apply.py PATH/TO/inference-sim
+    python docs/blis/patch/apply.py PATH/TO/inference-sim --check    # says what it would change
 
 One new file and some edits, each found by the few words of BLIS that it hangs on. Nothing is written unless
-every needed edit has its place, so an other version of BLIS is changed as a whole or not at all. Applied twice
-it changes nothing. Ends with 1 and a line for each edit that has no place.
+every edit has its place, so another version of BLIS is changed as a whole or not at all. Applied twice it
+changes nothing. Ends with 1 and a line for each edit that has no place.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ NEW_FILES = ("sim/latency/h3.go",)
 class Edit:
     """Why, in which files (a glob), what is searched (a regular expression) and what stands there then.
 
-    Files without the pattern are left alone; at least one must have it, unless `optional`.
+    Files without the pattern are left alone; at least one must have it.
     """
 
     why: str
     files: str
     search: str
     replace: str
-    optional: bool = False
 
 
 EDITS = (
@@ -50,7 +49,8 @@ EDITS = (
     Edit(
         "the flag's default and help",
         "cmd/*.go",
-        r'"latency-model", "trained-physics", "Latency model backend: trained-physics \(default\), roofline"\)',
+        r'"latency-model", "trained-physics", "Latency model backend: trained-physics \(default\)'
+        r', roofline"\)',
         '"latency-model", "h3", "Latency model backend: h3 (default), trained-physics, roofline")\n'
         '\tcmd.Flags().StringVar(&latency.H3.Bundle, "h3-bundle", "",'
         ' "Folder of an h3 bundle; by default the one that ships with h3")',
@@ -78,7 +78,8 @@ EDITS = (
         "\t\t\tDP: dataParallelism, EnableExpertParallel: enableExpertParallel, Backend: backend,\n"
         "\t\t}); err != nil {\n"
         '\t\t\tlogrus.Fatalf("--latency-model h3: %v", err)\n'
-        "\t\t}\n\t}\n" r"\1",
+        "\t\t}\n\t}\n"
+        r"\1",
     ),
     Edit(
         "a request knows how much of its prompt the prefix cache held",
@@ -132,7 +133,7 @@ def planned(checkout: Path) -> tuple[dict[str, tuple[str, list[str]]], list[str]
             places += found
             if found:
                 texts[name] = (text, [*whys, edit.why])
-        if not places and not edit.optional:
+        if not places:
             without.append(f"{edit.why} ({edit.files})")
     for name in NEW_FILES:
         texts[name] = ((HERE / name).read_text(), ["the backend"])
