@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import builders
@@ -17,7 +18,7 @@ import yaml
 from processes import h3
 
 from h3 import bundle, export
-from h3.bundle import distil, standing
+from h3.bundle import coefficients, distil, standing
 from h3.bundle.blis_terms import blis_terms
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
@@ -158,8 +159,8 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path):
 
 def test_distilled_coefficients_give_the_model_back_for_one_deployment(tmp_path):
     read = bundle.read(GOLDEN)
-    found = distil.distil(read.predict, {"llama": LLAMA}, read.overheads)
-    assert found.loss < 3
+    found = distil.distil(read.predict, LLAMA, read.overheads)
+    assert found.loss.held_out < 3
     assert found.alpha == [9300.0, 1850.0, 0.0]
     assert len(found.beta) == 11
     assert min(found.beta) >= 0
@@ -167,13 +168,19 @@ def test_distilled_coefficients_give_the_model_back_for_one_deployment(tmp_path)
 
 def test_distilling_finds_known_coefficients_again():
     beta = np.array([0.5, 0.4, 1.3, 0.8, 30.0, 4.0, 120.0, 0, 0, 1.9, 0])
-    known = distil.known_deployments()
-    found = distil.distil(
-        lambda table: blis_terms(table).to_numpy() @ beta,
-        {name: known[name] for name in known if "mixtral" not in name},
-        builders.CONSTANTS,
+    for name, deployment in distil.known_deployments().items():
+        found = distil.distil(
+            lambda table: blis_terms(table).to_numpy() @ beta, deployment, builders.CONSTANTS
+        )
+        assert found.loss.held_out < 0.05, name
+
+
+def test_steps_that_are_scheduled_already_count_with_the_mean_period():
+    always = distil.distil(
+        lambda table: np.full(len(table), 20_000.0), LLAMA, Overheads(queueing_us=4000, pipeline_steps=1.5)
     )
-    assert found.loss < 0.05
+    assert always.period_us == pytest.approx(20_000)
+    assert always.alpha == pytest.approx([34_000, 0, 0])
 
 
 def expert_us(table: pd.DataFrame) -> np.ndarray:
@@ -210,7 +217,7 @@ def test_no_coefficients_do_better_than_those_found_where_experts_bend_the_curve
     grid = distil.Grid(
         batch=tuple(range(1, 129)), context=(512,), prefill=(0,), before=(0,), decode_share=1.0
     )
-    found = distil.distil(expert_us, {"mixtral": mixtral}, builders.CONSTANTS, grid)
+    found = distil.distil(expert_us, mixtral, builders.CONSTANTS, grid)
     table = distil.grid_table(mixtral, grid)
     share = np.diff(
         np.interp(
@@ -219,18 +226,16 @@ def test_no_coefficients_do_better_than_those_found_where_experts_bend_the_curve
             distil.SHARE_OF_STEPS,
         )
     )
-    assert found.by_deployment["mixtral"].grid == pytest.approx(
-        least_by_hand(expert_us(table), share), rel=1e-6
-    )
+    assert found.loss.grid == pytest.approx(least_by_hand(expert_us(table), share), rel=1e-6)
     assert least_by_hand(expert_us(table), np.ones(128)) > 3
 
 
 @pytest.mark.parametrize("name", distil.KNOWN)
 def test_for_one_deployment_less_than_three_points_are_lost_on_batches_that_were_not_fitted(name):
     read = bundle.read(GOLDEN)
-    found = distil.distil(read.predict, {name: distil.known_deployments()[name]}, read.overheads)
-    assert found.loss < 3
-    assert found.by_deployment[name].by_requests["33-128"] < 3
+    found = distil.distil(read.predict, distil.known_deployments()[name], read.overheads)
+    assert found.loss.held_out < 3
+    assert found.loss.by_requests["33-128"] < 3
 
 
 def test_the_held_out_batches_are_none_of_the_fitted_ones():
@@ -246,11 +251,11 @@ def test_errors_on_steps_are_those_of_the_periods_that_were_measured(steps):
         steps.assign(
             num_prefill_reqs=0, prefill_tokens=0.0, prefill_attended_tokens=0.0, prefill_kv_tokens_sum=0.0
         ),
-        {"llama": LLAMA},
+        LLAMA,
     )
-    assert exact[["deployment", "steps"]].to_numpy().tolist() == [["llama", 100]]
-    assert exact["distilled"][0] == pytest.approx(0, abs=1e-9)
-    assert exact["model"][0] == pytest.approx(100)
+    assert exact.steps == 100
+    assert exact.distilled == pytest.approx(0, abs=1e-9)
+    assert exact.model == pytest.approx(100)
 
 
 def test_blis_terms_count_as_the_coefficients_are_documented():
@@ -291,30 +296,93 @@ def test_the_grid_holds_only_what_fits_into_memory():
         distil.grid_table(Deployment(catalog.MODELS["llama-2-70b"], 1, "H100"), distil.Grid())
 
 
-def test_the_command_line_prints_what_defaults_yaml_holds(tmp_path):
-    (tmp_path / "config.json").write_text(
-        json.dumps(
-            {
-                "num_hidden_layers": 32,
-                "hidden_size": 4096,
-                "num_attention_heads": 32,
-                "intermediate_size": 11008,
-                "vocab_size": 32000,
-            }
-        )
-    )
-    options = [
-        "format=trained_physics",
-        f"bundle={GOLDEN}",
-        "model_config=config.json",
-        "tp=2",
-        "hardware=H100",
-        "out=blis.yaml",
-    ]
-    done = h3(tmp_path, "export", *options)
+CONFIG = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+}
+
+
+@pytest.fixture
+def models(tmp_path) -> Path:
+    """A folder with two models, seven/config.json and small.json."""
+    (tmp_path / "seven").mkdir()
+    (tmp_path / "seven" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "small.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 16}))
+    return tmp_path
+
+
+def distilled(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    return h3(folder, "export", "format=trained_physics", f"bundle={GOLDEN}", *options)
+
+
+def test_the_command_line_prints_and_writes_what_defaults_yaml_holds(models):
+    done = distilled(models, "model_config=seven/config.json", "tp=2", "out=blis.yaml")
     assert done.returncode == 0, done.stderr
     content = yaml.safe_load(done.stdout)["trained_physics_coefficients"]
     assert (len(content["alpha_coeffs"]), len(content["beta_coeffs"])) == (3, 11)
     assert "differs from the model by" in done.stdout
     assert "on batches between them" in done.stdout
-    assert (tmp_path / "blis.yaml").read_text() == done.stdout
+    assert (models / "blis.yaml").read_text() == done.stdout
+    assert done.stderr == "written: blis.yaml\n"
+
+
+def test_a_list_of_deployments_is_a_file_each_and_each_says_for_what_it_holds(models):
+    done = distilled(models, "model_config=[seven/config.json,small.json]", "tp=[1,2]", "out=files")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (models / "files").iterdir()) == [
+        "seven-tp1-H100.yaml",
+        "small-tp2-H100.yaml",
+    ]
+    assert len(done.stdout.splitlines()) == 2
+    said = coefficients.read(models / "files" / "small-tp2-H100.yaml")
+    assert (said.model, said.tensor_parallelism, said.architecture["num_layers"]) == ("small", 2, 16)
+    assert said.bundle == bundle.inspect(GOLDEN).digest
+
+
+def test_without_a_config_the_four_known_models_have_a_file_each(tmp_path):
+    done = distilled(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "dist" / "trained_physics").iterdir()) == [
+        "codellama-34b-tp2-H100.yaml",
+        "llama-2-70b-tp4-H100.yaml",
+        "llama-2-7b-tp1-H100.yaml",
+        "mixtral-8x7b-v0-1-tp2-H100.yaml",
+    ]
+
+
+def test_coefficients_of_another_deployment_are_refused(models):
+    distilled(models, "model_config=seven/config.json", "out=blis.yaml")
+    asked = ("export", "verify=blis.yaml", "model_config=seven/config.json")
+    assert h3(models, "export", "verify=blis.yaml").stdout == "blis.yaml: fitted for seven, tp 1, H100\n"
+    assert "fitted for seven, tp 1, H100, as asked" in h3(models, *asked).stdout
+    for other, said in {
+        "tp=2": "tensor_parallelism 1, not 2",
+        "hardware=A100": "hardware H100, not A100",
+        "sampling=truncated": "truncated_sampling False, not True",
+        "model_config=small.json": "num_layers 32, not 16",
+    }.items():
+        done = h3(models, *asked, other)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["model_config=[a,b]", "tp=[1,2,4]"], "model_config: 2 values; expected 1 or 3"),
+        (["model_config=[small.json,small.json]"], "small-tp1-H100 twice"),
+        (["model_config=small.json", "tp=[1,2]", "out=one.yaml"], "one file for 2 deployments"),
+        (["model_config=small.json", "tp=3"], "does not divide 32 heads"),
+        (["model_config=small.json", "out=precious.yaml"], "0 lines begin with '# fitted for:'"),
+        (["model_config=small.json", "out=precious.yaml/under"], "expected a file that can be written"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_and_nothing_is_lost(options, said, models):
+    (models / "precious.yaml").write_text("mine: 1\n")
+    done = distilled(models, *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert said in done.stderr
+    assert (models / "precious.yaml").read_text() == "mine: 1\n"

@@ -1,16 +1,14 @@
 """The model as coefficients that an unmodified BLIS reads: trained_physics_coefficients in its defaults.yaml.
 
-    distilled = distil(bundle.predict, {"mine": Deployment(arch, 2, "H100")}, bundle.overheads)
-    print(as_yaml(distilled))
+    distilled = distil(bundle.predict, Deployment(arch, 2, "H100"), bundle.overheads)
 
 Non-negative regression (regression.py) of the model's own predictions over a grid of batches onto BLIS's
-terms (docs/blis.md), on relative errors, every deployment weighing the same. What is lost on the grid is the
-least that any coefficients that BLIS takes can lose there; `loss` is that, and the same on batches between
-those of the grid.
+terms (docs/blis.md), on relative errors. What is lost on the grid is the least that any coefficients that
+BLIS takes can lose there; `loss` is that, and the same on batches between those of the grid.
 
-Coefficients carry one GPU's kernels: BLIS multiplies times at the data sheet's peaks, of which each GPU
-reaches other shares, so they hold for the hardware of `deployments` only, a card of one's own included (BLIS
-then needs its figures in hardware_config.json).
+Coefficients hold for one deployment (coefficients.py writes for which, and refuses others): several of BLIS's
+terms are constants there and only their sum is determined, and BLIS multiplies times at the data sheet's
+peaks, of which each GPU reaches other shares.
 
 What BLIS's terms cannot say: on one deployment its time of a decode step is a + b * requests + c * context
 tokens with a, b, c >= 0, while a small batch reads only the experts that it visits, 1 - (1 - k/E)^tokens of
@@ -41,6 +39,8 @@ MEMORY_SHARE = 0.9  # of the accelerator's memory may hold weights and KV cache,
 # the same.
 REQUESTS = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 127, 128)
 SHARE_OF_STEPS = (0, 0.0004, 0.0013, 0.005, 0.038, 0.096, 0.17, 0.344, 0.489, 0.628, 0.665, 0.732, 0.778, 1.0)
+
+Predict = Callable[[pd.DataFrame], np.ndarray]  # a step table's periods, us
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,24 @@ class Loss:
 
 @dataclass(frozen=True)
 class Distilled:
-    """Coefficients, and what is lost with them for each deployment; `batches` on the fitted grid."""
+    """Coefficients, and what is lost with them; `batches` on the fitted grid, whose mean period is
+    `period_us`.
+    """
 
     alpha: list[float]
     beta: list[float]
-    by_deployment: dict[str, Loss]
+    loss: Loss
     batches: int
+    period_us: float
 
-    @property
-    def loss(self) -> float:
-        """Mean over the deployments of the loss on held-out batches, %."""
-        return float(np.mean([loss.held_out for loss in self.by_deployment.values()]))
+
+@dataclass(frozen=True)
+class Measured:
+    """MAPE in % of the model and of the coefficients on so many measured steps."""
+
+    steps: int
+    model: float
+    distilled: float
 
 
 def known_deployments(hardware: str = "H100") -> dict[str, Deployment]:
@@ -125,38 +132,35 @@ def grid_table(deployment: Deployment, grid: Grid) -> pd.DataFrame:
 
 
 def distil(
-    predict: Callable[[pd.DataFrame], np.ndarray],
-    deployments: dict[str, Deployment],
-    overheads: Overheads,
-    grid: Grid | None = None,
+    predict: Predict, deployment: Deployment, overheads: Overheads, grid: Grid | None = None
 ) -> Distilled:
     """Coefficients that give BLIS's trained-physics backend the predictions of `predict` as nearly as its
     terms can.
+
+    BLIS has one constant for all that comes before the first step, so the steps that are already scheduled
+    when a request arrives count with the mean period of the grid, weighed as serving meets its batches.
     """
     grid = grid or Grid()
-    fitted = {name: _batches(predict, deployment, grid) for name, deployment in deployments.items()}
-    held_out = {name: _batches(predict, deployment, HELD_OUT) for name, deployment in deployments.items()}
-    beta = fit(
-        np.concatenate([rows.design for rows in fitted.values()]),
-        np.concatenate([rows.weight for rows in fitted.values()]),
-    )
-    losses = {
-        name: Loss(fitted[name].loss(beta), rows.loss(beta), rows.by_requests(beta))
-        for name, rows in held_out.items()
-    }
-    alpha = [overheads.queueing_us, overheads.post_decode_us, overheads.output_token_us]
+    fitted, periods_us = _batches(predict, deployment, grid)
+    held_out, _ = _batches(predict, deployment, HELD_OUT)
+    beta = fit(fitted.design, fitted.weight)
+    period_us = float(np.average(periods_us, weights=fitted.weight))
+    queueing_us = overheads.queueing_us + overheads.pipeline_steps * period_us
     return Distilled(
-        alpha, [float(value) for value in beta], losses, sum(len(rows.weight) for rows in fitted.values())
+        [queueing_us, overheads.post_decode_us, overheads.output_token_us],
+        [float(value) for value in beta],
+        Loss(fitted.loss(beta), held_out.loss(beta), held_out.by_requests(beta)),
+        len(fitted.weight),
+        period_us,
     )
 
 
-def _batches(predict: Callable[[pd.DataFrame], np.ndarray], deployment: Deployment, grid: Grid) -> Batches:
+def _batches(predict: Predict, deployment: Deployment, grid: Grid) -> tuple[Batches, np.ndarray]:
+    """The grid's batches, and the period of each, us."""
     table = grid_table(deployment, grid)
-    return Batches(
-        blis_terms(table).to_numpy() / predict(table)[:, None],
-        _weights(table, grid),
-        table["num_decode_reqs"].to_numpy(),
-    )
+    periods_us = predict(table)
+    design = blis_terms(table).to_numpy() / periods_us[:, None]
+    return Batches(design, _weights(table, grid), table["num_decode_reqs"].to_numpy()), periods_us
 
 
 def _weights(table: pd.DataFrame, grid: Grid) -> np.ndarray:
@@ -178,84 +182,22 @@ def _weights(table: pd.DataFrame, grid: Grid) -> np.ndarray:
 
 
 def mape_on_steps(
-    beta: list[float],
-    predict: Callable[[pd.DataFrame], np.ndarray],
-    table: pd.DataFrame,
-    deployments: dict[str, Deployment],
-) -> pd.DataFrame:
-    """MAPE in % against the periods of a step table, a row each deployment that has steps there: `model` and
-    `distilled`.
+    beta: list[float], predict: Predict, table: pd.DataFrame, deployment: Deployment
+) -> Measured | None:
+    """MAPE against the periods of a step table's steps of the deployment; None where it holds none.
 
-    Each experiment weighs the same. A step's chunks count as one, their prompts as ending with it. Rows of
-    deployments that are not asked for are left out; the columns `steps` and `deployment` say what was used.
+    Each experiment weighs the same. A step's chunks count as one, their prompts as ending with it.
     """
-    rows = []
-    for name, deployment in deployments.items():
-        columns = deployment.columns()
-        del columns["truncated_sampling"]  # what the steps say of it counts
-        steps = table[
-            np.logical_and.reduce([table[key] == value for key, value in columns.items()])
-        ].reset_index(drop=True)
-        if steps.empty:
-            continue
-        new = np.maximum(steps["prefill_tokens"].fillna(0.0), 1e-9)
-        before = np.maximum(steps["prefill_attended_tokens"].fillna(0.0) / new - (new + 1) / 2, 0.0)
-        distilled = blis_terms(
-            steps.assign(prefill_before=before).fillna({"prefill_tokens": 0.0})
-        ).to_numpy() @ np.array(beta)
-        found = pd.DataFrame(
-            {"experiment": steps["experiment"], "model": predict(steps), "distilled": distilled}
-        )
-        error = (
-            found[["model", "distilled"]]
-            .div(steps["period_us"], axis=0)
-            .sub(1)
-            .abs()
-            .mul(100)
-            .groupby(found["experiment"])
-            .mean()
-        )
-        rows.append({"deployment": name, "steps": len(steps), **error.mean().to_dict()})
-    return pd.DataFrame(rows, columns=["deployment", "steps", "model", "distilled"])
-
-
-def as_yaml(distilled: Distilled, measured: pd.DataFrame | None = None) -> str:
-    """The block of BLIS's defaults.yaml, with what was lost as comments; measured: the rows of
-    `mape_on_steps`.
-    """
-    lines = [
-        (
-            f"# distilled over {distilled.batches} batches; differs from the model by {distilled.loss:.2f} %"
-            " on batches between them"
-        ),
-        "# by deployment, %: fitted batches, batches between them, and these by decoding requests:",
-    ]
-    for name, loss in distilled.by_deployment.items():
-        ranges = ", ".join(f"{name}: {value:.2f}" for name, value in loss.by_requests.items())
-        lines.append(f"#   {name}: {loss.grid:.2f}, {loss.held_out:.2f} ({ranges})")
-    lines += [
-        "# BLIS has no term for the sampler (requests x vocabulary) nor for all-reduces in two shots:",
-        "# what they take lies in us_per_request and us_per_layer, as right as one number can be.",
-    ]
-    for row in [] if measured is None else measured.to_dict("records"):
-        steps, errors = f"{row['steps']} steps of {row['deployment']}", (row["distilled"], row["model"])
-        lines.append("# MAPE on {}: {:.2f} %, the model's own {:.2f} %".format(steps, *errors))
-    return (
-        "\n".join(
-            [
-                *lines,
-                "trained_physics_coefficients:",
-                (
-                    f"  alpha_coeffs: [{_numbers(distilled.alpha)}] # us: queueing, post-decode, per output"
-                    " token"
-                ),
-                f"  beta_coeffs: [{_numbers(distilled.beta)}]",
-                f"  # beta: {', '.join(BETA)}",
-            ]
-        )
-        + "\n"
-    )
-
-
-def _numbers(values: list[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
+    columns = deployment.columns()
+    del columns["truncated_sampling"]  # what the steps say of it counts
+    its = np.logical_and.reduce([table[key] == value for key, value in columns.items()])
+    steps = table[its].reset_index(drop=True)
+    if steps.empty:
+        return None
+    new = np.maximum(steps["prefill_tokens"].fillna(0.0), 1e-9)
+    before = np.maximum(steps["prefill_attended_tokens"].fillna(0.0) / new - (new + 1) / 2, 0.0)
+    terms = blis_terms(steps.assign(prefill_before=before).fillna({"prefill_tokens": 0.0}))
+    found = pd.DataFrame({"model": predict(steps), "distilled": terms.to_numpy() @ np.array(beta)})
+    error = found.div(steps["period_us"], axis=0).sub(1).abs().mul(100)
+    mean = error.groupby(steps["experiment"]).mean().mean()
+    return Measured(len(steps), float(mean["model"]), float(mean["distilled"]))
