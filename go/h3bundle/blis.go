@@ -20,18 +20,10 @@ func NewBLIS[R any](kernel *Kernel, read func(R) (progress, newTokens, inputLen 
 
 // StepTime is the full period of a step, at least 1.
 func (b *BLIS[R]) StepTime(batch []R) int64 {
-	c, plain := b.kernel.Composition(), b.kernel.countsDecodes()
-	var d decodes
-	for _, request := range batch {
+	return round(PeriodUS(b.kernel, batch, func(request R) Tokens {
 		progress, newTokens, inputLen := b.read(request)
-		if plain && isDecode(progress, newTokens, inputLen) {
-			d = d.with(progress, newTokens)
-		} else {
-			c.Add(progress, newTokens, inputLen)
-		}
-	}
-	c.add(d)
-	return round(b.kernel.PeriodUS(&c))
+		return Tokens{Computed: progress, Scheduled: newTokens, Prompt: inputLen}
+	}))
 }
 
 // QueueingTime is the time from a request's arrival to the wait queue; a constant of the bundle.
