@@ -60,6 +60,13 @@ func benchmarkKernel(b *testing.B, config string, tp int) {
 			}
 		})
 	}
+	read := func(r Req) Tokens { return Tokens{r.Computed, r.Scheduled, r.PromptLen, r.CachedTokens} }
+	b.Run("step/without trees, read by calls", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; i < b.N; i++ {
+			PeriodUS(base, batches[i%len(batches)].Reqs, read)
+		}
+	})
 	for _, way := range []struct {
 		name   string
 		margin func(*row) float32

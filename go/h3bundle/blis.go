@@ -4,27 +4,20 @@ import "math"
 
 // BLIS adapts a Kernel to the latency model that BLIS asks for today, all in int64 us, for BLIS's own request type R:
 //
-//	model := h3bundle.NewBLIS(kernel, func(r *sim.Request) (progress, newTokens, inputLen int64) {
-//		return r.ProgressIndex, int64(r.NumNewTokens), int64(r.InputLen())
+//	model := h3bundle.NewBLIS(kernel, func(r *sim.Request) h3bundle.Tokens {
+//		return h3bundle.Tokens{Computed: r.ProgressIndex, Scheduled: int64(r.NumNewTokens), Prompt: int64(r.InputLen())}
 //	})
 //	model.StepTime(batch) // batch []*sim.Request
 type BLIS[R any] struct {
 	kernel *Kernel
-	read   func(R) (progress, newTokens, inputLen int64)
+	read   func(R) Tokens
 }
 
 // NewBLIS makes the adapter; read gives a request's ProgressIndex, NumNewTokens and InputLen.
-func NewBLIS[R any](kernel *Kernel, read func(R) (progress, newTokens, inputLen int64)) *BLIS[R] {
-	return &BLIS[R]{kernel, read}
-}
+func NewBLIS[R any](kernel *Kernel, read func(R) Tokens) *BLIS[R] { return &BLIS[R]{kernel, read} }
 
 // StepTime is the full period of a step, at least 1.
-func (b *BLIS[R]) StepTime(batch []R) int64 {
-	return round(PeriodUS(b.kernel, batch, func(request R) Tokens {
-		progress, newTokens, inputLen := b.read(request)
-		return Tokens{Computed: progress, Scheduled: newTokens, Prompt: inputLen}
-	}))
-}
+func (b *BLIS[R]) StepTime(batch []R) int64 { return round(PeriodUS(b.kernel, batch, b.read)) }
 
 // QueueingTime is the time from a request's arrival to the wait queue; a constant of the bundle.
 func (b *BLIS[R]) QueueingTime(R) int64 { return round(b.kernel.overheads.QueueingUS) }

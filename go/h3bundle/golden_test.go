@@ -125,7 +125,7 @@ func decodeBatch(size int) Batch {
 func TestBothAdaptersGiveTheSameTime(t *testing.T) {
 	kernel, batch := testKernel(t, "mixtral-8x7b", 2), decodeBatch(40)
 	batch.Reqs = append(batch.Reqs, Req{Scheduled: 300, Computed: 100, PromptLen: 900})
-	blis := NewBLIS(kernel, func(r *Req) (int64, int64, int64) { return r.Computed, r.Scheduled, r.PromptLen })
+	blis := NewBLIS(kernel, func(r *Req) Tokens { return Tokens{Computed: r.Computed, Scheduled: r.Scheduled, Prompt: r.PromptLen} })
 	var requests []*Req
 	for i := range batch.Reqs {
 		requests = append(requests, &batch.Reqs[i])

@@ -130,26 +130,31 @@ func (k *Kernel) PeriodUS(c *Composition) float64 {
 // not Computed includes them.
 type Tokens struct{ Computed, Scheduled, Prompt, Cached int64 }
 
-// PeriodUS is the period in us of a step that computes a batch, at least 1; read says what its requests are.
+// PeriodUS is the period in us of a step that computes a batch, at least 1; read says what its requests are. The calls of read
+// take longer than all the rest: who knows the type of a request writes the loop anew, as Kernel.StepTime does.
 func PeriodUS[R any](k *Kernel, batch []R, read func(R) Tokens) float64 {
-	c, bySums := k.Composition(), k.physics.windowShare == 0
-	var d decodes
+	c := k.Composition()
 	for _, request := range batch {
 		t := read(request)
 		computed := max(t.Computed, t.Cached)
-		if bySums && isDecode(computed, t.Scheduled, t.Prompt) {
-			d = d.with(computed, t.Scheduled)
-		} else {
+		if !c.AddDecode(computed, t.Scheduled, t.Prompt) {
 			c.Add(computed, t.Scheduled, t.Prompt)
 		}
 	}
-	c.add(d)
 	return k.PeriodUS(&c)
 }
 
 // StepTime is the period of a step, at least 1 us.
 func (k *Kernel) StepTime(batch Batch) time.Duration {
-	return micros(PeriodUS(k, batch.Reqs, func(r Req) Tokens { return Tokens{r.Computed, r.Scheduled, r.PromptLen, r.CachedTokens} }))
+	c := k.Composition()
+	for i := range batch.Reqs {
+		r := &batch.Reqs[i]
+		computed := max(r.Computed, r.CachedTokens)
+		if !c.AddDecode(computed, r.Scheduled, r.PromptLen) {
+			c.Add(computed, r.Scheduled, r.PromptLen)
+		}
+	}
+	return micros(k.PeriodUS(&c))
 }
 
 // QueueingTime is the time from a request's arrival until it can be scheduled.

@@ -87,14 +87,17 @@ func TestABatchIsTheSumOfItsRequests(t *testing.T) {
 		}
 		for range 200 {
 			var batch []Tokens
+			var reqs Batch
 			c := kernel.Composition()
 			for range random.Intn(20) {
 				r := oddTokens(random)
 				c.Add(max(r.Computed, r.Cached), r.Scheduled, r.Prompt)
 				batch = append(batch, r)
+				reqs.Reqs = append(reqs.Reqs, Req{r.Scheduled, r.Computed, r.Prompt, r.Cached})
 			}
-			if got := PeriodUS(kernel, batch, func(r Tokens) Tokens { return r }); got != explained(kernel, &c) {
-				t.Fatalf("%s: %v us for %v; expected %v", name, got, batch, explained(kernel, &c))
+			got, period, expected := PeriodUS(kernel, batch, func(r Tokens) Tokens { return r }), kernel.StepTime(reqs), explained(kernel, &c)
+			if got != expected || period != micros(expected) {
+				t.Fatalf("%s: %v us and %v for %v; expected %v", name, got, period, batch, expected)
 			}
 		}
 	}

@@ -48,25 +48,27 @@ var featureIndex = map[string]int{
 // Composition is what features and base count of a batch; the zero value is the empty batch. Sums are exact below 2^53.
 // What layers with a sliding window attend to is counted where Window is set before the first Add (Kernel.Composition).
 type Composition struct {
-	PrefillReqs, PrefillTokens            int64
-	PrefillKVTokens, prefillAttendedTwice float64
-	decodes
+	PrefillReqs, PrefillTokens                     int64
+	PrefillKVTokens, prefillAttendedTwice          float64
+	DecodeReqs, DecodeTokens, DecodeKVTokens       int64
 	Window                                         int64
 	decodeWindowTokens, prefillWindowAttendedTwice float64
 }
 
-// decodes counts the decoding requests of a batch; small enough to stay in registers while a batch is counted.
-type decodes struct{ DecodeReqs, DecodeTokens, DecodeKVTokens int64 }
-
-// isDecode says whether a request is an ordinary decoding one, with numbers in range: computed from 0 and from prompt on,
-// scheduled from 1 on, in one comparison. A prompt so far below that it is counted out is left to Add.
-func isDecode(computed, scheduled, prompt int64) bool {
-	return uint64(computed|scheduled|(scheduled-1)|(computed-prompt)) <= maxTokens
-}
-
-// with counts one more request for which isDecode holds.
-func (d decodes) with(computed, scheduled int64) decodes {
-	return decodes{d.DecodeReqs + 1, d.DecodeTokens + scheduled, d.DecodeKVTokens + computed + scheduled}
+// AddDecode does what Add does for an ordinary decoding request and says so; it leaves all others to Add. It is small enough
+// to become part of a loop over a batch, which Add is not. One comparison: computed lies between prompt, 0 and 2^31-1,
+// scheduled between 1 and 2^31-1.
+func (c *Composition) AddDecode(computed, scheduled, prompt int64) bool {
+	if uint64(computed|scheduled|(scheduled-1)|(computed-prompt)) > maxTokens {
+		return false
+	}
+	c.DecodeReqs++
+	c.DecodeTokens += scheduled
+	c.DecodeKVTokens += computed + scheduled
+	if c.Window > 0 {
+		c.decodeWindowTokens += float64(min(computed+scheduled, c.Window))
+	}
+	return true
 }
 
 // Add counts one request: tokens computed before the step, tokens of the step, length of the prompt. It prefills iff
@@ -75,12 +77,8 @@ func (c *Composition) Add(computed, scheduled, prompt int64) {
 	if scheduled <= 0 {
 		return
 	}
-	computed, scheduled = min(max(computed, 0), maxTokens), min(scheduled, maxTokens)
-	if computed >= prompt {
-		c.decodes = c.with(computed, scheduled)
-		if c.Window > 0 {
-			c.decodeWindowTokens += float64(min(computed+scheduled, c.Window))
-		}
+	computed, scheduled, prompt = min(max(computed, 0), maxTokens), min(scheduled, maxTokens), max(prompt, 0)
+	if c.AddDecode(computed, scheduled, prompt) {
 		return
 	}
 	if c.Window > 0 {
@@ -92,13 +90,6 @@ func (c *Composition) Add(computed, scheduled, prompt int64) {
 	c.PrefillTokens += scheduled
 	c.PrefillKVTokens += float64(computed)
 	c.prefillAttendedTwice += float64(2*scheduled)*float64(computed) + float64(scheduled)*float64(scheduled+1)
-}
-
-// add counts further decoding requests.
-func (c *Composition) add(d decodes) {
-	c.DecodeReqs += d.DecodeReqs
-	c.DecodeTokens += d.DecodeTokens
-	c.DecodeKVTokens += d.DecodeKVTokens
 }
 
 // PrefillAttendedTokens is the number of query-key pairs of prefill: t*s + t*(t+1)/2 for t new tokens after s.
