@@ -9,7 +9,7 @@ import (
 const (
 	lanes        = 4       // trees in a word
 	laneLeaves   = 16      // leaves that a tree may have to fit its lane: a complete tree of depth 4
-	maxMaskWords = 1 << 20 // 8 MB: beyond a processor's cache the plain walk is as quick
+	maxMaskWords = 1 << 20 // 8 MB a booster
 )
 
 // masks find all trees' leaves at once. Every split that does not hold rules out the leaves on its left; of those that are left
