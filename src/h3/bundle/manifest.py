@@ -26,6 +26,7 @@ from h3.server.overheads import Overheads
 from h3.steps import catalog, features, kernels, physics
 
 MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
 FORMAT_VERSION = 2
 FEATURE_SET = "scale_free"
 ROUTES = ("dense", "moe")
