@@ -175,6 +175,7 @@ def of_the_manifest(corpus: Corpus, text: Text) -> None:
     for said, path, more in (
         ("a kind nobody knows", "KNOWN", f'"new_moon": {known}'),
         ("a key nobody knows", "formula", '"code": "import os"'),
+        ("a constant nobody knows", "constants/kv_bytes", '"more": null'),
         ("a file nobody knows", "files/golden.json", '"../x.json": {"sha256": "", "bytes": 1}'),
     ):
         corpus.refused(f"manifest: {said}", text.beside(place(path), more))

@@ -113,6 +113,11 @@ func bind(data []byte, target any) error {
 	if err != nil {
 		return err
 	}
+	return v.bind(target)
+}
+
+// bind does so for a value that was parsed.
+func (v *value) bind(target any) error {
 	if p := v.into(reflect.ValueOf(target).Elem(), &rule{}); p != nil {
 		return p
 	}

@@ -133,6 +133,25 @@ func TestEveryBundleOfTheCorpusIsReadOrRefusedAsInPython(t *testing.T) {
 	}
 }
 
+// TestEveryAliasAnswersWhateverAManifestLists: the same accelerator in every bundle that has it.
+func TestEveryAliasAnswersWhateverAManifestLists(t *testing.T) {
+	files := goldenFiles(t)
+	data := files["manifest.json"]
+	start := bytes.Index(data, []byte(`"hardware_aliases": {`))
+	end := start + bytes.IndexByte(data[start:], '}')
+	files["manifest.json"] = append(append(bytes.Clone(data[:start]), `"hardware_aliases": {"h100": "H100"`...), data[end:]...)
+	sign(files, goldenFiles(t))
+	bundle, err := load(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for alias, name := range hardwareAliases {
+		if found, ok := bundle.manifest.hardwareName(" " + alias); !ok || found != name {
+			t.Errorf("%q is %q; expected %s", alias, found, name)
+		}
+	}
+}
+
 func TestEveryAliasOfPythonIsKnown(t *testing.T) {
 	if c := readCorpus(t); !maps.Equal(c.Aliases, hardwareAliases) {
 		t.Errorf("%v; expected %v", hardwareAliases, c.Aliases)

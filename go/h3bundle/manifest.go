@@ -180,14 +180,18 @@ func parseManifest(data []byte) (*manifest, error) {
 		Format        string `json:"format"`
 		FormatVersion int    `json:"format_version"`
 	}
-	if err := bind(data, &version); err != nil {
+	content, err := parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if err := content.bind(&version); err != nil {
 		return nil, err
 	}
 	if version.Format != format || version.FormatVersion != formatVersion {
 		return nil, fmt.Errorf("format %.80q version %d; expected %q version %d", version.Format, version.FormatVersion, format, formatVersion)
 	}
 	var m manifest
-	if err := bind(data, &m); err != nil {
+	if err := content.bind(&m); err != nil {
 		return nil, err
 	}
 	for _, check := range []func() error{m.checkWords, m.checkFeatures, m.checkHardware, m.checkModels, m.checkUncertainty} {

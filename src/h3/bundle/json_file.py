@@ -25,6 +25,8 @@ from h3.common.errors import InputError
 MAX_BYTES = 64_000_000
 MAX_DEPTH = 32
 MOST_SHOWN = 80  # characters of a value or key in a message
+# Any number that may be infinite or have more than 19 characters.
+LARGE = re.compile(rb"[eE][-+]?[0-9]{3}|[0-9]{19}")
 HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")  # at most: it may be a whole one, or no escape at all
 NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 Array = Field(strict=False)  # of a tuple: it stands as a JSON array, which Python reads as a list
@@ -87,10 +89,9 @@ def parse(data: bytes, where: str) -> Any:
     def whole(literal: str) -> int:
         return int(literal) if len(literal) <= 19 else refuse(literal)
 
+    numbers: dict[str, Any] = {"parse_float": real, "parse_int": whole} if LARGE.search(data) else {}
     try:
-        content = json.loads(
-            data.decode(), parse_constant=refuse, parse_float=real, parse_int=whole, object_pairs_hook=once
-        )
+        content = json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=once, **numbers)
         if HALF_A_PAIR.search(data):
             json.dumps(content, ensure_ascii=False).encode()
         return content
@@ -102,7 +103,11 @@ def _check_depth(data: bytes, where: str) -> None:
     """Counts brackets outside strings without building anything."""
     depth = 0
     if b"\\" not in data:  # no quote is escaped: most of the bytes say nothing
-        data = data.translate(None, NO_STRUCTURE).replace(b'""', b"")
+        data = inner = data.translate(None, NO_STRUCTURE).replace(b'""', b"")
+        for _ in range(MAX_DEPTH // 2):  # each takes two levels at most
+            inner = inner.replace(b"[]", b"").replace(b"{}", b"")
+        if not inner:
+            return
     for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', data, re.DOTALL):
         first = token.group()[:1]
         if first in b"[{":
