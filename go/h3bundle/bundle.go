@@ -103,12 +103,7 @@ func assemble(m *manifest, files map[string][]byte, sum string) (*Bundle, error)
 }
 
 // Data says what the bundle was learned from, as its manifest has it; "" where it does not say.
-func (b *Bundle) Data() string {
-	if said := b.manifest.Provenance.Data; said.kind == '"' {
-		return said.text
-	}
-	return ""
-}
+func (b *Bundle) Data() string { return b.manifest.Provenance.Data.textual() }
 
 // Digest is the sha256 of the manifest, which names the digests of all other files.
 func (b *Bundle) Digest() string { return b.digest }

@@ -21,6 +21,14 @@ type value struct {
 	raw    []byte
 }
 
+// textual is a string's text; "" for anything else.
+func (v value) textual() string {
+	if v.kind == '"' {
+		return v.text
+	}
+	return ""
+}
+
 // kinds are the words for a value's kind.
 var kinds = map[byte]string{'n': "null", 'b': "boolean", '0': "number", '"': "string", '[': "array", '{': "object"}
 

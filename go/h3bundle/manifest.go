@@ -171,6 +171,7 @@ type provenance struct {
 	Commit     string   `json:"commit"`
 	Folds      []object `json:"folds"`
 	Data       value    `json:"data,optional"`
+	Overheads  value    `json:"overheads,optional"`
 }
 
 // parseManifest reads a manifest and checks everything in it that does not need the other files.
