@@ -375,7 +375,7 @@ def of_vectors(corpus: Corpus, text: Text) -> None:
         f"{VECTORS}: more in a vector", text.beside(("vectors", 3, "kind"), '"Kind": 7, "KIND": null')
     )
     corpus.accepted(f"{VECTORS}: more in the file", text.beside(("format",), '"Format": null'))
-    name = text.put(("vectors", 3, "hardware"), '" NVIDIA H100 80GB HBM3 "')
+    name = text.put(("vectors", 3, "hardware"), '"NVIDIA H100 80GB HBM3"')
     corpus.accepted(f"{VECTORS}: a vector's own word for a known name", name)
     corpus.accepted(f"{VECTORS}: a vector off that no reader evaluates", text.put(("vectors", 3, "us"), "1"))
     unused = text.beside(("configs", "small-1b"), '"none": {"num_hidden_layers": null}')

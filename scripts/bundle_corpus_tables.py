@@ -52,6 +52,8 @@ H100/peak_bf16_flops                 5e14
 H100/kernels/weights                 1.2
 H100/kernels/layers                  1.2
 hardware/A100/memory_bandwidth_bytes_s  1e12
+hardware/B200/memory_bandwidth_bytes_s  7e12
+hardware/L4/memory_bandwidth_bytes_s    2e11
 DENSE/coefficients/0                 0.0
 models/moe/coefficients/0            1e9
 DENSE/support/high/5                 1e-9
@@ -181,7 +183,7 @@ vectors               []
 vectors/3             {} | null
 vectors/3/config      "gpt" | null
 vectors/3/tensor_parallelism  0 | 1.0 | null
-vectors/3/hardware    "abacus" | null
+vectors/3/hardware    "abacus" | null | " H100" | "\\u001ch100"
 vectors/3/requests    null | [[1, 2]] | [[1, 2, -3]] | [[1, 2, 2147483648]] | [[1, 2, 3.0]] | [{}]
 vectors/3/features    [] | [0, 0, 0, 0, 0, 0, 0, 0, null]
 vectors/3/margin      null

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // How nearly a golden vector must be met, relative; the same as h3's golden_file.py.
@@ -14,7 +15,7 @@ const (
 	intervalLimit = 1e-5
 )
 
-// sampledVectors are evaluated whenever a bundle is loaded.
+// sampledVectors are evaluated whenever a bundle is loaded, beside the first of each accelerator.
 const sampledVectors = 24
 
 type goldenFile struct {
@@ -56,17 +57,32 @@ func (b *Bundle) checkGolden(data []byte) error {
 		v := &g.Vectors[i]
 		_, known := g.Configs[v.Config]
 		_, there := b.manifest.hardwareName(v.Hardware)
-		if !known || !there || len(v.Features) != len(g.FeatureNames) {
+		if !known || !there || !hardwareNames.MatchString(v.Hardware) || len(v.Features) != len(g.FeatureNames) {
 			return fmt.Errorf("vector %d: config %.80q, hardware %.80q, %d features; expected a config of the file, hardware of the manifest and %d features", i, v.Config, v.Hardware, len(v.Features), len(g.FeatureNames))
 		}
 	}
-	for i := range sampledVectors {
-		at := i * (len(g.Vectors) - 1) / (sampledVectors - 1)
+	for _, at := range g.sample() {
 		if err := b.meets(&g, &g.Vectors[at]); err != nil {
 			return fmt.Errorf("vector %d: %w", at, err)
 		}
 	}
 	return nil
+}
+
+// sample are sampledVectors vectors, spread evenly, and the first of each accelerator.
+func (g *goldenFile) sample() []int {
+	chosen, seen := []int{}, map[string]bool{}
+	for i := range sampledVectors {
+		chosen = append(chosen, i*(len(g.Vectors)-1)/(sampledVectors-1))
+	}
+	for i := range g.Vectors {
+		if name := strings.ToLower(g.Vectors[i].Hardware); !seen[name] {
+			seen[name] = true
+			chosen = append(chosen, i)
+		}
+	}
+	slices.Sort(chosen)
+	return slices.Compact(chosen)
 }
 
 // meets evaluates a vector; the error says what differs.

@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field
 from h3.bundle.golden import CONFIGS, TOLERANCE, TRUNCATED, cases, relative, table_of
 from h3.bundle.json_file import Array, Part, checked, shown
 from h3.bundle.manifest import FitsByRoute
+from h3.bundle.manifest_model import HardwareName
 from h3.bundle.uncertainty import LEVEL, Evidence, intervals
 from h3.common.errors import InputError
 from h3.steps import catalog
@@ -50,7 +51,7 @@ class Vector(Part):
 
     config: str
     tensor_parallelism: int = Field(ge=1, le=65536)
-    hardware: str
+    hardware: HardwareName
     requests: Annotated[tuple[Annotated[tuple[Tokens, Tokens, Tokens], Array], ...], Array]
     features: Annotated[tuple[float, ...], Array]
     margin: float
@@ -72,8 +73,12 @@ class Golden(Part):
     vectors: Annotated[tuple[Vector, ...], Array, Field(min_length=MIN_VECTORS)]
 
     def sample(self) -> list[int]:
-        """SAMPLED vectors, spread evenly."""
-        return [number * (len(self.vectors) - 1) // (SAMPLED - 1) for number in range(SAMPLED)]
+        """SAMPLED vectors, spread evenly, and the first of each accelerator."""
+        spread = (number * (len(self.vectors) - 1) // (SAMPLED - 1) for number in range(SAMPLED))
+        first: dict[str, int] = {}
+        for number, vector in enumerate(self.vectors):
+            first.setdefault(vector.hardware.lower(), number)
+        return sorted({*spread, *first.values()})
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def checked_file(content: object, names: list[str], hardware: Collection[str], w
             )
         for kind, name, known in (
             ("config", vector.config, golden.configs),
-            ("hardware", vector.hardware.strip().lower(), hardware),
+            ("hardware", vector.hardware.lower(), hardware),
         ):
             if name not in known:
                 raise InputError(
