@@ -30,7 +30,7 @@ from h3.common.config import CONF, SourceConfig, TrainConfig, from_hydra
 from h3.common.errors import InputError
 from h3.latency.fold import find_recorded
 from h3.latency.metrics import TIMES, experiment_metrics, saturated
-from h3.latency.overheads import constant, estimate
+from h3.latency.overheads import estimate
 from h3.latency.recorded import Recorded
 from h3.latency.replay_run import replay_recorded
 from h3.models import zoo
@@ -53,10 +53,10 @@ def source() -> SourceConfig:
 
 def overheads_of(training: list[Recorded]) -> dict[str, Overheads]:
     """The queueing time in both forms, from the logs of the training side."""
-    as_constant, in_steps = constant(training), estimate(training)
+    as_constant, in_steps = estimate(training, pipeline_steps=0.0), estimate(training)
     if as_constant is None or in_steps is None:
         raise InputError("the training logs hold no request that found a free place")
-    return dict(zip(FORMS, (Overheads(queueing_us=as_constant.queueing_us), in_steps), strict=True))
+    return dict(zip(FORMS, (as_constant, in_steps), strict=True))
 
 
 @dataclass(frozen=True)
