@@ -37,6 +37,7 @@ def ask_go(program: Path, folder: Path, chosen: list, scratch: Path) -> list[dic
                 "config": golden.CONFIGS[name],
                 "tensor_parallelism": degree,
                 "hardware": hardware,
+                "truncated_sampling": name in golden.TRUNCATED,
                 "requests": requests,
             }
             file.write(json.dumps(case) + "\n")

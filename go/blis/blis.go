@@ -1,7 +1,7 @@
 // Package blis makes h3's step times a latency model of BLIS, from the values that BLIS holds.
 //
 //	kernel, err := blis.Prepare(blis.Config{Model: ..., GPU: ..., TP: 2})          // once; every error is here, as a value
-//	model := blis.New(kernel, blis.Hooks[*sim.Request]{Read: ...})                 // one an instance; cannot fail
+//	model := blis.New(kernel, blis.Hooks[*sim.Request]{Count: ...})                // one an instance; cannot fail
 //	model.StepTime(batch)                                                          // us, at least 1
 //
 // It knows BLIS's values and the order of its calls, and nothing of its types: docs/blis has the patch that connects them.

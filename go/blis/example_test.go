@@ -13,8 +13,12 @@ type request struct {
 	numNewTokens            int
 }
 
-func tokens(r *request) h3bundle.Tokens {
-	return h3bundle.Tokens{Computed: r.progressIndex, Scheduled: int64(r.numNewTokens), Prompt: r.inputLen}
+func count(step *h3bundle.Composition, batch []*request) {
+	for _, r := range batch {
+		if !step.AddDecode(r.progressIndex, int64(r.numNewTokens), r.inputLen) {
+			step.Add(r.progressIndex, int64(r.numNewTokens), r.inputLen)
+		}
+	}
 }
 
 var config = blis.Config{
@@ -29,7 +33,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	model := blis.New(kernel, blis.Hooks[*request]{Read: tokens})
+	model := blis.New(kernel, blis.Hooks[*request]{Count: count})
 	us := model.StepTime([]*request{{progressIndex: 900, inputLen: 512, numNewTokens: 1}})
 	fmt.Println(us > 4000, us < 12000, model.OutputTokenProcessingTime(), model.PostDecodeFixedOverhead())
 	// Output: true true 0 0

@@ -2,29 +2,37 @@ package blis
 
 import (
 	"math"
-	"sync/atomic"
 
 	"github.com/inference-sim/h3/go/h3bundle"
 )
 
-// Hooks connect BLIS's request type R. Read is needed; a hook that is nil changes nothing.
+// Hooks connect BLIS's request type R. Count is needed; a hook that is nil changes nothing.
 type Hooks[R any] struct {
-	// Read gives a request's tokens: Computed its ProgressIndex, Scheduled its NumNewTokens, Prompt its InputLen(), Cached the
-	// tokens of its prompt that a prefix cache held where the engine knows them (BLIS leaves them out of ProgressIndex at the
-	// first chunk), else 0.
-	Read func(R) h3bundle.Tokens
+	// Count adds a batch's requests to an empty step: for each its tokens computed before (ProgressIndex; at the first chunk,
+	// where BLIS leaves them out, those that a prefix cache held), its NumNewTokens and its InputLen(). It is called once a step,
+	// with a loop over the batch in it: a call for each request would take longer than all the rest.
+	//
+	//	for _, r := range batch {
+	//		computed := max(r.ProgressIndex, r.CachedTokens)
+	//		if !step.AddDecode(computed, int64(r.NumNewTokens), r.InputLen()) {
+	//			step.Add(computed, int64(r.NumNewTokens), r.InputLen())
+	//		}
+	//	}
+	Count func(step *h3bundle.Composition, batch []R)
 	// StepFactor multiplies a step's time, as LoRA adapters in its batch slow it down; what is below 1 or no number counts as 1.
 	StepFactor func(batch []R) float64
 	// RequestUS is added to what a request waits before it can be scheduled, as the loading of its adapter.
 	RequestUS func(R) int64
 }
 
-// LatencyModel has the four methods of BLIS's latency model, all in int64 us. One belongs to one instance: it remembers the
-// last step's period, in which the steps count that are already scheduled when a request arrives.
+// LatencyModel has the four methods of BLIS's latency model, all in int64 us. One belongs to one instance and is not for several
+// goroutines at once: it remembers the last step's period, in which the steps count that are already scheduled when a request
+// arrives.
 type LatencyModel[R any] struct {
 	kernel *h3bundle.Kernel
 	hooks  Hooks[R]
-	last   atomic.Int64
+	step   h3bundle.Composition // of the step that is being counted; here, so that none is allocated
+	lastUS int64
 }
 
 // New makes the latency model of one instance.
@@ -34,14 +42,16 @@ func New[R any](kernel *h3bundle.Kernel, hooks Hooks[R]) *LatencyModel[R] {
 
 // StepTime is the full period of a step, at least 1.
 func (m *LatencyModel[R]) StepTime(batch []R) int64 {
-	us := h3bundle.PeriodUS(m.kernel, batch, m.hooks.Read)
+	m.step = m.kernel.Composition()
+	m.hooks.Count(&m.step, batch)
+	us := m.kernel.PeriodUS(&m.step)
 	if m.hooks.StepFactor != nil {
 		if factor := m.hooks.StepFactor(batch); factor > 1 && !math.IsInf(factor, 0) {
 			us = min(us*factor, h3bundle.MaxPeriodUS)
 		}
 	}
 	period := round(us)
-	m.last.Store(period)
+	m.lastUS = period
 	return period
 }
 
@@ -49,7 +59,7 @@ func (m *LatencyModel[R]) StepTime(batch []R) int64 {
 // scheduler has already made, each as long as the last one. Before the first step there are none.
 func (m *LatencyModel[R]) QueueingTime(request R) int64 {
 	overheads := m.kernel.Overheads()
-	us := round(overheads.QueueingUS + overheads.PipelineSteps*float64(m.last.Load()))
+	us := round(overheads.QueueingUS + overheads.PipelineSteps*float64(m.lastUS))
 	if m.hooks.RequestUS != nil {
 		us += max(0, m.hooks.RequestUS(request))
 	}

@@ -58,7 +58,7 @@ func parseBooster(data []byte, features []string) (*booster, error) {
 	if !(bound <= maxMargin) {
 		return nil, fmt.Errorf("leaves add up to %g; expected at most %g (the log of a correction)", bound, maxMargin)
 	}
-	return built, nil
+	return built.prepare(), nil
 }
 
 func checkLearner(model *xgbModel, features []string) error {

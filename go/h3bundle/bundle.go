@@ -3,7 +3,7 @@
 //	bundle, err := h3bundle.Open("dist/blis")
 //	arch, err := h3bundle.ParseConfig(configJSON)
 //	kernel, err := bundle.Kernel(h3bundle.Deployment{Architecture: arch, TensorParallelism: 2, Hardware: "H100"})
-//	period := kernel.StepTime(h3bundle.Batch{Reqs: []h3bundle.Req{{Scheduled: 1, Computed: 600, PromptLen: 512}}})
+//	us := kernel.StepUS([]h3bundle.Tokens{{Computed: 600, Scheduled: 1, Prompt: 512}})
 //
 // period = sum of coefficients x physical terms, times exp(trust(x) x sum of leaves(x)); docs/blis.md has the format.
 // A Bundle and a Kernel are read-only once built: any number of goroutines may use them.

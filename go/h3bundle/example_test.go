@@ -39,16 +39,19 @@ func Example() {
 	// Output: 9 ms, with 512 tokens of prefill 15 ms
 }
 
-// A batch of an engine's own requests, without an allocation.
-func ExamplePeriodUS() {
+// A batch of an engine's own requests, without an allocation: what is no ordinary decoding request is added in full.
+func ExampleComposition_AddDecode() {
 	type request struct{ computed, scheduled, prompt int64 }
 	batch := []request{{600, 1, 512}, {700, 1, 512}, {0, 300, 300}}
-	read := func(r request) Tokens {
-		return Tokens{Computed: r.computed, Scheduled: r.scheduled, Prompt: r.prompt}
+	k := exampleKernel("H100")
+	step := k.Composition()
+	for _, r := range batch {
+		if !step.AddDecode(r.computed, r.scheduled, r.prompt) {
+			step.Add(r.computed, r.scheduled, r.prompt)
+		}
 	}
-	us := PeriodUS(exampleKernel("H100"), batch, read)
-	fmt.Println(us > 5000 && us < 20000)
-	// Output: true
+	fmt.Println(step.DecodeReqs, step.PrefillTokens, k.PeriodUS(&step) > 5000)
+	// Output: 2 300 true
 }
 
 // What a step's time is made of.

@@ -1,20 +1,6 @@
 package h3bundle
 
-import (
-	"math"
-	"time"
-)
-
-// Req is one request of a batch: tokens of this step, tokens computed before it, length of the prompt, and how many of the
-// prompt's tokens a prefix cache held. Cached tokens count as computed, whether or not Computed includes them.
-type Req struct {
-	Scheduled, Computed, PromptLen, CachedTokens int64
-}
-
-// Batch is what one step computes.
-type Batch struct {
-	Reqs []Req
-}
+import "math"
 
 // MaxPeriodUS bounds what PeriodUS returns: 31 years fit int64 nanoseconds and cannot overflow a clock soon.
 const MaxPeriodUS = 1e15
@@ -54,29 +40,47 @@ type Prediction struct {
 	NumFeatures       int
 }
 
-// Evaluate predicts the period of a step of the given composition.
+// Evaluate predicts the period of a step of the given composition, and says what it is made of.
 func (k *Kernel) Evaluate(c *Composition) Prediction {
-	var terms [numTerms]float64
-	var features [numFeatures]float64
-	var p Prediction
-	k.physics.evaluate(c, &terms, &features)
-	for i, term := range terms {
+	var s step
+	p := Prediction{BaseUS: k.base(c, &s), NumFeatures: len(k.features)}
+	for i, term := range s.terms {
 		p.Parts[i] = term * k.coefficients[i]
-		p.BaseUS += p.Parts[i]
 	}
+	p.Trust = k.trust(&s, (*row)(&p.Features))
+	p.Margin = k.booster.margin((*row)(&p.Features))
+	p.US = corrected(p.BaseUS, p.Trust, p.Margin)
+	return p
+}
+
+// base counts a batch and returns its time without a correction, us.
+func (k *Kernel) base(c *Composition, s *step) float64 {
+	k.physics.count(c, s)
+	us := 0.0
+	for i, term := range s.terms {
+		us += float64(term * k.coefficients[i])
+	}
+	return us
+}
+
+// trust fills in the trees' row and returns how much of their margin counts.
+func (k *Kernel) trust(s *step, x *row) float64 {
+	var features [numFeatures]float64
+	k.physics.features(s, &features)
 	outside := 0.0
 	for i := range k.features {
 		chosen := &k.features[i]
-		value := float32(features[chosen.index])
-		p.Features[i] = value
-		x := float64(value)
-		outside = max(outside, max(chosen.span.low-x, x-chosen.span.high)/chosen.span.width)
+		x[i] = float32(features[chosen.index])
+		value := float64(x[i])
+		if beyond := max(chosen.span.low-value, value-chosen.span.high); beyond > 0 {
+			outside = max(outside, beyond/chosen.span.width)
+		}
 	}
-	p.NumFeatures = len(k.features)
-	p.Trust = (1 - min(1, outside)) * k.trusted
-	p.Margin = k.booster.margin((*row)(&p.Features))
-	p.US = p.BaseUS * math.Exp(p.Trust*float64(p.Margin))
-	return p
+	return (1 - min(1, outside)) * k.trusted
+}
+
+func corrected(baseUS, trust float64, margin float32) float64 {
+	return baseUS * math.Exp(trust*float64(margin))
 }
 
 // Composition is an empty batch that counts what the deployment's layers attend to.
@@ -91,45 +95,41 @@ func (k *Kernel) Compose(requests []Request) Composition {
 	return c
 }
 
-// countsDecodes says whether decoding requests may be counted by their sums alone.
-func (k *Kernel) countsDecodes() bool { return k.physics.windowShare == 0 }
-
-// PeriodUS is the period of a step in us, finite and at least 1 even for a batch without work.
+// PeriodUS is the period of a step in us, finite and at least 1 even for a batch without work: Evaluate's, with the trees asked
+// only where they have a say.
 func (k *Kernel) PeriodUS(c *Composition) float64 {
-	us := k.Evaluate(c).US
+	var s step
+	us := k.base(c, &s)
+	if k.trusted > 0 && len(k.booster.trees) > 0 {
+		var x row
+		if trust := k.trust(&s, &x); trust > 0 {
+			us = corrected(us, trust, k.booster.margin(&x))
+		}
+	}
 	if !(us >= 1) {
 		return 1
 	}
 	return min(us, MaxPeriodUS)
 }
 
-// StepTime is the period of a step, at least 1 us.
-func (k *Kernel) StepTime(batch Batch) time.Duration {
-	c, plain := k.Composition(), k.countsDecodes()
-	var d decodes
-	for i := range batch.Reqs {
-		r := &batch.Reqs[i]
-		computed := max(r.Computed, r.CachedTokens)
-		if plain && isDecode(computed, r.Scheduled, r.PromptLen) {
-			d = d.with(computed, r.Scheduled)
-		} else {
-			c.Add(computed, r.Scheduled, r.PromptLen)
+// Tokens is what a step's time depends on of one request: tokens in the KV cache before the step, as the engine counts them,
+// tokens of the step, and tokens of the prompt. Cached are tokens of a prefix cache's hit; they count as computed, whether or
+// not Computed includes them.
+type Tokens struct{ Computed, Scheduled, Prompt, Cached int64 }
+
+// StepUS is the period in us of a step that computes these requests' tokens, at least 1. Who has requests of another type writes
+// the same loop over them: a call through a function value for each would take longer than all the rest.
+func (k *Kernel) StepUS(batch []Tokens) float64 {
+	c := k.Composition()
+	for i := range batch {
+		t := &batch[i]
+		computed := max(t.Computed, t.Cached)
+		if !c.AddDecode(computed, t.Scheduled, t.Prompt) {
+			c.Add(computed, t.Scheduled, t.Prompt)
 		}
 	}
-	c.add(d)
-	return micros(k.PeriodUS(&c))
+	return k.PeriodUS(&c)
 }
-
-// QueueingTime is the time from a request's arrival until it can be scheduled.
-func (k *Kernel) QueueingTime() time.Duration { return micros(k.overheads.QueueingUS) }
-
-// OutputTokenProcessingTime is added to every token; 0, since the period holds all of a step's work.
-func (k *Kernel) OutputTokenProcessingTime() time.Duration { return micros(k.overheads.OutputTokenUS) }
-
-// PostDecodeFixedOverhead is the time from a request's last token to its response.
-func (k *Kernel) PostDecodeFixedOverhead() time.Duration { return micros(k.overheads.PostDecodeUS) }
-
-func micros(us float64) time.Duration { return time.Duration(math.Floor(us*1e3 + 0.5)) }
 
 // Overheads are the bundle's constants of a request.
 func (k *Kernel) Overheads() Overheads { return k.overheads }

@@ -194,9 +194,9 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, batch := range []Batch{{}, decodeBatch(3), {Reqs: []Req{{2048, 100, 4096, 0}}}} {
-			if us := kernel.StepTime(batch).Microseconds(); us < 1 || us > MaxPeriodUS {
-				t.Fatalf("%d us", us)
+		for _, batch := range [][]Tokens{nil, decodeBatch(3), {{100, 2048, 4096, 0}}} {
+			if us := kernel.StepUS(batch); us < 1 || us > MaxPeriodUS {
+				t.Fatalf("%g us", us)
 			}
 		}
 	})

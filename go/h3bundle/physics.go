@@ -48,24 +48,27 @@ var featureIndex = map[string]int{
 // Composition is what features and base count of a batch; the zero value is the empty batch. Sums are exact below 2^53.
 // What layers with a sliding window attend to is counted where Window is set before the first Add (Kernel.Composition).
 type Composition struct {
-	PrefillReqs, PrefillTokens            int64
-	PrefillKVTokens, prefillAttendedTwice float64
-	decodes
+	PrefillReqs, PrefillTokens                     int64
+	PrefillKVTokens, prefillAttendedTwice          float64
+	DecodeReqs, DecodeTokens, DecodeKVTokens       int64
 	Window                                         int64
 	decodeWindowTokens, prefillWindowAttendedTwice float64
 }
 
-// decodes counts the decoding requests of a batch; small enough to stay in registers while a batch is counted.
-type decodes struct{ DecodeReqs, DecodeTokens, DecodeKVTokens int64 }
-
-// isDecode says whether a request is an ordinary decoding one, with numbers in range.
-func isDecode(computed, scheduled, prompt int64) bool {
-	return computed >= prompt && uint64(computed) <= maxTokens && uint64(scheduled-1) < maxTokens
-}
-
-// with counts one more request for which isDecode holds.
-func (d decodes) with(computed, scheduled int64) decodes {
-	return decodes{d.DecodeReqs + 1, d.DecodeTokens + scheduled, d.DecodeKVTokens + computed + scheduled}
+// AddDecode does what Add does for an ordinary decoding request and says so; it leaves all others to Add. It is small enough
+// to become part of a loop over a batch, which Add is not. One comparison: computed lies between prompt, 0 and 2^31-1,
+// scheduled between 1 and 2^31-1.
+func (c *Composition) AddDecode(computed, scheduled, prompt int64) bool {
+	if uint64(computed|scheduled|(scheduled-1)|(computed-prompt)) > maxTokens {
+		return false
+	}
+	c.DecodeReqs++
+	c.DecodeTokens += scheduled
+	c.DecodeKVTokens += computed + scheduled
+	if c.Window > 0 {
+		c.decodeWindowTokens += float64(min(computed+scheduled, c.Window))
+	}
+	return true
 }
 
 // Add counts one request: tokens computed before the step, tokens of the step, length of the prompt. It prefills iff
@@ -74,12 +77,8 @@ func (c *Composition) Add(computed, scheduled, prompt int64) {
 	if scheduled <= 0 {
 		return
 	}
-	computed, scheduled = min(max(computed, 0), maxTokens), min(scheduled, maxTokens)
-	if computed >= prompt {
-		c.decodes = c.with(computed, scheduled)
-		if c.Window > 0 {
-			c.decodeWindowTokens += float64(min(computed+scheduled, c.Window))
-		}
+	computed, scheduled, prompt = min(max(computed, 0), maxTokens), min(scheduled, maxTokens), max(prompt, 0)
+	if c.AddDecode(computed, scheduled, prompt) {
 		return
 	}
 	if c.Window > 0 {
@@ -91,13 +90,6 @@ func (c *Composition) Add(computed, scheduled, prompt int64) {
 	c.PrefillTokens += scheduled
 	c.PrefillKVTokens += float64(computed)
 	c.prefillAttendedTwice += float64(2*scheduled)*float64(computed) + float64(scheduled)*float64(scheduled+1)
-}
-
-// add counts further decoding requests.
-func (c *Composition) add(d decodes) {
-	c.DecodeReqs += d.DecodeReqs
-	c.DecodeTokens += d.DecodeTokens
-	c.DecodeKVTokens += d.DecodeKVTokens
 }
 
 // PrefillAttendedTokens is the number of query-key pairs of prefill: t*s + t*(t+1)/2 for t new tokens after s.
@@ -116,6 +108,7 @@ type physics struct {
 	attentionPeak                              float64
 	window, windowShare                        float64
 	active, weightsDenseUS                     float64
+	logMissed                                  float64 // log of the share of experts that one token does not visit
 	kvBytesPerToken, tileQueries, flopsPerPair float64
 	efficiency, allReduces                     float64
 	hidden, activationBytes, twoShotBytes      float64
@@ -189,6 +182,7 @@ func newPhysics(d Deployment, h Hardware, c *constants) physics {
 	p.kvBytesPerToken = a.KVBytesPerValue * layers * values
 	p.flopsPerPair = 2 * layers * (heads / ranks) * (headDim + valueDim)
 	p.active = p.ffnWeights(p.topK)
+	p.logMissed = max(math.Log1p(-p.topK/max(p.experts, 1)), -math.MaxFloat64) // where a token visits all, 0 tokens visit none
 	p.weightsDenseUS = p.weightUS(0)
 	return p
 }
@@ -228,7 +222,7 @@ func (p *physics) coverage(tokens float64) float64 {
 	if p.experts == 0 {
 		return 1
 	}
-	return 1 - math.Pow(1-p.topK/p.experts, tokens)
+	return -math.Expm1(tokens * p.logMissed)
 }
 
 func (p *physics) weightUS(coverage float64) float64 {
@@ -267,24 +261,29 @@ func (p *physics) attends(c *Composition) (kvTokens, pairs float64) {
 	return p.overLayers(full, read), p.overLayers(attended, windowed)
 }
 
-// evaluate fills in the base's terms and all features of a step, before rounding to float32.
-func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[numFeatures]float64) {
-	prefill, decode := float64(c.PrefillTokens), float64(c.DecodeTokens)
-	requests, tokens := float64(c.PrefillReqs+c.DecodeReqs), prefill+decode
+// step is what physics counts of one batch: the base's terms, and what features need besides.
+type step struct {
+	terms                      [numTerms]float64
+	compute, coverage          float64
+	tokens, prefill, toPrefill float64 // toPrefill: 1 where a request prefills
+}
+
+// count fills in the base's terms.
+func (p *physics) count(c *Composition, s *step) {
+	s.prefill, s.tokens = float64(c.PrefillTokens), float64(c.PrefillTokens)+float64(c.DecodeTokens)
+	s.toPrefill = float64(min(c.PrefillReqs, 1))
+	requests := float64(c.PrefillReqs + c.DecodeReqs)
 	kvTokens, pairs := p.attends(c)
-	coverage, weights := 1.0, p.weightsDenseUS
+	weights := p.weightsDenseUS
+	s.coverage = 1
 	if p.experts > 0 {
-		coverage = p.coverage(tokens)
-		weights = p.weightUS(coverage * p.unevenness(coverage))
-		features[featTokensPerExpert] = tokens * (p.topK / p.experts)
+		s.coverage = p.coverage(s.tokens)
+		weights = p.weightUS(s.coverage * p.unevenness(s.coverage))
 	}
-	compute := p.gemmUS(tokens, requests)
-	kv := p.kvBytesPerToken * kvTokens / p.bandwidth * p.kernels.kv
-	gemm := compute / p.efficiency
+	s.compute = p.gemmUS(s.tokens, requests)
+	gemm := s.compute / p.efficiency
 	beyond := gemm - weights
-	excess := 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.kernels.bend*float64(gemm*weights))))
-	attention := p.flopsPerPair * pairs / p.attentionPeak
-	message, shots, twoShots := tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
+	message, shots, twoShots := s.tokens*p.hidden*p.activationBytes, &p.oneShot, 0.0
 	if message >= p.twoShotBytes {
 		shots, twoShots = &p.twoShot, p.allReduces
 	}
@@ -292,16 +291,25 @@ func (p *physics) evaluate(c *Composition, terms *[numTerms]float64, features *[
 	if logits := requests * p.vocab; logits > 0 {
 		sampler = p.sorts * (p.sortUS + float64(p.sortLogitUS*logits*p.slower))
 	}
-	reduce := p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
-	*terms = [numTerms]float64{
-		weights, kv, excess, attention, reduce, p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.kernels.waves,
-		p.layers * p.kernels.layers, p.moeLayers * p.kernels.moeLayers, requests, 1, twoShots, sampler,
-	}
-	features[featKV], features[featCompute], features[featComputeExcess] = kv/weights, compute/weights, excess/weights
-	features[featPrefillAttention], features[featAllReduce] = attention/weights, reduce/weights
-	features[featPrefillShare], features[featExpertCoverage] = prefill/max(tokens, 1e-12), coverage
-	features[featPrefillStepShare] = 0
-	if c.PrefillReqs > 0 {
-		features[featPrefillStepShare] = 1
+	t := &s.terms
+	t[termWeights] = weights
+	t[termKV] = p.kvBytesPerToken * kvTokens / p.bandwidth * p.kernels.kv
+	t[termComputeExcess] = 0.5 * (beyond + math.Sqrt(float64(beyond*beyond)+float64(p.kernels.bend*float64(gemm*weights))))
+	t[termPrefillAttention] = p.flopsPerPair * pairs / p.attentionPeak
+	t[termAllReduce] = p.allReduces * (shots.latencyUS + shots.messages*message/shots.bandwidth)
+	t[termAttentionWaves] = p.waveLayers * (float64(c.DecodeReqs) * p.kvHeads) / p.sms * p.kernels.waves
+	t[termLayers], t[termMoELayers] = p.layers*p.kernels.layers, p.moeLayers*p.kernels.moeLayers
+	t[termRequests], t[termStep], t[termTwoShots], t[termSampler] = requests, 1, twoShots, sampler
+}
+
+// features fills in all features of a step that was counted, before rounding to float32.
+func (p *physics) features(s *step, x *[numFeatures]float64) {
+	t, weights := &s.terms, s.terms[termWeights]
+	x[featKV], x[featCompute], x[featComputeExcess] = t[termKV]/weights, s.compute/weights, t[termComputeExcess]/weights
+	x[featPrefillAttention], x[featAllReduce] = t[termPrefillAttention]/weights, t[termAllReduce]/weights
+	x[featPrefillShare], x[featPrefillStepShare] = s.prefill/max(s.tokens, 1e-12), s.toPrefill
+	x[featExpertCoverage], x[featTokensPerExpert] = s.coverage, 0
+	if p.experts > 0 {
+		x[featTokensPerExpert] = s.tokens * (p.topK / p.experts)
 	}
 }

@@ -70,7 +70,10 @@ func Price[R ~struct{ Scheduled, Computed, PromptLen, CachedTokens int }](k *Ker
 	c := k.h3.Composition()
 	for i := range requests {
 		r := ReqShape(requests[i])
-		c.Add(int64(max(r.Computed, r.CachedTokens)), int64(r.Scheduled), int64(r.PromptLen))
+		computed, scheduled, prompt := int64(max(r.Computed, r.CachedTokens)), int64(r.Scheduled), int64(r.PromptLen)
+		if !c.AddDecode(computed, scheduled, prompt) {
+			c.Add(computed, scheduled, prompt)
+		}
 	}
 	return k.split(k.h3.Evaluate(&c))
 }

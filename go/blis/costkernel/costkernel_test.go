@@ -56,8 +56,13 @@ func (d deployed) on(t testing.TB, options Options) (*Kernel, *h3bundle.Kernel) 
 	return New(kernel, options), kernel
 }
 
-func tokens(r ReqShape) h3bundle.Tokens {
-	return h3bundle.Tokens{Computed: int64(r.Computed), Scheduled: int64(r.Scheduled), Prompt: int64(r.PromptLen), Cached: int64(r.CachedTokens)}
+func tokens(batch Batch) (all []h3bundle.Tokens) {
+	for _, r := range batch.Reqs {
+		all = append(all, h3bundle.Tokens{
+			Computed: int64(r.Computed), Scheduled: int64(r.Scheduled), Prompt: int64(r.PromptLen), Cached: int64(r.CachedTokens),
+		})
+	}
+	return all
 }
 
 func randomBatch(random *rand.Rand) (batch Batch) {
@@ -97,7 +102,7 @@ func TestPartsAddUpToThePeriod(t *testing.T) {
 			batch := randomBatch(random)
 			estimate := kernel.StepTime(batch)
 			checkParts(t, d.name, estimate)
-			period := h3bundle.PeriodUS(h3, batch.Reqs, tokens)
+			period := h3.StepUS(tokens(batch))
 			if math.Abs(float64(estimate.Expected)-1e3*period) > 0.5 {
 				t.Fatalf("%s: %v; expected the period, %v us", d.name, estimate.Expected, period)
 			}

@@ -67,11 +67,14 @@ func (d *Deployment) Model(bundle *h3bundle.Bundle) (LatencyModel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
-	return blis.New(kernel, blis.Hooks[*Request]{Read: tokens}), nil
+	return blis.New(kernel, blis.Hooks[*Request]{Count: count}), nil
 }
 
-func tokens(r *Request) h3bundle.Tokens {
-	return h3bundle.Tokens{
-		Computed: r.ProgressIndex, Scheduled: int64(r.NumNewTokens), Prompt: int64(r.InputLen()), Cached: r.CachedTokens,
+func count(step *h3bundle.Composition, batch []*Request) {
+	for _, r := range batch {
+		computed, scheduled, prompt := max(r.ProgressIndex, r.CachedTokens), int64(r.NumNewTokens), int64(r.InputLen())
+		if !step.AddDecode(computed, scheduled, prompt) {
+			step.Add(computed, scheduled, prompt)
+		}
 	}
 }

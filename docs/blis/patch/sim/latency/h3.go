@@ -30,16 +30,19 @@ func newH3(hw sim.ModelHardwareConfig, cost sim.AdapterCost) (sim.LatencyModel, 
 	if err != nil {
 		return nil, fmt.Errorf("latency model: %w", err)
 	}
-	hooks := blis.Hooks[*sim.Request]{Read: tokensOf}
+	hooks := blis.Hooks[*sim.Request]{Count: countH3}
 	if cost != nil {
 		hooks.StepFactor = cost.StepOverheadFactor
 	}
 	return blis.New(kernel, hooks), nil
 }
 
-func tokensOf(r *sim.Request) h3bundle.Tokens {
-	return h3bundle.Tokens{
-		Computed: r.ProgressIndex, Scheduled: int64(r.NumNewTokens), Prompt: int64(r.InputLen()), Cached: r.CachedTokens,
+func countH3(step *h3bundle.Composition, batch []*sim.Request) {
+	for _, r := range batch {
+		computed, scheduled, prompt := max(r.ProgressIndex, r.CachedTokens), int64(r.NumNewTokens), int64(r.InputLen())
+		if !step.AddDecode(computed, scheduled, prompt) {
+			step.Add(computed, scheduled, prompt)
+		}
 	}
 }
 
