@@ -52,11 +52,21 @@ def source() -> SourceConfig:
 
 
 def overheads_of(training: list[Recorded]) -> dict[str, Overheads]:
-    """The queueing time in both forms, from the logs of the training side."""
-    as_constant, in_steps = estimate(training, pipeline_steps=0.0), estimate(training)
-    if as_constant is None or in_steps is None:
+    """The queueing time in both forms, from the logs of the training side: in steps, and as the constant that
+    these are at the mean period of the logs, each weighing the same.
+    """
+    in_steps = estimate(training)
+    if in_steps is None:
         raise InputError("the training logs hold no request that found a free place")
+    period_us = float(np.mean([mean_period_us(log.requests) for log in training]))
+    as_constant = Overheads(queueing_us=in_steps.queueing_us + in_steps.pipeline_steps * period_us)
     return dict(zip(FORMS, (as_constant, in_steps), strict=True))
+
+
+def mean_period_us(requests: pd.DataFrame) -> float:
+    """Mean time between a request's tokens."""
+    several = requests[requests["output_tokens"] > 1]
+    return float(((several["last_us"] - several["first_us"]) / (several["output_tokens"] - 1)).mean())
 
 
 @dataclass(frozen=True)
