@@ -11,30 +11,32 @@ A bundle is named by its folder, by alias or version in the registry, or by the 
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
+import pandas as pd
 from omegaconf import DictConfig
 from pydantic import Field
 
 from h3 import bundle
 from h3.bundle import coefficients, distil, standing
 from h3.bundle.bundle import Report
-from h3.bundle.coefficients import FittedFor
+from h3.bundle.coefficients import MOST_TOLD, FittedFor
+from h3.bundle.deployments import Asked, deployments
+from h3.bundle.json_file import shown
 from h3.bundle.uncertainty import Evidence
 from h3.common import cli
 from h3.common.config import Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
 from h3.latency.shipped_overheads import OverheadsConfig, resolve
-from h3.steps import catalog, hardware_file, sampling, schema
-from h3.steps.batch import Deployment
+from h3.steps import schema
 from h3.tracking.find import find, folder, from_run, is_run
 
 OUT = {"bundle": "dist/blis", "service": "dist/service", "trained_physics": "dist/trained_physics"}
 Degree = Annotated[int, Field(ge=1)]
+T = TypeVar("T", str, int)
 NO_FOLDS = "one fold's fit: no other folds whose errors could tell"
 
 
@@ -84,101 +86,79 @@ def serve(config: ExportConfig) -> str:
     return f"mlflow models serve -m {config.target} --env-manager local -h 127.0.0.1 -p 5001"
 
 
-def trained_physics(config: ExportConfig) -> Iterator[tuple[Path, str]]:
-    """The bundle distilled into BLIS's coefficients: a YAML file and its text for each deployment, with the
-    error on `steps`, if given.
+@dataclass(frozen=True)
+class Written:
+    """A file of coefficients: where, what, and what was lost in words."""
+
+    path: Path
+    text: str
+    lost: str
+
+
+def trained_physics(config: ExportConfig) -> list[Written]:
+    """The bundle distilled into BLIS's coefficients: a YAML file for each deployment, with the error on
+    `steps`, if given. All are written or, where one deployment cannot be distilled, none.
     """
-    read, table = find(config.bundle, config.tracking), None
-    if config.steps is not None:
-        table, _ = schema.read(Path(config.steps))
-    chosen = deployments(config)
-    for name, (model, deployment) in chosen.items():
+    chosen = deployments(_asked(config))
+    paths = _files(config.target, list(chosen))
+    coefficients.check_free(paths)
+    read = find(config.bundle, config.tracking)
+    table = None if config.steps is None else schema.read(Path(config.steps))[0]
+    made = []
+    for path, (model, deployment) in zip(paths, chosen.values(), strict=True):
         distilled = distil.distil(read.predict, deployment, read.overheads)
+        fitted_for = FittedFor.of(model, deployment, read.digest)
         measured = None
         if table is not None:
             measured = distil.mape_on_steps(distilled.beta, read.predict, table, deployment)
             if measured is None:
-                raise InputError(
-                    f"steps={config.steps}: holds no step of {name}; expected a step table with some"
-                )
-        fitted_for = FittedFor.of(model, deployment, read.digest)
+                raise InputError(f"steps={config.steps}: {_other_steps(table, fitted_for)}")
         text = coefficients.as_yaml(distilled, fitted_for, measured)
-        yield coefficients.write(_file(config.target, name, len(chosen)), text), text
+        made.append(Written(path, text, coefficients.lost_in_words(distilled)))
+    coefficients.write({each.path: each.text for each in made})
+    return made
 
 
-def _lost(text: str) -> str:
-    """The line of a file that says what was lost."""
-    return text.splitlines()[2].removeprefix("# ")
+def _other_steps(table: pd.DataFrame, asked: FittedFor) -> str:
+    """That a step table has no step of a deployment, and of which it has some."""
+    rows = table[["model", "tensor_parallelism", "hardware"]].drop_duplicates().head(MOST_TOLD)
+    there = "; ".join(f"{shown(model)}, tp {tp}, {shown(name)}" for model, tp, name in rows.to_numpy())
+    return f"holds no step of {asked.told()}; expected some beside those of {there or 'none'}"
 
 
-def _file(out: str, name: str, count: int) -> Path:
-    """The file of one deployment: `out` itself where it is the only one and named as such, else in `out`."""
+def _files(out: str, names: list[str]) -> list[Path]:
+    """The file of each name: in the folder `out`, or `out` itself where it is the only one and called so."""
     if not out.endswith(coefficients.ENDINGS):
-        return Path(out) / f"{name}.yaml"
-    if count > 1:
-        raise InputError(f"out={out}: one file for {count} deployments; expected a folder")
-    return Path(out)
+        return [Path(out) / f"{name}.yaml" for name in names]
+    if len(names) > 1:
+        raise InputError(f"out={out}: one file for {len(names)} deployments; expected a folder")
+    return [Path(out)]
 
 
-def deployments(config: ExportConfig) -> dict[str, tuple[str, Deployment]]:
-    """File name → name of the model and deployment: of each model_config, else of the four known models.
-
-    Raises InputError for lists that do not pair up, and for one deployment asked for twice.
-    """
-    paths = _several(config.model_config_path)
-    if not paths:
-        known = distil.known_deployments(hardware_file.named(_several(config.hardware)[0]))
-        return {_file_name(name, each): (name, each) for name, each in known.items()}
-    asked = {"model_config": paths, "tp": _several(config.tp), "hardware": _several(config.hardware)}
-    count = max(map(len, asked.values()))
-    for key, values in asked.items():
-        if len(values) not in (1, count):
-            raise InputError(
-                f"{key}: {len(values)} values; expected 1 or {count}, as the longest of"
-                f" {', '.join(asked)} has"
-            )
-    found: dict[str, tuple[str, Deployment]] = {}
-    columns = [values * (count // len(values)) for values in asked.values()]
-    for path, tp, hardware in zip(*columns, strict=True):
-        model, each = _deployment(path, tp, hardware, config.sampling)
-        name = _file_name(model, each)
-        if name in found:
-            raise InputError(f"model_config: {name} twice; expected each deployment once")
-        found[name] = (model, each)
-    return found
-
-
-def _several(value: object) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, tuple | list) else [value]
-
-
-def _deployment(path: str, tp: int, hardware: str, asked: str) -> tuple[str, Deployment]:
-    place = Path(path)
-    named = place.resolve().parent.name if place.stem == "config" else place.stem
-    truncated = sampling.served(asked, place).truncated
-    arch = catalog.read_hf_config(path)
-    return catalog.model_name(named or "model"), Deployment(
-        arch, tp, hardware_file.named(hardware), truncated
+def _asked(config: ExportConfig) -> Asked:
+    return Asked(
+        _several(config.model_config_path or ()),
+        _several(config.tp),
+        _several(config.hardware),
+        config.sampling,
     )
 
 
-def _file_name(model: str, deployment: Deployment) -> str:
-    name = f"{model}-tp{deployment.tensor_parallelism}-{deployment.hardware}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:120].lstrip(".-")
+def _several(value: T | tuple[T, ...]) -> tuple[T, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def verify(config: ExportConfig, path: str) -> str:
     """What verification of a bundle's folder or of a file of coefficients found, in words."""
     if not path.endswith(coefficients.ENDINGS):
         return bundle.describe(path, bundle.verify(path))
-    if config.model_config_path is None:
+    asked = _asked(config)
+    if asked == Asked():
         return f"{path}: fitted for {coefficients.read(Path(path)).told()}"
-    (model, deployment), *others = deployments(config).values()
-    if others:
-        raise InputError("verify: several deployments; expected one")
-    return coefficients.check(Path(path), model, deployment)
+    chosen = list(deployments(asked).values())
+    if len(chosen) > 1:
+        raise InputError(f"verify={path}: {len(chosen)} deployments asked for; expected the one of the file")
+    return coefficients.check(Path(path), *chosen[0])
 
 
 def main(cfg: DictConfig) -> None:
@@ -194,10 +174,10 @@ def main(cfg: DictConfig) -> None:
         if not report.not_evaluated:
             print(standing.told(bundle.read(config.target)))
     else:
-        written = list(trained_physics(config))
-        for path, text in written:
-            print(text if len(written) == 1 else f"{path}: {_lost(text)}\n", end="")
-        print(f"written: {', '.join(str(path) for path, _ in written)}", file=sys.stderr)
+        written = trained_physics(config)
+        for each in written:
+            print(each.text if len(written) == 1 else f"{each.path}: {each.lost}\n", end="")
+        print(f"written: {', '.join(str(each.path) for each in written)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ BLIS.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from pathlib import Path
 
 import builders
@@ -14,11 +12,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from processes import h3
 
 from h3 import bundle, export
-from h3.bundle import coefficients, distil, standing
+from h3.bundle import distil, standing
 from h3.bundle.blis_terms import blis_terms
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
@@ -149,7 +146,7 @@ def test_given_and_default_overheads_are_recorded_as_such(steps, tmp_path, monke
     )
     export.export(given)
     assert bundle.read(tmp_path / "blis").overheads == Overheads(queueing_us=1.0, post_decode_us=2.0)
-    assert bundle.read(tmp_path / "blis").manifest.provenance["overheads"] == "given"
+    assert bundle.read(tmp_path / "blis").manifest.provenance["overheads"].startswith("given: ")
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path):
@@ -294,95 +291,3 @@ def test_the_grid_holds_only_what_fits_into_memory():
     assert held.max() < 80e9
     with pytest.raises(InputError, match="batches of the grid fit"):
         distil.grid_table(Deployment(catalog.MODELS["llama-2-70b"], 1, "H100"), distil.Grid())
-
-
-CONFIG = {
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-}
-
-
-@pytest.fixture
-def models(tmp_path) -> Path:
-    """A folder with two models, seven/config.json and small.json."""
-    (tmp_path / "seven").mkdir()
-    (tmp_path / "seven" / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "small.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 16}))
-    return tmp_path
-
-
-def distilled(folder: Path, *options: str) -> subprocess.CompletedProcess:
-    return h3(folder, "export", "format=trained_physics", f"bundle={GOLDEN}", *options)
-
-
-def test_the_command_line_prints_and_writes_what_defaults_yaml_holds(models):
-    done = distilled(models, "model_config=seven/config.json", "tp=2", "out=blis.yaml")
-    assert done.returncode == 0, done.stderr
-    content = yaml.safe_load(done.stdout)["trained_physics_coefficients"]
-    assert (len(content["alpha_coeffs"]), len(content["beta_coeffs"])) == (3, 11)
-    assert "differs from the model by" in done.stdout
-    assert "on batches between them" in done.stdout
-    assert (models / "blis.yaml").read_text() == done.stdout
-    assert done.stderr == "written: blis.yaml\n"
-
-
-def test_a_list_of_deployments_is_a_file_each_and_each_says_for_what_it_holds(models):
-    done = distilled(models, "model_config=[seven/config.json,small.json]", "tp=[1,2]", "out=files")
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (models / "files").iterdir()) == [
-        "seven-tp1-H100.yaml",
-        "small-tp2-H100.yaml",
-    ]
-    assert len(done.stdout.splitlines()) == 2
-    said = coefficients.read(models / "files" / "small-tp2-H100.yaml")
-    assert (said.model, said.tensor_parallelism, said.architecture["num_layers"]) == ("small", 2, 16)
-    assert said.bundle == bundle.inspect(GOLDEN).digest
-
-
-def test_without_a_config_the_four_known_models_have_a_file_each(tmp_path):
-    done = distilled(tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in (tmp_path / "dist" / "trained_physics").iterdir()) == [
-        "codellama-34b-tp2-H100.yaml",
-        "llama-2-70b-tp4-H100.yaml",
-        "llama-2-7b-tp1-H100.yaml",
-        "mixtral-8x7b-v0-1-tp2-H100.yaml",
-    ]
-
-
-def test_coefficients_of_another_deployment_are_refused(models):
-    distilled(models, "model_config=seven/config.json", "out=blis.yaml")
-    asked = ("export", "verify=blis.yaml", "model_config=seven/config.json")
-    assert h3(models, "export", "verify=blis.yaml").stdout == "blis.yaml: fitted for seven, tp 1, H100\n"
-    assert "fitted for seven, tp 1, H100, as asked" in h3(models, *asked).stdout
-    for other, said in {
-        "tp=2": "tensor_parallelism 1, not 2",
-        "hardware=A100": "hardware H100, not A100",
-        "sampling=truncated": "truncated_sampling False, not True",
-        "model_config=small.json": "num_layers 32, not 16",
-    }.items():
-        done = h3(models, *asked, other)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert said in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["model_config=[a,b]", "tp=[1,2,4]"], "model_config: 2 values; expected 1 or 3"),
-        (["model_config=[small.json,small.json]"], "small-tp1-H100 twice"),
-        (["model_config=small.json", "tp=[1,2]", "out=one.yaml"], "one file for 2 deployments"),
-        (["model_config=small.json", "tp=3"], "does not divide 32 heads"),
-        (["model_config=small.json", "out=precious.yaml"], "0 lines begin with '# fitted for:'"),
-        (["model_config=small.json", "out=precious.yaml/under"], "expected a file that can be written"),
-    ],
-)
-def test_what_cannot_be_written_is_one_line_and_nothing_is_lost(options, said, models):
-    (models / "precious.yaml").write_text("mine: 1\n")
-    done = distilled(models, *options)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert said in done.stderr
-    assert (models / "precious.yaml").read_text() == "mine: 1\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import builders
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -82,6 +83,24 @@ def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_w
     )
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
+
+
+def test_steps_that_a_manifest_has_come_before_the_first_token(world):
+    folder, _, _ = world
+    shutil.copytree(GOLDEN, folder / "in_steps")
+    manifest = json.loads((folder / "in_steps" / "manifest.json").read_text())
+    manifest["overheads"]["pipeline_steps"] = 2.0
+    (folder / "in_steps" / "manifest.json").write_text(json.dumps(manifest))
+    builders.sign_manifest(folder / "in_steps")
+    found = []
+    for number, model in enumerate((GOLDEN, folder / "in_steps")):
+        done = replay(world, f"bundle={model}", f"experiment_id={NAMES[1]}", f"out=steps/{number}.parquet")
+        assert done.returncode == 0, done.stderr
+        found.append(pd.read_parquet(folder / "steps" / f"{number}.parquet"))
+    assert "pipeline_steps=2," in done.stdout
+    without, with_steps = found
+    later_us = with_steps["predicted_ttft_us"] - without["predicted_ttft_us"]
+    np.testing.assert_allclose(later_us, 2 * without["predicted_itl_us"], rtol=1e-6)
 
 
 def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(world):

@@ -1,7 +1,7 @@
 """The exported model: a folder of JSON files that h3, and a Go program without h3, predict from.
 
     provenance = {"data_digest": ..., "commit": ..., "folds": rows}
-    write({"dense": fitted, "moe": fitted}, "dist/blis", provenance, STUDY_CONSTANTS, evidence)
+    write({"dense": fitted, "moe": fitted}, "dist/blis", provenance, overheads, evidence)
     bundle = read("dist/blis")                # checks digests, versions, trees; runs nothing from the files
     bundle.predict(table)                     # us
     verify("dist/blis")                       # every golden vector again, or an InputError: what is wrong

@@ -30,9 +30,9 @@ LEAST_REQUESTS, BINS = 50, 4
 OWN_STEPS = 1.5
 
 
-def estimate(training: Iterable[Recorded]) -> Overheads | None:
+def estimate(training: Iterable[Recorded], pipeline_steps: float | None = None) -> Overheads | None:
     """Overheads over the training experiments, each weighing the same; None where no log has requests that
-    did not queue.
+    did not queue. With pipeline_steps given, queueing_us holds what they leave: with 0 all of the wait.
 
     With periods that hardly differ the intercept is not identified and falls to the non-negative fit's
     choice.
@@ -41,20 +41,26 @@ def estimate(training: Iterable[Recorded]) -> Overheads | None:
     if not bins:
         return None
     table = pd.concat(bins)
+    if pipeline_steps is not None:
+        return Overheads(
+            queueing_us=_beyond(table, OWN_STEPS + pipeline_steps), pipeline_steps=pipeline_steps
+        )
     relative = 1 / table["ttft_us"].to_numpy()
     design = np.column_stack([np.ones(len(table)), table["period_us"]]) * relative[:, None]
     queueing_us, slope = nnls(design, np.ones(len(table)))[0]
     if slope < OWN_STEPS:
-        queueing_us, slope = (
-            max(0.0, float((table["ttft_us"] - OWN_STEPS * table["period_us"]).mean())),
-            OWN_STEPS,
-        )
+        queueing_us, slope = _beyond(table, OWN_STEPS), OWN_STEPS
     return Overheads(queueing_us=float(queueing_us), pipeline_steps=float(slope - OWN_STEPS))
+
+
+def _beyond(table: pd.DataFrame, steps: float) -> float:
+    """What TTFT is beyond so many periods in the mean, us."""
+    return max(0.0, float((table["ttft_us"] - steps * table["period_us"]).mean()))
 
 
 def _bins(recorded: Recorded) -> pd.DataFrame:
     """Mean TTFT and period of one experiment's requests that found a free place, in BINS groups by period."""
-    frame = _free(recorded)
+    frame = free(recorded)
     return (
         frame.groupby(pd.qcut(frame["period_us"].rank(method="first"), BINS, labels=False)).mean()
         if len(frame)
@@ -62,9 +68,9 @@ def _bins(recorded: Recorded) -> pd.DataFrame:
     )
 
 
-def _free(recorded: Recorded) -> pd.DataFrame:
-    """TTFT and mean period of the requests that found a free place and little to prefill; empty below
-    LEAST_REQUESTS.
+def free(recorded: Recorded) -> pd.DataFrame:
+    """TTFT and mean period, us, of the requests that found a free place and little to prefill; empty below
+    LEAST_REQUESTS: such a log says nothing of overheads.
     """
     rows = recorded.requests
     rows = rows[(rows["output_tokens"] > 1) & np.isfinite(rows["last_us"]) & np.isfinite(rows["first_us"])]
