@@ -78,7 +78,7 @@ func TestWhatWasNeverMeasuredIsRefusedWithTheReason(t *testing.T) {
 		"of 2 experts":        func(c *Config) { c.Model.NumLocalExperts, c.Model.NumExpertsPerTok = 2, 3 },
 		"bytes a parameter":   func(c *Config) { c.Model.WeightBytesPerParam = 99 },
 		"h3: card: name \"\"": func(c *Config) { c.GPU.Name = "" },
-		"peak_bf16_flops=1;":  func(c *Config) { c.GPU.Name, c.GPU.TFlopsPeak = "slow", 1e-12 },
+		"peak_bf16_flops: 1;": func(c *Config) { c.GPU.Name, c.GPU.TFlopsPeak = "slow", 1e-12 },
 	} {
 		c := Config{Model: llama7B, GPU: h100, TP: 1, DP: 1}
 		change(&c)

@@ -4,32 +4,60 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
-	"strings"
 )
 
 type xgbTree struct {
-	LeftChildren    []int32   `json:"left_children"`
+	_               open
+	LeftChildren    []int32   `json:"left_children" items:"1,65535"`
 	RightChildren   []int32   `json:"right_children"`
 	SplitIndices    []int32   `json:"split_indices"`
-	SplitConditions []float32 `json:"split_conditions"`
-	DefaultLeft     []any     `json:"default_left"`
-	SplitType       []int32   `json:"split_type"`
-	Categories      []int32   `json:"categories"`
+	SplitConditions []float64 `json:"split_conditions" within:"-0x1.fffffep127,0x1.fffffep127"`
+	DefaultLeft     []value   `json:"default_left"`
+
+	// Of every node, for explanations: read so that what h3 refuses is refused here.
+	BaseWeights []float64 `json:"base_weights" within:"-0x1.fffffep127,0x1.fffffep127"`
+	LossChanges []float64 `json:"loss_changes" within:"-0x1.fffffep127,0x1.fffffep127"`
+	SumHessian  []float64 `json:"sum_hessian" within:"-0x1.fffffep127,0x1.fffffep127"`
+
+	SplitType          []int32 `json:"split_type,optional" within:"0,0"`
+	Categories         []value `json:"categories,optional" items:"0,0"`
+	CategoriesNodes    []value `json:"categories_nodes,optional" items:"0,0"`
+	CategoriesSegments []value `json:"categories_segments,optional" items:"0,0"`
+	CategoriesSizes    []value `json:"categories_sizes,optional" items:"0,0"`
 }
 
 type xgbModel struct {
-	Learner *struct {
-		FeatureNames []string          `json:"feature_names"`
-		Params       map[string]string `json:"learner_model_param"`
-		Objective    struct {
+	_       open
+	Version []int `json:"version" items:"3,3" within:"0,999"`
+	Learner struct {
+		_            open
+		FeatureNames []string `json:"feature_names"`
+		Params       struct {
+			_          open
+			BaseScore  string `json:"base_score"`
+			NumClass   string `json:"num_class"`
+			NumTarget  string `json:"num_target"`
+			NumFeature string `json:"num_feature"`
+		} `json:"learner_model_param"`
+		Objective struct {
+			_    open
 			Name string `json:"name"`
 		} `json:"objective"`
 		GradientBooster struct {
+			_     open
 			Name  string `json:"name"`
 			Model struct {
-				Params map[string]string `json:"gbtree_model_param"`
-				Trees  []xgbTree         `json:"trees"`
+				_      open
+				Params struct {
+					_        open
+					NumTrees string `json:"num_trees"`
+				} `json:"gbtree_model_param"`
+				Rounds  []int     `json:"iteration_indptr"` // where each round's trees begin, and the end
+				Outputs []int     `json:"tree_info"`        // the output of each tree
+				Trees   []xgbTree `json:"trees" items:"0,10000"`
 			} `json:"model"`
 		} `json:"gradient_booster"`
 	} `json:"learner"`
@@ -38,11 +66,8 @@ type xgbModel struct {
 // parseBooster reads XGBoost's JSON on exactly these features.
 func parseBooster(data []byte, features []string) (*booster, error) {
 	var model xgbModel
-	if err := decode(data, false, &model); err != nil {
+	if err := bind(data, &model); err != nil {
 		return nil, err
-	}
-	if model.Learner == nil {
-		return nil, errors.New("learner is missing; expected XGBoost's JSON")
 	}
 	if err := checkLearner(&model, features); err != nil {
 		return nil, err
@@ -61,41 +86,42 @@ func parseBooster(data []byte, features []string) (*booster, error) {
 	return built.prepare(), nil
 }
 
+// zeroScore is a base_score of 0 as XGBoost writes it, in brackets since 3.1.
+var zeroScore = regexp.MustCompile(`^\[?-?0(\.0*)?([eE][-+]?[0-9]+)?\]?$`)
+
 func checkLearner(model *xgbModel, features []string) error {
-	learner := model.Learner
-	if len(learner.FeatureNames) != len(features) {
-		return fmt.Errorf("%d features; expected %d", len(learner.FeatureNames), len(features))
+	learner := &model.Learner
+	if !slices.Equal(learner.FeatureNames, features) {
+		return fmt.Errorf("learner.feature_names: unknown feature, or another order: %.200q; expected %q", learner.FeatureNames, features)
 	}
-	for i, name := range learner.FeatureNames {
-		if name != features[i] {
-			return fmt.Errorf("unknown feature %q; expected %q", name, features[i])
-		}
+	params, booster := &learner.Params, &learner.GradientBooster
+	if !zeroScore.MatchString(params.BaseScore) {
+		return fmt.Errorf("base_score=%.80q; expected 0", params.BaseScore)
 	}
-	score, err := strconv.ParseFloat(strings.Trim(learner.Params["base_score"], "[]"), 64)
-	if err != nil || score != 0 {
-		return fmt.Errorf("base_score=%q; expected 0", learner.Params["base_score"])
-	}
-	booster := &learner.GradientBooster
 	trees := len(booster.Model.Trees)
 	for _, check := range []struct{ name, found, expected string }{
-		{"num_class", learner.Params["num_class"], "0"}, {"num_target", learner.Params["num_target"], "1"},
-		{"num_feature", learner.Params["num_feature"], strconv.Itoa(len(features))},
+		{"num_class", params.NumClass, "0"}, {"num_target", params.NumTarget, "1"}, {"num_feature", params.NumFeature, strconv.Itoa(len(features))},
 		{"objective", learner.Objective.Name, "reg:squarederror"}, {"gradient_booster", booster.Name, "gbtree"},
-		{"num_trees", booster.Model.Params["num_trees"], strconv.Itoa(trees)},
+		{"num_trees", booster.Model.Params.NumTrees, strconv.Itoa(trees)},
 	} {
 		if check.found != check.expected {
-			return fmt.Errorf("%s=%q; expected %q", check.name, check.found, check.expected)
+			return fmt.Errorf("%s=%.80q; expected %q", check.name, check.found, check.expected)
 		}
 	}
-	if trees > maxTrees {
-		return fmt.Errorf("%d trees; expected at most %d", trees, maxTrees)
+	if len(booster.Model.Rounds) != trees+1 || len(booster.Model.Outputs) != trees {
+		return fmt.Errorf("iteration_indptr or tree_info of another length than %d trees have, one a round", trees)
+	}
+	for i, from := range booster.Model.Rounds {
+		if from != i || (i < trees && booster.Model.Outputs[i] != 0) {
+			return fmt.Errorf("iteration_indptr or tree_info: tree %d; expected one tree a round, all of output 0", i)
+		}
 	}
 	return nil
 }
 
 // add checks a tree, appends its nodes with children side by side, and returns its largest |leaf|.
 func (b *booster) add(t *xgbTree, features int) (float64, error) {
-	if err := t.check(); err != nil {
+	if err := t.check(features); err != nil {
 		return 0, err
 	}
 	type placed struct{ from, at int32 }
@@ -109,15 +135,12 @@ func (b *booster) add(t *xgbTree, features int) (float64, error) {
 		left, right := t.LeftChildren[p.from], t.RightChildren[p.from]
 		if left == -1 && right == -1 {
 			value := t.SplitConditions[p.from]
-			b.nodes[p.at].value = value
-			largest = max(largest, math.Abs(float64(value)))
+			b.nodes[p.at].value = float32(value)
+			largest = max(largest, math.Abs(value))
 			continue
 		}
 		at := int32(len(b.nodes))
 		for _, child := range [2]int32{right, left} {
-			if child < 0 || int(child) >= len(seen) {
-				return 0, fmt.Errorf("node %d has child %d; expected 0 to %d", p.from, child, len(seen)-1)
-			}
 			if seen[child] {
 				return 0, fmt.Errorf("node %d is reached twice; expected a tree without cycles", child)
 			}
@@ -125,51 +148,49 @@ func (b *booster) add(t *xgbTree, features int) (float64, error) {
 			open = append(open, placed{child, int32(len(b.nodes))})
 			b.nodes = append(b.nodes, node{})
 		}
-		split, err := t.split(p.from, features)
-		if err != nil {
-			return 0, err
+		missing, _ := missingLeft(&t.DefaultLeft[p.from])
+		b.nodes[p.at] = node{
+			value: float32(t.SplitConditions[p.from]), child: at, feature: uint8(t.SplitIndices[p.from]), missingLeft: missing,
 		}
-		split.child = at
-		b.nodes[p.at] = split
 	}
 	return largest, nil
 }
 
-func (t *xgbTree) check() error {
+func (t *xgbTree) check(features int) error {
 	count := len(t.LeftChildren)
-	for _, length := range []int{len(t.RightChildren), len(t.SplitIndices), len(t.SplitConditions), len(t.DefaultLeft)} {
-		if count < 1 || count > maxNodes || length != count {
-			return fmt.Errorf("lists of %d and %d nodes; expected 1 to %d, all alike", count, length, maxNodes)
+	for _, length := range []int{
+		len(t.RightChildren), len(t.SplitIndices), len(t.SplitConditions), len(t.DefaultLeft), len(t.BaseWeights), len(t.LossChanges), len(t.SumHessian),
+	} {
+		if length != count {
+			return fmt.Errorf("lists of %d and %d nodes; expected all alike", count, length)
 		}
 	}
-	for _, kind := range t.SplitType {
-		if kind != 0 {
-			return errors.New("categorical splits; expected numerical ones only")
+	for i, left := range t.LeftChildren {
+		if _, ok := missingLeft(&t.DefaultLeft[i]); !ok {
+			return errors.New("default_left holds something else than 0 and 1")
 		}
-	}
-	if len(t.Categories) > 0 {
-		return errors.New("categorical splits; expected numerical ones only")
-	}
-	for _, value := range t.SplitConditions {
-		if math.IsNaN(float64(value)) || math.IsInf(float64(value), 0) {
-			return errors.New("split_conditions holds a number that is not finite")
+		right, index := t.RightChildren[i], t.SplitIndices[i]
+		if left == -1 && right == -1 {
+			continue
+		}
+		for _, child := range [2]int32{left, right} {
+			if child < 0 || int(child) >= count {
+				return fmt.Errorf("node %d has child %d; expected 0 to %d", i, child, count-1)
+			}
+		}
+		if index < 0 || int(index) >= features {
+			return fmt.Errorf("node %d splits on feature %d; expected 0 to %d", i, index, features-1)
 		}
 	}
 	return nil
 }
 
-func (t *xgbTree) split(from int32, features int) (node, error) {
-	index := t.SplitIndices[from]
-	if index < 0 || int(index) >= features {
-		return node{}, fmt.Errorf("node %d splits on feature %d; expected 0 to %d", from, index, features-1)
+func missingLeft(v *value) (left, ok bool) {
+	switch {
+	case v.kind == 'b':
+		return v.text == "true", true
+	case v.kind == '0' && (v.text == "0" || v.text == "-0" || v.text == "1"):
+		return v.text == "1", true
 	}
-	split := node{value: t.SplitConditions[from], feature: uint8(index)}
-	switch said := fmt.Sprint(t.DefaultLeft[from]); said {
-	case "1", "true":
-		split.missingLeft = true
-	case "0", "false":
-	default:
-		return node{}, fmt.Errorf("default_left holds %q; expected 0 or 1", said)
-	}
-	return split, nil
+	return false, false
 }

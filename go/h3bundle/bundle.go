@@ -10,7 +10,6 @@
 package h3bundle
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,39 +28,59 @@ type Bundle struct {
 // Open loads a bundle from a folder.
 func Open(dir string) (*Bundle, error) { return Load(os.DirFS(dir), ".") }
 
-// Load reads a bundle from a folder of any file system, an embed.FS included, and checks sizes, digests, versions and trees.
+// Load reads a bundle from a folder of any file system, an embed.FS included, and checks sizes, digests, versions, trees, and
+// a sample of the golden vectors where golden.json is there.
 func Load(fsys fs.FS, dir string) (*Bundle, error) {
+	m, sum, err := loadManifest(fsys, dir)
+	if err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
 	files := map[string][]byte{}
-	for _, name := range []string{"manifest.json", "manifest.sha256"} {
+	for _, name := range m.fileNames() {
 		data, err := readFile(fsys, path.Join(dir, name))
+		if name == "golden.json" && errors.Is(err, fs.ErrNotExist) {
+			continue // nothing is computed from it
+		}
 		if err != nil {
 			return nil, fmt.Errorf("bundle: %w", err)
 		}
+		entry := m.file(name)
+		if sum := digest(data); sum != entry.SHA256 || int64(len(data)) != entry.Bytes {
+			return nil, fmt.Errorf("bundle: %s: %d bytes of sha256 %s; the manifest says %d of %s", name, len(data), sum, entry.Bytes, entry.SHA256)
+		}
 		files[name] = data
 	}
-	sum := digest(files["manifest.json"])
-	if said, _, _ := strings.Cut(string(files["manifest.sha256"]), " "); strings.TrimSpace(said) != sum {
-		return nil, fmt.Errorf("bundle: manifest.json: sha256 %s; expected %.64q, as manifest.sha256 says", sum, said)
-	}
-	m, err := parseManifest(files["manifest.json"])
+	b, err := assemble(m, files, sum)
 	if err != nil {
-		return nil, fmt.Errorf("bundle: manifest.json: %w", err)
+		return nil, err
 	}
-	for name, entry := range m.Files {
-		if name != "booster.json" && name != "booster_moe.json" && name != "golden.json" {
-			return nil, fmt.Errorf("bundle: manifest.json: unknown file %.80q", name)
-		}
-		if files[name], err = readFile(fsys, path.Join(dir, name)); err != nil {
-			if name == "golden.json" && errors.Is(err, fs.ErrNotExist) {
-				continue // nothing is computed from it
-			}
-			return nil, fmt.Errorf("bundle: %w", err)
-		}
-		if sum := digest(files[name]); sum != entry.SHA256 || int64(len(files[name])) != entry.Bytes {
-			return nil, fmt.Errorf("bundle: %s: %d bytes of sha256 %s; the manifest says %d of %.64s", name, len(files[name]), sum, entry.Bytes, entry.SHA256)
+	if data, ok := files["golden.json"]; ok {
+		if err := b.checkGolden(data); err != nil {
+			return nil, fmt.Errorf("bundle: golden.json: %w", err)
 		}
 	}
-	return assemble(m, files, sum)
+	return b, nil
+}
+
+// loadManifest reads the manifest that manifest.sha256 names: one line as sha256sum writes it.
+func loadManifest(fsys fs.FS, dir string) (*manifest, string, error) {
+	data, err := readFile(fsys, path.Join(dir, "manifest.json"))
+	if err != nil {
+		return nil, "", err
+	}
+	said, err := readFile(fsys, path.Join(dir, "manifest.sha256"))
+	if err != nil {
+		return nil, "", err
+	}
+	sum := digest(data)
+	if strings.TrimSuffix(string(said), "\n") != sum+"  manifest.json" {
+		return nil, "", fmt.Errorf("manifest.json: sha256 %s; manifest.sha256 says %.80q", sum, said)
+	}
+	m, err := parseManifest(data)
+	if err != nil {
+		return nil, "", fmt.Errorf("manifest.json: %w", err)
+	}
+	return m, sum, nil
 }
 
 func assemble(m *manifest, files map[string][]byte, sum string) (*Bundle, error) {
@@ -84,15 +103,7 @@ func assemble(m *manifest, files map[string][]byte, sum string) (*Bundle, error)
 }
 
 // Data says what the bundle was learned from, as its manifest has it; "" where it does not say.
-func (b *Bundle) Data() string {
-	var said struct {
-		Data string `json:"data"`
-	}
-	if json.Unmarshal(b.manifest.Provenance, &said) != nil {
-		return ""
-	}
-	return said.Data
-}
+func (b *Bundle) Data() string { return b.manifest.Provenance.Data.textual() }
 
 // Digest is the sha256 of the manifest, which names the digests of all other files.
 func (b *Bundle) Digest() string { return b.digest }
@@ -116,7 +127,7 @@ type Deployment struct {
 
 // Kernel prepares the evaluation for one deployment; everything that depends on it alone is computed here.
 func (b *Bundle) Kernel(d Deployment) (*Kernel, error) {
-	name, ok := b.manifest.Aliases[strings.ToLower(strings.TrimSpace(d.Hardware))]
+	name, ok := b.manifest.hardwareName(d.Hardware)
 	if !ok {
 		return nil, fmt.Errorf("unknown hardware %q", d.Hardware)
 	}
@@ -136,7 +147,7 @@ func (b *Bundle) Kernel(d Deployment) (*Kernel, error) {
 	}
 	copy(k.coefficients[:], model.Coefficients)
 	for i, feature := range b.manifest.Features {
-		k.features = append(k.features, selected{featureIndex[feature.Name], newRange(model.Support.Low[i], model.Support.High[i])})
+		k.features = append(k.features, selected{featureIndex[feature.Name], newRange(float32(model.Support.Low[i]), float32(model.Support.High[i]))})
 	}
 	return k, nil
 }

@@ -35,10 +35,8 @@ func (b *Bundle) WithFigures(card Card) (*Bundle, string, error) {
 	edited.take(card)
 	edited.Kernels.Measured = false
 	as := name + " with other figures"
-	for _, check := range edited.checks(as) {
-		if err := within(check.name, check.value, check.low, check.high); err != nil {
-			return nil, "", err
-		}
+	if err := edited.check(as); err != nil {
+		return nil, "", err
 	}
 	m := *b.manifest
 	m.Hardware, m.Aliases = maps.Clone(m.Hardware), maps.Clone(m.Aliases)
@@ -91,10 +89,4 @@ func (h *Hardware) figures(card *Card) []figure {
 		{&h.MemoryBandwidthBytesS, &card.MemoryBandwidthBytesS}, {&h.NVLinkBandwidthBytesS, &card.LinkBytesS},
 		{&h.StreamingMultiprocessors, &card.StreamingMultiprocessors},
 	}
-}
-
-// hardwareName is the accelerator that a name stands for.
-func (m *manifest) hardwareName(name string) (string, bool) {
-	found, ok := m.Aliases[strings.ToLower(strings.TrimSpace(name))]
-	return found, ok
 }

@@ -54,13 +54,6 @@ func readGolden(t testing.TB) golden {
 	return g
 }
 
-func relative(found, expected float64) float64 {
-	if expected == 0 {
-		return math.Abs(found)
-	}
-	return math.Abs(found-expected) / math.Abs(expected)
-}
-
 func TestEveryGoldenVectorAgrees(t *testing.T) {
 	bundle, g := openGolden(t), readGolden(t)
 	if len(g.Vectors) < 500 {

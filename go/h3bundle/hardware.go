@@ -11,38 +11,38 @@ import (
 // Hardware is one accelerator; peaks are dense figures, SI units. NVLinkBandwidthBytesS is the link between the GPUs of a
 // server, one direction, PCIe where there is no NVLink.
 type Hardware struct {
-	PeakBF16FLOPs            float64 `json:"peak_bf16_flops"`
-	PeakFP8FLOPs             float64 `json:"peak_fp8_flops"`
-	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s"`
-	NVLinkBandwidthBytesS    float64 `json:"nvlink_bandwidth_bytes_s"`
-	MemoryBytes              float64 `json:"memory_bytes"`
-	StreamingMultiprocessors float64 `json:"streaming_multiprocessors"`
+	PeakBF16FLOPs            float64 `json:"peak_bf16_flops" within:"1e9,1e20"`
+	PeakFP8FLOPs             float64 `json:"peak_fp8_flops" within:"1e9,1e20"`
+	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s" within:"1e6,1e18"`
+	NVLinkBandwidthBytesS    float64 `json:"nvlink_bandwidth_bytes_s" within:"1e6,1e18"`
+	MemoryBytes              float64 `json:"memory_bytes" within:"1e6,1e18"`
+	StreamingMultiprocessors float64 `json:"streaming_multiprocessors,whole" within:"1,1e6"`
 	Kernels                  kernels `json:"kernels"`
 }
 
 // kernels are factors of the terms and constants, 1 for an H100 (bends: 0), from tables of single kernels.
 type kernels struct {
 	Measured            bool    `json:"measured"` // on the accelerator itself
-	Profile             string  `json:"profile"`
-	Link                string  `json:"link"`
-	Weights             float64 `json:"weights"`
-	FP8Weights          float64 `json:"fp8_weights"`
-	Experts             float64 `json:"experts"`
-	KV                  float64 `json:"kv"`
-	AttentionWaves      float64 `json:"attention_waves"`
-	Layers              float64 `json:"layers"`
-	FP8Layers           float64 `json:"fp8_layers"`
-	MoELayers           float64 `json:"moe_layers"`
-	GEMMEfficiency      float64 `json:"gemm_efficiency"`
-	FP8GEMMEfficiency   float64 `json:"fp8_gemm_efficiency"`
-	GEMMBend            float64 `json:"gemm_bend"`
-	FP8GEMMBend         float64 `json:"fp8_gemm_bend"`
-	AttentionEfficiency float64 `json:"attention_efficiency"`
-	OneShotLatency      float64 `json:"one_shot_latency"`
-	OneShotEfficiency   float64 `json:"one_shot_efficiency"`
-	TwoShotLatency      float64 `json:"two_shot_latency"`
-	TwoShotRank         float64 `json:"two_shot_rank"`
-	TwoShotEfficiency   float64 `json:"two_shot_efficiency"`
+	Profile             string  `json:"profile" items:"1,64"`
+	Link                string  `json:"link" items:"1,64"`
+	Weights             float64 `json:"weights" within:"0.001,1000"`
+	FP8Weights          float64 `json:"fp8_weights" within:"0.001,1000"`
+	Experts             float64 `json:"experts" within:"0.001,1000"`
+	KV                  float64 `json:"kv" within:"0.001,1000"`
+	AttentionWaves      float64 `json:"attention_waves" within:"0.001,1000"`
+	Layers              float64 `json:"layers" within:"0.001,1000"`
+	FP8Layers           float64 `json:"fp8_layers" within:"0.001,1000"`
+	MoELayers           float64 `json:"moe_layers" within:"0.001,1000"`
+	GEMMEfficiency      float64 `json:"gemm_efficiency" within:"0.001,1000"`
+	FP8GEMMEfficiency   float64 `json:"fp8_gemm_efficiency" within:"0.001,1000"`
+	GEMMBend            float64 `json:"gemm_bend" within:"0,1000"`
+	FP8GEMMBend         float64 `json:"fp8_gemm_bend" within:"0,1000"`
+	AttentionEfficiency float64 `json:"attention_efficiency" within:"0.001,1000"`
+	OneShotLatency      float64 `json:"one_shot_latency" within:"0,1000"`
+	OneShotEfficiency   float64 `json:"one_shot_efficiency" within:"0.001,1000"`
+	TwoShotLatency      float64 `json:"two_shot_latency" within:"0,1000"`
+	TwoShotRank         float64 `json:"two_shot_rank" within:"0,1000"`
+	TwoShotEfficiency   float64 `json:"two_shot_efficiency" within:"0.001,1000"`
 }
 
 // factors are the kernels' for one architecture: of terms, of the efficiency of large GEMMs, and the roofline's bend.
@@ -59,56 +59,37 @@ func (k *kernels) of(a Architecture) factors {
 	return f
 }
 
-type bounded struct {
-	name             string
-	value, low, high float64
-}
+// leastMemoryBytes stands for the memory of a card that does not say it: no step is computed from it.
+const leastMemoryBytes = 1e6
 
-// checks are the bounds on what a manifest or a card says of an accelerator.
-func (h *Hardware) checks(name string) []bounded {
-	checks := []bounded{
-		{"peak_bf16_flops", h.PeakBF16FLOPs, 1e9, 1e20}, {"peak_fp8_flops", h.PeakFP8FLOPs, 1e9, 1e20},
-		{"memory_bandwidth_bytes_s", h.MemoryBandwidthBytesS, 1e6, 1e18},
-		{"nvlink_bandwidth_bytes_s", h.NVLinkBandwidthBytesS, 1e6, 1e18}, {"streaming_multiprocessors", h.StreamingMultiprocessors, 1, 1e6},
+// check refuses figures out of the bounds that a manifest's have.
+func (h Hardware) check(name string) error {
+	if h.MemoryBytes == 0 {
+		h.MemoryBytes = leastMemoryBytes
 	}
-	k := &h.Kernels
-	for key, value := range map[string]float64{
-		"weights": k.Weights, "fp8_weights": k.FP8Weights, "experts": k.Experts, "kv": k.KV, "attention_waves": k.AttentionWaves,
-		"layers": k.Layers, "fp8_layers": k.FP8Layers, "moe_layers": k.MoELayers, "gemm_efficiency": k.GEMMEfficiency,
-		"fp8_gemm_efficiency": k.FP8GEMMEfficiency, "attention_efficiency": k.AttentionEfficiency,
-		"one_shot_efficiency": k.OneShotEfficiency, "two_shot_efficiency": k.TwoShotEfficiency,
-	} {
-		checks = append(checks, bounded{"kernels." + key, value, 0.001, 1000})
+	if err := withinBounds(&h); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	for key, value := range map[string]float64{
-		"gemm_bend": k.GEMMBend, "fp8_gemm_bend": k.FP8GEMMBend, "one_shot_latency": k.OneShotLatency,
-		"two_shot_latency": k.TwoShotLatency, "two_shot_rank": k.TwoShotRank,
-	} {
-		checks = append(checks, bounded{"kernels." + key, value, 0, 1000})
-	}
-	for i := range checks {
-		checks[i].name = name + " " + checks[i].name
-	}
-	return checks
+	return nil
 }
 
 // Card is an accelerator of one's own. Kernels names the accelerator of the bundle whose kernels' efficiencies it takes; "":
 // the nearest of those that were measured.
 type Card struct {
-	Name                     string  `json:"name"`
-	PeakBF16FLOPs            float64 `json:"peak_bf16_flops"`
-	PeakFP8FLOPs             float64 `json:"peak_fp8_flops"` // 0: as 16-bit
-	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s"`
-	LinkBytesS               float64 `json:"link_bytes_s"` // one direction
-	MemoryBytes              float64 `json:"memory_bytes"`
-	StreamingMultiprocessors float64 `json:"streaming_multiprocessors"`
-	Kernels                  string  `json:"kernels"`
+	Name                     string  `json:"name,optional"`
+	PeakBF16FLOPs            float64 `json:"peak_bf16_flops,optional"`
+	PeakFP8FLOPs             float64 `json:"peak_fp8_flops,optional"` // 0: as 16-bit
+	MemoryBandwidthBytesS    float64 `json:"memory_bandwidth_bytes_s,optional"`
+	LinkBytesS               float64 `json:"link_bytes_s,optional"` // one direction
+	MemoryBytes              float64 `json:"memory_bytes,optional"`
+	StreamingMultiprocessors float64 `json:"streaming_multiprocessors,optional"`
+	Kernels                  string  `json:"kernels,optional"`
 }
 
-// ParseCard reads a Card from JSON; unknown keys are errors.
+// ParseCard reads a Card from JSON, strictly as a bundle's files are read; what is absent is 0.
 func ParseCard(data []byte) (Card, error) {
 	var card Card
-	err := decode(data, true, &card)
+	err := bind(data, &card)
 	return card, err
 }
 
@@ -116,7 +97,7 @@ func ParseCard(data []byte) (Card, error) {
 // efficiencies are chosen as h3's kernels.py chooses them.
 func (b *Bundle) WithCard(card Card) (*Bundle, error) {
 	alias := strings.ToLower(strings.TrimSpace(card.Name))
-	if _, taken := b.manifest.Aliases[alias]; taken || alias == "" {
+	if _, taken := b.manifest.hardwareName(alias); taken || alias == "" {
 		return nil, fmt.Errorf("card: name %q is empty or taken by an accelerator of the bundle", card.Name)
 	}
 	h := Hardware{
@@ -136,10 +117,8 @@ func (b *Bundle) WithCard(card Card) (*Bundle, error) {
 	h.Kernels.OneShotLatency, h.Kernels.OneShotEfficiency = link.OneShotLatency, link.OneShotEfficiency
 	h.Kernels.TwoShotLatency, h.Kernels.TwoShotRank = link.TwoShotLatency, link.TwoShotRank
 	h.Kernels.TwoShotEfficiency = link.TwoShotEfficiency
-	for _, check := range h.checks("card " + card.Name) {
-		if err := within(check.name, check.value, check.low, check.high); err != nil {
-			return nil, err
-		}
+	if err := h.check("card " + card.Name); err != nil {
+		return nil, err
 	}
 	m := *b.manifest
 	m.Hardware, m.Aliases = maps.Clone(m.Hardware), maps.Clone(m.Aliases)

@@ -46,11 +46,11 @@ func TestACardOverPCIeTakesTheAllReduceOfOne(t *testing.T) {
 func TestABadCardIsRefusedWithTheReason(t *testing.T) {
 	bundle := openGolden(t)
 	for expected, change := range map[string]func(*Card){
-		"is empty or taken":           func(c *Card) { c.Name = "H100" },
-		"expected one of A100":        func(c *Card) { c.Kernels = "V100" },
-		"memory_bandwidth_bytes_s=0":  func(c *Card) { c.MemoryBandwidthBytesS, c.Kernels = 0, "A100" },
-		"no accelerator is near":      func(c *Card) { c.MemoryBandwidthBytesS = -1 },
-		"streaming_multiprocessors=0": func(c *Card) { c.StreamingMultiprocessors = 0 },
+		"is empty or taken":    func(c *Card) { c.Name = "H100" },
+		"expected one of A100": func(c *Card) { c.Kernels = "V100" },
+		"memory_bandwidth_bytes_s: 0; expected 1e+06 to 1e+18": func(c *Card) { c.MemoryBandwidthBytesS, c.Kernels = 0, "A100" },
+		"no accelerator is near":                               func(c *Card) { c.MemoryBandwidthBytesS = -1 },
+		"streaming_multiprocessors: 0; expected 1 to 1e+06":    func(c *Card) { c.StreamingMultiprocessors = 0 },
 	} {
 		card := a100Card
 		change(&card)
@@ -58,7 +58,12 @@ func TestABadCardIsRefusedWithTheReason(t *testing.T) {
 			t.Errorf("%v; expected an error with %q", err, expected)
 		}
 	}
-	if _, err := ParseCard([]byte(`{"name":"x","speed":1}`)); err == nil {
-		t.Error("an unknown key was accepted")
+	for card, expected := range map[string]string{
+		`{"name":"x","speed":1}`: `unknown key "speed"`, `{"name":"x","Name":"y"}`: `unknown key "Name"`, `{"name":null}`: "name: holds null; expected string",
+		`{"memory_bytes":"8"}`: "memory_bytes: holds string; expected number",
+	} {
+		if _, err := ParseCard([]byte(card)); err == nil || err.Error() != expected {
+			t.Errorf("%s: %v; expected %s", card, err, expected)
+		}
 	}
 }

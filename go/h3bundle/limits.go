@@ -19,18 +19,21 @@ const (
 	maxNodes     = 65_535
 	maxFeatures  = 32
 	maxMargin    = 100.0 // sum over trees of the largest |leaf|: exp of it stays finite
-	maxNumber    = 1e9   // coefficients and overheads
 	maxTokens    = 1<<31 - 1
-
-	maxDeployments   = 4096
-	maxPipelineSteps = 1000
 )
 
-// readFile returns a file of at most MaxFileBytes.
+// readFile returns a regular file of at most MaxFileBytes: opening a pipe that nobody writes to would wait for ever.
 func readFile(fsys fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: no regular file; expected a file of a bundle", name)
+	}
 	file, err := fsys.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, err
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, MaxFileBytes+1))
@@ -70,7 +73,7 @@ func checkDepth(data []byte) error {
 	return nil
 }
 
-// decode reads exactly one JSON value into target; unknown keys are errors where strict.
+// decode reads one JSON value of a model's config or a batch, whose keys are not h3's; unknown keys are errors where strict.
 func decode(data []byte, strict bool, target any) error {
 	if len(data) > MaxFileBytes {
 		return fmt.Errorf("more than %d bytes", MaxFileBytes)

@@ -1,10 +1,10 @@
 package h3bundle
 
 import (
-	"encoding/json"
 	"fmt"
-	"math"
+	"regexp"
 	"slices"
+	"strings"
 )
 
 const (
@@ -17,77 +17,77 @@ const (
 // Overheads are what a request waits beside its steps: us, and PipelineSteps, the steps that are already scheduled when it
 // arrives, in periods of the running steps (0 where the manifest does not say).
 type Overheads struct {
-	QueueingUS    float64 `json:"queueing_us"`
-	PipelineSteps float64 `json:"pipeline_steps"`
-	PostDecodeUS  float64 `json:"post_decode_us"`
-	OutputTokenUS float64 `json:"output_token_us"`
+	QueueingUS    float64 `json:"queueing_us" within:"0,1e9"`
+	PipelineSteps float64 `json:"pipeline_steps,optional" within:"0,1000"`
+	PostDecodeUS  float64 `json:"post_decode_us" within:"0,1e9"`
+	OutputTokenUS float64 `json:"output_token_us" within:"0,1e9"`
 }
 
 type constants struct {
-	ActivationBytes     float64   `json:"activation_bytes"`
-	KVBytes             float64   `json:"kv_bytes"`
-	TileQueries         float64   `json:"attention_tile_queries"`
-	GEMMEfficiency      float64   `json:"gemm_efficiency"`
-	AttentionEfficiency float64   `json:"attention_efficiency"`
-	OneShotLatencyUS    float64   `json:"one_shot_latency_us"`
-	OneShotEfficiency   float64   `json:"one_shot_efficiency"`
-	TwoShotLatencyUS    float64   `json:"two_shot_latency_us"`
-	TwoShotRankUS       float64   `json:"two_shot_rank_us"`
-	TwoShotEfficiency   float64   `json:"two_shot_efficiency"`
-	TwoShotFewRanks     float64   `json:"two_shot_few_ranks"`
-	LeastNVLinkBytesS   float64   `json:"least_nvlink_bytes_s"`
-	TwoShotBytes        []float64 `json:"two_shot_bytes"`
+	ActivationBytes     float64   `json:"activation_bytes" within:"0.125,16"`
+	KVBytes             float64   `json:"kv_bytes" within:"0.125,16"`
+	TileQueries         float64   `json:"attention_tile_queries,whole" within:"1,65536"`
+	GEMMEfficiency      float64   `json:"gemm_efficiency" within:"0.001,1"`
+	AttentionEfficiency float64   `json:"attention_efficiency" within:"0.001,1"`
+	OneShotLatencyUS    float64   `json:"one_shot_latency_us" within:"0,1e6"`
+	OneShotEfficiency   float64   `json:"one_shot_efficiency" within:"0.001,1"`
+	TwoShotLatencyUS    float64   `json:"two_shot_latency_us" within:"0,1e6"`
+	TwoShotRankUS       float64   `json:"two_shot_rank_us" within:"0,1e6"`
+	TwoShotEfficiency   float64   `json:"two_shot_efficiency" within:"0.001,1"`
+	TwoShotFewRanks     float64   `json:"two_shot_few_ranks,whole" within:"1,65536"`
+	LeastNVLinkBytesS   float64   `json:"least_nvlink_bytes_s" within:"1e6,1e18"`
+	TwoShotBytes        []float64 `json:"two_shot_bytes,whole" items:"2,2" within:"0,1e9"`
 
-	SamplerLatencyUS          float64 `json:"sampler_latency_us"`
-	SamplerUSPerMillionLogits float64 `json:"sampler_us_per_million_logits"`
-	SamplerBandwidthBytesS    float64 `json:"sampler_bandwidth_bytes_s"`
+	SamplerLatencyUS          float64 `json:"sampler_latency_us" within:"0,1e6"`
+	SamplerUSPerMillionLogits float64 `json:"sampler_us_per_million_logits" within:"0,1e6"`
+	SamplerBandwidthBytesS    float64 `json:"sampler_bandwidth_bytes_s" within:"1e6,1e18"`
 }
 
 type fileEntry struct {
 	SHA256 string `json:"sha256"`
-	Bytes  int64  `json:"bytes"`
+	Bytes  int64  `json:"bytes" within:"1,64e6"`
 }
 
 type modelEntry struct {
 	Booster      string    `json:"booster"`
-	Trees        int       `json:"trees"`
-	Coefficients []float64 `json:"coefficients"`
+	Trees        int       `json:"trees" within:"0,10000"`
+	Coefficients []float64 `json:"coefficients" within:"0,1e9"`
 	Support      struct {
-		Low  []float32 `json:"low"`
-		High []float32 `json:"high"`
+		Low  []float64 `json:"low" within:"-3.4e38,3.4e38"`
+		High []float64 `json:"high" within:"-3.4e38,3.4e38"`
 		// Deployments that the trees serve; nil: any.
-		Deployments []knownDeployment `json:"deployments"`
+		Deployments []knownDeployment `json:"deployments,optional" items:"0,4096"`
 	} `json:"support"`
 }
 
 // knownDeployment is a deployment as h3's step table has it.
 type knownDeployment struct {
-	Hardware          string  `json:"hardware"`
-	TensorParallelism float64 `json:"tensor_parallelism"`
-	NumLayers         float64 `json:"num_layers"`
-	HiddenSize        float64 `json:"hidden_size"`
-	NumHeads          float64 `json:"num_heads"`
-	NumKVHeads        float64 `json:"num_kv_heads"`
-	HeadDim           float64 `json:"head_dim"`
-	VocabSize         float64 `json:"vocab_size"`
-	DenseFFNSize      float64 `json:"dense_ffn_size"`
-	NumMoELayers      float64 `json:"num_moe_layers"`
-	NumExperts        float64 `json:"num_experts"`
-	ExpertsPerToken   float64 `json:"experts_per_token"`
-	ExpertFFNSize     float64 `json:"expert_ffn_size"`
-	SharedFFNSize     float64 `json:"shared_ffn_size"`
-	BytesPerParameter float64 `json:"bytes_per_parameter"`
+	Hardware          string  `json:"hardware" items:"0,64"`
+	TensorParallelism float64 `json:"tensor_parallelism" within:"0,2147483647"`
+	NumLayers         float64 `json:"num_layers" within:"0,2147483647"`
+	HiddenSize        float64 `json:"hidden_size" within:"0,2147483647"`
+	NumHeads          float64 `json:"num_heads" within:"0,2147483647"`
+	NumKVHeads        float64 `json:"num_kv_heads" within:"0,2147483647"`
+	HeadDim           float64 `json:"head_dim" within:"0,2147483647"`
+	VocabSize         float64 `json:"vocab_size" within:"0,2147483647"`
+	DenseFFNSize      float64 `json:"dense_ffn_size" within:"0,2147483647"`
+	NumMoELayers      float64 `json:"num_moe_layers" within:"0,2147483647"`
+	NumExperts        float64 `json:"num_experts" within:"0,2147483647"`
+	ExpertsPerToken   float64 `json:"experts_per_token" within:"0,2147483647"`
+	ExpertFFNSize     float64 `json:"expert_ffn_size" within:"0,2147483647"`
+	SharedFFNSize     float64 `json:"shared_ffn_size" within:"0,2147483647"`
+	BytesPerParameter float64 `json:"bytes_per_parameter" within:"0,2147483647"`
 
-	AttentionBytesPerParameter float64 `json:"attention_bytes_per_parameter"`
-	HeadBytesPerParameter      float64 `json:"head_bytes_per_parameter"`
-	KVBytesPerValue            float64 `json:"kv_bytes_per_value"`
-	FFNMatrices                float64 `json:"ffn_matrices"`
-	WindowTokens               float64 `json:"window_tokens"`
-	NumWindowLayers            float64 `json:"num_window_layers"`
-	KVLoraRank                 float64 `json:"kv_lora_rank"`
-	QLoraRank                  float64 `json:"q_lora_rank"`
-	QKRopeHeadDim              float64 `json:"qk_rope_head_dim"`
-	VHeadDim                   float64 `json:"v_head_dim"`
+	AttentionBytesPerParameter float64 `json:"attention_bytes_per_parameter" within:"0,2147483647"`
+	HeadBytesPerParameter      float64 `json:"head_bytes_per_parameter" within:"0,2147483647"`
+	KVBytesPerValue            float64 `json:"kv_bytes_per_value" within:"0,2147483647"`
+	FFNMatrices                float64 `json:"ffn_matrices" within:"0,2147483647"`
+	WindowTokens               float64 `json:"window_tokens" within:"0,2147483647"`
+	NumWindowLayers            float64 `json:"num_window_layers" within:"0,2147483647"`
+	KVLoraRank                 float64 `json:"kv_lora_rank" within:"0,2147483647"`
+	QLoraRank                  float64 `json:"q_lora_rank" within:"0,2147483647"`
+	QKRopeHeadDim              float64 `json:"qk_rope_head_dim" within:"0,2147483647"`
+	VHeadDim                   float64 `json:"v_head_dim" within:"0,2147483647"`
 }
 
 // known describes a deployment; hardware by its name in the manifest's table.
@@ -107,23 +107,42 @@ func (m *modelEntry) serves(d knownDeployment) bool {
 	return m.Support.Deployments == nil || slices.Contains(m.Support.Deployments, d)
 }
 
+type feature struct {
+	Index   int    `json:"index"`
+	Name    string `json:"name"`
+	DType   string `json:"dtype"`
+	Unit    string `json:"unit"`
+	Group   string `json:"group"`
+	Formula string `json:"formula"`
+}
+
+// features are those that this package computes, as a manifest describes them.
+var features = []feature{
+	{0, "kv_to_weights", "float32", "ratio", "memory", "kv_us / weights_us"},
+	{1, "compute_to_weights", "float32", "ratio", "compute", "gemm_us / weights_us"},
+	{2, "compute_excess_to_weights", "float32", "ratio", "compute", "compute_excess_us / weights_us"},
+	{3, "prefill_attention_to_weights", "float32", "ratio", "prefill", "prefill_attention_us / weights_us"},
+	{4, "all_reduce_to_weights", "float32", "ratio", "communication", "all_reduce_us / weights_us"},
+	{5, "prefill_share", "float32", "ratio", "prefill", "prefill_tokens / (prefill_tokens + decode_tokens)"},
+	{6, "prefill_step_share", "float32", "ratio", "prefill", "min(1, num_prefill_reqs)"},
+	{7, "expert_coverage", "float32", "ratio", "experts", "1 - (1 - experts_per_token / num_experts)^tokens; 1 for dense"},
+	{8, "tokens_per_expert", "float32", "tokens", "experts", "tokens * experts_per_token / num_experts; 0 for dense"},
+}
+
 type manifest struct {
-	Format        string          `json:"format"`
-	FormatVersion json.Number     `json:"format_version"`
-	Target        json.RawMessage `json:"target"`
-	Formula       string          `json:"formula"`
-	Features      []struct {
-		Index   int    `json:"index"`
+	Format        string `json:"format"`
+	FormatVersion int    `json:"format_version"`
+	Target        struct {
 		Name    string `json:"name"`
-		DType   string `json:"dtype"`
 		Unit    string `json:"unit"`
-		Group   string `json:"group"`
-		Formula string `json:"formula"`
-	} `json:"features"`
+		Meaning string `json:"meaning"`
+	} `json:"target"`
+	Formula   string              `json:"formula"`
+	Features  []feature           `json:"features"`
 	Terms     []string            `json:"terms"`
 	Constants constants           `json:"constants"`
-	Hardware  map[string]Hardware `json:"hardware"`
-	Aliases   map[string]string   `json:"hardware_aliases"`
+	Hardware  map[string]Hardware `json:"hardware" items:"1,4096"`
+	Aliases   map[string]string   `json:"hardware_aliases" items:"1,4096"` // once checked: every name that the hardware answers to
 	Routing   struct {
 		Rule  string `json:"rule"`
 		Dense string `json:"dense"`
@@ -134,31 +153,49 @@ type manifest struct {
 		Rule    string `json:"rule"`
 		Meaning string `json:"meaning"`
 	} `json:"outside_support"`
-	TrainedOn      trainedOn            `json:"trained_on"`
-	Uncertainty    uncertainty          `json:"uncertainty"`
-	Overheads      Overheads            `json:"overheads"`
-	XGBoostVersion string               `json:"xgboost_version"`
-	Files          map[string]fileEntry `json:"files"`
-	Provenance     json.RawMessage      `json:"provenance"`
+	TrainedOn      trainedOn   `json:"trained_on"`
+	Uncertainty    uncertainty `json:"uncertainty"`
+	Overheads      Overheads   `json:"overheads"`
+	XGBoostVersion string      `json:"xgboost_version"`
+	Files          struct {
+		Booster    fileEntry  `json:"booster.json"`
+		BoosterMoE *fileEntry `json:"booster_moe.json,optional"`
+		Golden     fileEntry  `json:"golden.json"`
+	} `json:"files"`
+	Provenance provenance `json:"provenance"`
+}
+
+type provenance struct {
+	_          open
+	DataDigest string   `json:"data_digest"`
+	Commit     string   `json:"commit"`
+	Folds      []object `json:"folds"`
+	Data       value    `json:"data,optional"`
+	Overheads  value    `json:"overheads,optional"`
 }
 
 // parseManifest reads a manifest and checks everything in it that does not need the other files.
 func parseManifest(data []byte) (*manifest, error) {
 	var version struct {
-		Format        string      `json:"format"`
-		FormatVersion json.Number `json:"format_version"`
+		_             open
+		Format        string `json:"format"`
+		FormatVersion int    `json:"format_version"`
 	}
-	if err := decode(data, false, &version); err != nil {
+	content, err := parse(data)
+	if err != nil {
 		return nil, err
 	}
-	if version.Format != format || version.FormatVersion.String() != fmt.Sprint(formatVersion) {
-		return nil, fmt.Errorf("format %q version %q; expected %q version %d", version.Format, version.FormatVersion, format, formatVersion)
+	if err := content.bind(&version); err != nil {
+		return nil, err
+	}
+	if version.Format != format || version.FormatVersion != formatVersion {
+		return nil, fmt.Errorf("format %.80q version %d; expected %q version %d", version.Format, version.FormatVersion, format, formatVersion)
 	}
 	var m manifest
-	if err := decode(data, true, &m); err != nil {
+	if err := content.bind(&m); err != nil {
 		return nil, err
 	}
-	for _, check := range []func() error{m.checkLists, m.checkNumbers, m.checkModels, m.checkUncertainty} {
+	for _, check := range []func() error{m.checkWords, m.checkFeatures, m.checkHardware, m.checkModels, m.checkUncertainty} {
 		if err := check(); err != nil {
 			return nil, err
 		}
@@ -174,67 +211,68 @@ func (m *manifest) featureNames() []string {
 	return names
 }
 
-func (m *manifest) checkLists() error {
-	if len(m.Features) < 1 || len(m.Features) > maxFeatures {
-		return fmt.Errorf("%d features; expected 1 to %d", len(m.Features), maxFeatures)
+var (
+	sha256Pattern  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	versionPattern = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+`)
+)
+
+// checkWords checks what has one meaning only, and the forms of digests and versions.
+func (m *manifest) checkWords() error {
+	for _, word := range []struct{ place, found, expected string }{
+		{"target.name", m.Target.Name, "period_us"}, {"target.unit", m.Target.Unit, "us"}, {"routing.rule", m.Routing.Rule, routingRule},
+		{"outside_support.rule", m.OutsideSupport.Rule, trustRule},
+	} {
+		if word.found != word.expected {
+			return fmt.Errorf("%s: %.80q; expected %q", word.place, word.found, word.expected)
+		}
+	}
+	if !versionPattern.MatchString(m.XGBoostVersion) {
+		return fmt.Errorf("xgboost_version: %.80q; expected three numbers", m.XGBoostVersion)
+	}
+	for _, name := range m.fileNames() {
+		if entry := m.file(name); !sha256Pattern.MatchString(entry.SHA256) {
+			return fmt.Errorf("files.%s.sha256: %.80q; expected 64 hexadecimal digits", name, entry.SHA256)
+		}
+	}
+	return nil
+}
+
+// fileNames are the files beside the manifest.
+func (m *manifest) fileNames() []string {
+	names := []string{"booster.json", "golden.json"}
+	if m.Files.BoosterMoE != nil {
+		names = append(names, "booster_moe.json")
+	}
+	return names
+}
+
+func (m *manifest) file(name string) *fileEntry {
+	return map[string]*fileEntry{"booster.json": &m.Files.Booster, "golden.json": &m.Files.Golden, "booster_moe.json": m.Files.BoosterMoE}[name]
+}
+
+// checkFeatures checks that the features are those of this package without some groups, and all of its terms.
+func (m *manifest) checkFeatures() error {
+	kept := map[string]bool{}
+	for _, feature := range m.Features {
+		kept[feature.Group] = true
+	}
+	var expected []feature
+	for _, known := range features {
+		if kept[known.Group] {
+			known.Index = len(expected)
+			expected = append(expected, known)
+		}
 	}
 	for i, feature := range m.Features {
-		if _, ok := featureIndex[feature.Name]; !ok {
-			return fmt.Errorf("unknown feature %q", feature.Name)
-		}
-		if feature.Index != i || feature.DType != "float32" {
-			return fmt.Errorf("feature %q has index %d and dtype %q; expected %d and float32", feature.Name, feature.Index, feature.DType, i)
+		if i >= len(expected) || feature != expected[i] {
+			return fmt.Errorf("features[%d]: unknown feature %.80q, or another meaning or place than it has in this package", i, feature.Name)
 		}
 	}
-	if len(m.Terms) != int(numTerms) {
-		return fmt.Errorf("%d terms; expected %d", len(m.Terms), numTerms)
+	if len(m.Features) < 1 || len(m.Features) != len(expected) {
+		return fmt.Errorf("features: %d; expected all of a group, %d", len(m.Features), len(expected))
 	}
-	for i, name := range m.Terms {
-		if name != TermNames[i] {
-			return fmt.Errorf("unknown term %q; expected %q", name, TermNames[i])
-		}
-	}
-	if m.Routing.Rule != routingRule || m.OutsideSupport.Rule != trustRule {
-		return fmt.Errorf("rules %q and %q; expected %q and %q", m.Routing.Rule, m.OutsideSupport.Rule, routingRule, trustRule)
-	}
-	return nil
-}
-
-func within(name string, value, low, high float64) error {
-	if !(value >= low && value <= high) {
-		return fmt.Errorf("%s=%g; expected %g to %g", name, value, low, high)
-	}
-	return nil
-}
-
-func (m *manifest) checkNumbers() error {
-	c, o := &m.Constants, &m.Overheads
-	checks := []bounded{
-		{"activation_bytes", c.ActivationBytes, 0.125, 16}, {"kv_bytes", c.KVBytes, 0.125, 16},
-		{"attention_tile_queries", c.TileQueries, 1, 65536}, {"gemm_efficiency", c.GEMMEfficiency, 0.001, 1},
-		{"attention_efficiency", c.AttentionEfficiency, 0.001, 1}, {"one_shot_latency_us", c.OneShotLatencyUS, 0, 1e6},
-		{"one_shot_efficiency", c.OneShotEfficiency, 0.001, 1}, {"two_shot_latency_us", c.TwoShotLatencyUS, 0, 1e6},
-		{"two_shot_rank_us", c.TwoShotRankUS, 0, 1e6}, {"two_shot_efficiency", c.TwoShotEfficiency, 0.001, 1},
-		{"two_shot_few_ranks", c.TwoShotFewRanks, 1, 65536}, {"least_nvlink_bytes_s", c.LeastNVLinkBytesS, 1e6, 1e18}, {"number of two_shot_bytes", float64(len(c.TwoShotBytes)), 2, 2},
-		{"sampler_latency_us", c.SamplerLatencyUS, 0, 1e6}, {"sampler_bandwidth_bytes_s", c.SamplerBandwidthBytesS, 1e6, 1e18},
-		{"sampler_us_per_million_logits", c.SamplerUSPerMillionLogits, 0, 1e6}, {"queueing_us", o.QueueingUS, 0, maxNumber},
-		{"pipeline_steps", o.PipelineSteps, 0, maxPipelineSteps}, {"post_decode_us", o.PostDecodeUS, 0, maxNumber}, {"output_token_us", o.OutputTokenUS, 0, maxNumber},
-	}
-	for _, size := range c.TwoShotBytes {
-		checks = append(checks, bounded{"two_shot_bytes", size, 0, maxNumber})
-	}
-	for name, h := range m.Hardware {
-		checks = append(checks, h.checks(name)...)
-	}
-	for _, b := range checks {
-		if err := within(b.name, b.value, b.low, b.high); err != nil {
-			return err
-		}
-	}
-	for alias, name := range m.Aliases {
-		if _, ok := m.Hardware[name]; !ok {
-			return fmt.Errorf("hardware alias %q names %q, which is not in the table", alias, name)
-		}
+	if !slices.Equal(m.Terms, TermNames[:]) {
+		return fmt.Errorf("terms: %.200q; expected %s", m.Terms, strings.Join(TermNames[:], ", "))
 	}
 	return nil
 }
@@ -242,24 +280,20 @@ func (m *manifest) checkNumbers() error {
 func (m *manifest) checkModels() error {
 	for _, name := range []string{m.Routing.Dense, m.Routing.MoE} {
 		if _, ok := m.Models[name]; !ok {
-			return fmt.Errorf("routing names model %q, which is not there", name)
+			return fmt.Errorf("routing: %.80q; expected one of the models", name)
 		}
 	}
 	for name, model := range m.Models {
-		if model.Booster != "booster.json" && model.Booster != "booster_moe.json" {
-			return fmt.Errorf("model %q has booster %q; expected booster.json or booster_moe.json", name, model.Booster)
+		where := "models" + keyPlace(name)
+		if model.Booster != "booster.json" && (model.Booster != "booster_moe.json" || m.Files.BoosterMoE == nil) {
+			return fmt.Errorf("%s.booster: %.80q; expected booster.json, or booster_moe.json if it is among files", where, model.Booster)
 		}
 		if len(model.Coefficients) != len(m.Terms) || len(model.Support.Low) != len(m.Features) || len(model.Support.High) != len(m.Features) {
-			return fmt.Errorf("model %q: coefficients or support of another length than terms and features", name)
-		}
-		for _, value := range model.Coefficients {
-			if err := within("coefficient of "+name, value, 0, maxNumber); err != nil {
-				return err
-			}
+			return fmt.Errorf("%s: coefficients or support of another length than terms and features", where)
 		}
 		for i, low := range model.Support.Low {
-			if !(low <= model.Support.High[i]) || math.IsInf(float64(low), 0) {
-				return fmt.Errorf("model %q: support of feature %d is %g to %g", name, i, low, model.Support.High[i])
+			if high := model.Support.High[i]; low > high {
+				return fmt.Errorf("%s.support: feature %d has %g to %g; expected the lower bound first", where, i, low, high)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package h3bundle
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 )
@@ -48,12 +47,7 @@ func (k *Kernel) Origin() Origin {
 		names[d.Hardware] = true
 	}
 	found.TrainedOn = slices.Sorted(maps.Keys(names))
-	var said struct {
-		Overheads string `json:"overheads"`
-	}
-	if json.Unmarshal(m.Provenance, &said) == nil {
-		found.Overheads = said.Overheads
-	}
+	found.Overheads = m.Provenance.Overheads.textual()
 	return found
 }
 

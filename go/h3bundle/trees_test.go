@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"math/rand"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -40,11 +41,19 @@ func randomBooster(t testing.TB, trees, depth int) []byte {
 
 func boosterJSON(t testing.TB, features []string, trees []map[string]any) []byte {
 	t.Helper()
+	outputs, rounds := make([]int, len(trees)), make([]int, len(trees)+1)
+	for i, tree := range trees {
+		rounds[i+1] = i + 1
+		for _, statistics := range []string{"base_weights", "loss_changes", "sum_hessian"} {
+			tree[statistics] = make([]int, reflect.ValueOf(tree["left_children"]).Len())
+		}
+	}
 	params := map[string]string{"base_score": "[0E0]", "num_class": "0", "num_target": "1", "num_feature": fmt.Sprint(len(features))}
-	data, err := json.Marshal(map[string]any{"learner": map[string]any{
+	data, err := json.Marshal(map[string]any{"version": []int{3, 2, 0}, "learner": map[string]any{
 		"feature_names": features, "learner_model_param": params, "objective": map[string]string{"name": "reg:squarederror"},
 		"gradient_booster": map[string]any{"name": "gbtree", "model": map[string]any{
 			"gbtree_model_param": map[string]string{"num_trees": fmt.Sprint(len(trees))}, "trees": trees,
+			"tree_info": outputs, "iteration_indptr": rounds,
 		}},
 	}})
 	if err != nil {
@@ -70,11 +79,11 @@ func TestTreesThatAreNoneAreRefused(t *testing.T) {
 		"child out of range":  {map[string]any{"right_children": []int{2, 5, -1, -1, -1}}, "has child 5"},
 		"negative child":      {map[string]any{"right_children": []int{2, -7, -1, -1, -1}}, "has child -7"},
 		"one child":           {map[string]any{"right_children": []int{2, -1, -1, -1, -1}}, "has child -1"},
-		"huge number":         {map[string]any{"split_conditions": []any{0.5, 0.25, json.Number("1e39"), 0.2, 0.3}}, "JSON"},
+		"huge number":         {map[string]any{"split_conditions": []any{0.5, 0.25, json.Number("1e39"), 0.2, 0.3}}, "split_conditions[2]: 1e+39; expected"},
 		"huge leaf":           {map[string]any{"split_conditions": []any{0.5, 0.25, 1e6, 0.2, 0.3}}, "add up"},
 		"unknown feature":     {map[string]any{"split_indices": []int{0, 9, 0, 0, 0}}, "feature 9"},
 		"short list":          {map[string]any{"split_indices": []int{0, 1}}, "lists of"},
-		"categorical":         {map[string]any{"split_type": []int{1, 0, 0, 0, 0}}, "categorical"},
+		"categorical":         {map[string]any{"split_type": []int{1, 0, 0, 0, 0}}, "split_type[0]: 1; expected"},
 		"default of no sense": {map[string]any{"default_left": []any{"x", 0, 0, 0, 0}}, "default_left"},
 	} {
 		tree := smallTree()
@@ -83,7 +92,7 @@ func TestTreesThatAreNoneAreRefused(t *testing.T) {
 			t.Errorf("%s: %v; expected an error with %q", name, err, edit.expected)
 		}
 	}
-	if _, err := parseBooster(boosterJSON(t, []string{"a", "b"}, nil), features); err == nil || !strings.Contains(err.Error(), `unknown feature "a"`) {
+	if _, err := parseBooster(boosterJSON(t, []string{"a", "b"}, []map[string]any{}), features); err == nil || !strings.Contains(err.Error(), `unknown feature, or another order: ["a" "b"]`) {
 		t.Errorf("features: %v", err)
 	}
 }
@@ -113,7 +122,7 @@ func TestMarginIsTheSumOfTheLeavesThatTheFileLeadsTo(t *testing.T) {
 			t.Fatal(err)
 		}
 		var model xgbModel
-		if err := decode(data, false, &model); err != nil {
+		if err := bind(data, &model); err != nil {
 			t.Fatal(err)
 		}
 		for i, v := range readGolden(t).Vectors {
@@ -137,13 +146,13 @@ func (t *xgbTree) leaf(x *row) float32 {
 	for t.LeftChildren[at] != -1 {
 		value := x[t.SplitIndices[at]]
 		missing := math.IsNaN(float64(value))
-		if value < t.SplitConditions[at] || missing && fmt.Sprint(t.DefaultLeft[at]) == "1" {
+		if value < float32(t.SplitConditions[at]) || missing && t.DefaultLeft[at].text == "1" {
 			at = t.LeftChildren[at]
 		} else {
 			at = t.RightChildren[at]
 		}
 	}
-	return t.SplitConditions[at]
+	return float32(t.SplitConditions[at])
 }
 
 func TestBoosterWithoutTreesIsTheBaseAlone(t *testing.T) {

@@ -10,31 +10,26 @@ import (
 // DefaultLevel is the share of steps that the intervals of golden vectors hold.
 const DefaultLevel = 0.9
 
-const (
-	maxLevels  = 16
-	maxKernels = 64
-)
-
 type trainedOn struct {
-	Deployments    []knownDeployment `json:"deployments"`
-	DecodeRequests []float64         `json:"decode_requests"`
-	ContextTokens  []float64         `json:"context_tokens"`
-	PrefillTokens  []float64         `json:"prefill_tokens"`
+	Deployments    []knownDeployment `json:"deployments" items:"0,4096"`
+	DecodeRequests []float64         `json:"decode_requests" items:"2,2" within:"0,2147483647"`
+	ContextTokens  []float64         `json:"context_tokens" items:"2,2" within:"0,2147483647"`
+	PrefillTokens  []float64         `json:"prefill_tokens" items:"2,2" within:"0,2147483647"`
 }
 
 // kindInterval is one kind of novelty's interval: novelty on the prediction by level.
 type kindInterval struct {
-	Low      []float64 `json:"low"`
-	High     []float64 `json:"high"`
-	Groups   int       `json:"groups"`
-	Coverage []float64 `json:"coverage"`
+	Low      []float64 `json:"low" items:"1,16" within:"1e-9,1"`
+	High     []float64 `json:"high" items:"1,16" within:"1,1e9"`
+	Groups   int       `json:"groups" within:"1,1e6"`
+	Coverage []float64 `json:"coverage,optional" within:"0,1"`
 	Words    string    `json:"words"`
 }
 
 type uncertainty struct {
-	Levels          []float64               `json:"levels"`
+	Levels          []float64               `json:"levels" items:"1,16" within:"0.01,0.999"`
 	Kinds           map[string]kindInterval `json:"kinds"`
-	KernelsMeasured []string                `json:"kernels_measured"`
+	KernelsMeasured []string                `json:"kernels_measured" items:"0,64"`
 	Words           string                  `json:"words"`
 }
 
@@ -72,7 +67,7 @@ func (b *Bundle) UncertaintyNote() string { return b.manifest.Uncertainty.Words 
 
 // Intervals prepares the intervals of one deployment; level is one of Levels (any, where no kind has an interval).
 func (b *Bundle) Intervals(d Deployment, level float64) (*Intervals, error) {
-	hardware, ok := b.manifest.Aliases[strings.ToLower(strings.TrimSpace(d.Hardware))]
+	hardware, ok := b.manifest.hardwareName(d.Hardware)
 	if !ok {
 		return nil, fmt.Errorf("unknown hardware %q", d.Hardware)
 	}
@@ -150,27 +145,13 @@ func (in *Intervals) outside(c *Composition) bool {
 func (m *manifest) checkUncertainty() error {
 	u, t := &m.Uncertainty, &m.TrainedOn
 	for name, bounds := range map[string][]float64{"decode_requests": t.DecodeRequests, "context_tokens": t.ContextTokens, "prefill_tokens": t.PrefillTokens} {
-		if len(bounds) != 2 {
-			return fmt.Errorf("trained_on.%s has %d numbers; expected 2", name, len(bounds))
-		}
-		for _, bound := range bounds {
-			if err := within("trained_on."+name, bound, 0, maxTokens); err != nil {
-				return err
-			}
-		}
 		if bounds[0] > bounds[1] {
-			return fmt.Errorf("trained_on.%s is %v; expected the lower bound first", name, bounds)
+			return fmt.Errorf("trained_on.%s: %v; expected the lower bound first", name, bounds)
 		}
 	}
-	if u.Kinds == nil || u.KernelsMeasured == nil || len(u.KernelsMeasured) > maxKernels {
-		return fmt.Errorf("uncertainty: expected kinds, and kernels_measured of at most %d names", maxKernels)
-	}
-	if len(u.Levels) < 1 || len(u.Levels) > maxLevels || len(t.Deployments) > maxDeployments {
-		return fmt.Errorf("%d levels, %d deployments; expected 1 to %d, at most %d", len(u.Levels), len(t.Deployments), maxLevels, maxDeployments)
-	}
-	for i, level := range u.Levels {
-		if !(level >= 0.01 && level <= 0.999) || (i > 0 && level <= u.Levels[i-1]) {
-			return fmt.Errorf("levels %v; expected rising ones from 0.01 to 0.999", u.Levels)
+	for i := range u.Levels[1:] {
+		if u.Levels[i] >= u.Levels[i+1] {
+			return fmt.Errorf("uncertainty.levels: %v; expected rising ones", u.Levels)
 		}
 	}
 	for name, kind := range u.Kinds {
@@ -183,28 +164,14 @@ func (m *manifest) checkUncertainty() error {
 
 func (k *kindInterval) check(name string, levels int) error {
 	if _, ok := kindWords[name]; !ok {
-		return fmt.Errorf("unknown kind %q of uncertainty", name)
+		return fmt.Errorf("uncertainty.kinds: unknown kind %.80q", name)
 	}
 	if len(k.Low) != levels || len(k.High) != levels || (k.Coverage != nil && len(k.Coverage) != levels) {
-		return fmt.Errorf("kind %s has %d, %d and %d numbers; expected %d", name, len(k.Low), len(k.High), len(k.Coverage), levels)
+		return fmt.Errorf("uncertainty.kinds.%s: %d, %d and %d numbers; expected %d", name, len(k.Low), len(k.High), len(k.Coverage), levels)
 	}
-	if err := within(name+" groups", float64(k.Groups), 1, 1e6); err != nil {
-		return err
-	}
-	for i := range levels {
-		if err := within(name+" low", k.Low[i], 1e-9, 1); err != nil {
-			return err
-		}
-		if err := within(name+" high", k.High[i], 1, maxNumber); err != nil {
-			return err
-		}
-		if i > 0 && (k.High[i] < k.High[i-1] || k.Low[i] > k.Low[i-1]) {
-			return fmt.Errorf("kind %s has an interval narrower than that of a lower level", name)
-		}
-	}
-	for _, share := range k.Coverage {
-		if err := within(name+" coverage", share, 0, 1); err != nil {
-			return err
+	for i := range levels - 1 {
+		if k.High[i] > k.High[i+1] || k.Low[i] < k.Low[i+1] {
+			return fmt.Errorf("uncertainty.kinds.%s: an interval narrower than that of a lower level", name)
 		}
 	}
 	return nil

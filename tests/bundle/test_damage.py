@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import builders
+import numpy as np
 import pytest
 
 from h3 import bundle
@@ -34,13 +36,6 @@ def truncate(folder: Path) -> None:
     (folder / "booster.json").write_bytes((folder / "booster.json").read_bytes()[:1000])
 
 
-def swap(folder: Path) -> None:
-    one, other = folder / "booster.json", folder / "booster_moe.json"
-    data = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(data)
-
-
 DAMAGE = {
     "truncated booster": (truncate, "1000 bytes; the manifest"),
     "edited booster": (
@@ -48,14 +43,16 @@ DAMAGE = {
         "booster.json: sha256",
     ),
     "edited golden": (lambda folder: edit(folder / "golden.json", "1", "2"), "golden.json: sha256"),
-    "swapped boosters": (swap, "booster.json: .* bytes; the manifest"),
     "edited manifest": (
         lambda folder: edit(folder / "manifest.json", "9300", "9301"),
         "manifest.json: sha256",
     ),
     "missing booster": (lambda folder: (folder / "booster.json").unlink(), "No such file"),
     "missing digest": (lambda folder: (folder / "manifest.sha256").unlink(), "manifest.sha256: No such file"),
-    "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], "No such file"),
+    "rubbish behind the digest": (
+        lambda folder: edit(folder / "manifest.sha256", "  manifest", "x  manifest"),
+        "manifest.json: sha256 .*; manifest.sha256 says '.*x  manifest.json",
+    ),
 }
 
 
@@ -166,12 +163,6 @@ TREES = {
     "statistics": (lambda content: first_tree(content)["sum_hessian"].pop(), "sum_hessian has .* one a node"),
     "no statistics": (lambda content: first_tree(content).pop("base_weights"), "base_weights is NoneType"),
 }
-# What XGBoost reads besides the trees.
-UNCHECKED = (
-    lambda content: content["learner"].update(attributes=None, feature_types=[7]),
-    lambda content: the_model(content).update(cats=None),
-    lambda content: first_tree(content).update(tree_param={"num_nodes": "1"}, parents=[], id=-1),
-)
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -185,14 +176,47 @@ def test_trees_that_are_none_are_refused(name, copied):
         bundle.read(copied)
 
 
-@pytest.mark.parametrize("damage", UNCHECKED)
-def test_what_nobody_checks_changes_no_answer_for_few_rows_or_for_many(damage, copied):
-    expected = bundle.verify(copied)
-    content = json.loads((copied / "booster.json").read_text())
-    damage(content)
-    (copied / "booster.json").write_text(json.dumps(content))
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "booster.json", "golden.json"])
+def test_only_regular_files_are_read(name, kind, copied):
+    (copied / name).unlink()
+    os.mkfifo(copied / name) if kind == "pipe" else (copied / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: (no regular file|Is a directory); expected a file of"):
+        bundle.read(copied)
+
+
+def test_without_golden_vectors_a_bundle_is_read_and_copied_but_not_verified(copied, steps, tmp_path):
+    expected = bundle.read(copied).predict(steps)
+    (copied / "golden.json").unlink()
+    copy = bundle.copy(copied, tmp_path / "copy")
+    assert not (copy / "golden.json").exists()
+    np.testing.assert_array_equal(bundle.read(copy).predict(steps), expected)
+    with pytest.raises(InputError, match=r"golden\.json: no such file; expected the golden vectors"):
+        bundle.verify(copy)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_reading_evaluates_some_of_the_golden_vectors(number, copied):
+    golden = json.loads((copied / "golden.json").read_text())
+    golden["vectors"][number]["us"] *= 1.001
+    (copied / "golden.json").write_text(json.dumps(golden))
     sign(copied)
-    assert bundle.verify(copied).worst_us == expected.worst_us  # by the walker and by XGBoost
+    said = number % len(golden["vectors"])
+    with pytest.raises(InputError, match=rf"golden\.json: vector {said}: us differs by 0\.000999"):
+        bundle.read(copied)
+
+
+def test_vectors_on_an_accelerator_that_this_version_lacks_are_left_to_others(copied):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["hardware"]["Newer"] = manifest["hardware"]["H200"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    golden = json.loads((copied / "golden.json").read_text())
+    golden["vectors"][0]["hardware"] = "newer"
+    (copied / "golden.json").write_text(json.dumps(golden))
+    sign(copied)
+    bundle.read(copied)
+    with pytest.raises(InputError, match=r"golden\.json: vector 0: unknown hardware 'newer'"):
+        bundle.verify(copied)
 
 
 def test_a_wrong_golden_vector_is_named(copied):

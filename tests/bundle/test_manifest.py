@@ -79,7 +79,7 @@ WRONG = [
     (("constants", "two_shot_bytes"), [1], "m.constants.two_shot_bytes: 1 items; expected at least 2"),
     (("hardware",), {}, "m.hardware: is empty"),
     (("hardware", "H100", "memory_bytes"), "80", "m.hardware.H100.memory_bytes: holds str; expected number"),
-    (("hardware_aliases", "h100"), "H900", "m: hardware_aliases.h100='H900'; expected one of H100, "),
+    (("hardware_aliases", "h100"), "H900", "m: hardware_aliases.h100='H900'; expected a known al"),
     (("routing", "moe"), "other", "m: routing.moe='other'; expected one of dense, moe"),
     (("routing", "if"), "x", "m.routing: unknown key 'if'; expected some of rule, dense, moe"),
     ((*DENSE, "coefficients", 3), "x", r"m.models.dense.coefficients\[3\]: holds str; expected number"),

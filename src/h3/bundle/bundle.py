@@ -25,6 +25,7 @@ from h3.bundle.files import Files, inspect, sealed, write_folder
 from h3.bundle.json_file import parse
 from h3.bundle.manifest import (
     BOOSTER_FILES,
+    GOLDEN,
     MANIFEST,
     ROUTES,
     FitsByRoute,
@@ -38,13 +39,12 @@ from h3.bundle.manifest import (
 )
 from h3.bundle.manifest_model import Manifest
 from h3.bundle.uncertainty import Evidence
+from h3.common.errors import InputError
 from h3.common.records import Number, Record
 from h3.models.residual import FittedResidual
 from h3.server.overheads import Overheads
 from h3.steps import catalog
 from h3.steps.catalog import Architecture
-
-GOLDEN = "golden.json"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class Bundle:
         composition columns.
         """
         return predict(self.fitted_by_route(), table)["us"].to_numpy()
+
+    def evaluator(self, margins: golden_file.Margins) -> golden_file.Evaluator:
+        """What golden vectors are compared with."""
+        fits = self.fitted_by_route()
+        return golden_file.Evaluator(lambda table: predict(fits, table), self.evidence, margins)
 
     def explain(self, table: pd.DataFrame) -> pd.DataFrame:
         """The prediction and what it is made of: features, base_us, trust, margin, us, and `part_<term>`, the
@@ -143,12 +148,35 @@ def copy(source: str | Path, path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Bundle:
-    """A bundle with its digests, versions and trees checked; raises InputError naming the file and what is
-    wrong with it.
+    """A bundle with its digests, versions and trees checked, and a sample of its golden vectors where
+    golden.json is there; raises InputError naming the file and what is wrong with it.
 
     Raises OtherPhysics, an InputError, for one that only another version of h3 can evaluate.
     """
-    return _evaluable(inspect(path))
+    files = inspect(path)
+    bundle = _evaluable(files)
+    if GOLDEN in files.data:
+        golden = _golden(files, bundle)
+        here = [number for number in golden.sample() if catalog.knows(golden.vectors[number].hardware)]
+        if here:
+            golden_file.compare(
+                golden,
+                here,
+                bundle.evaluator(lambda _, found: [found["margin"].to_numpy()]),
+                str(files.path / GOLDEN),
+            )
+    return bundle
+
+
+def _golden(files: Files, bundle: Bundle) -> golden_file.Golden:
+    """The golden vectors, as far as they can be checked without evaluating them."""
+    where = str(files.path / GOLDEN)
+    if GOLDEN not in files.data:
+        raise InputError(f"{where}: no such file; expected the golden vectors that are verified")
+    names = [entry.name for entry in bundle.manifest.features]
+    return golden_file.checked_file(
+        parse(files.data[GOLDEN], where), names, bundle.manifest.hardware_names(), where
+    )
 
 
 def _evaluable(files: Files) -> Bundle:
@@ -180,11 +208,12 @@ def verify(path: str | Path) -> Report:
     Raises InputError if the bundle cannot be read or a vector does not agree.
     """
     files = inspect(path)
-    bundle, where = _evaluable(files), str(files.path / GOLDEN)
-    fits = bundle.fitted_by_route()
-    worst = golden_file.compare(
-        parse(files.data[GOLDEN], where), fits, lambda table: predict(fits, table), bundle.evidence, where
-    )
+    bundle = _evaluable(files)
+    golden, fits = _golden(files, bundle), bundle.fitted_by_route()
+    names = list(golden.feature_names)
+    evaluator = bundle.evaluator(lambda table, found: golden_file.margins(fits, table, found[names]))
+    everything = range(len(golden.vectors))
+    worst = golden_file.compare(golden, everything, evaluator, str(files.path / GOLDEN))
     return Report(
         digest=files.digest,
         bytes=files.size,

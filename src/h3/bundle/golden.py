@@ -16,7 +16,7 @@ import pandas as pd
 
 from h3.common.errors import InputError
 from h3.steps import catalog
-from h3.steps.batch import Deployment, Request, step_table
+from h3.steps.batch import Deployment, Request, compose, flatten
 
 TOLERANCE = {"features": 1e-6, "us": 1e-5}  # relative
 RANDOM_CASES = 460
@@ -222,20 +222,27 @@ def table_of(
 
     truncated: configs that are served with top-p or top-k.
     """
-    rows: dict[tuple[str, int, str], list[int]] = {}
+    deployments: dict[tuple[str, int, str], Deployment] = {}
+    by_window: dict[int, list[int]] = {}
     for number, (name, degree, hardware, _) in enumerate(chosen):
-        rows.setdefault((name, degree, hardware), []).append(number)
-    frames = []
-    for (name, degree, hardware), numbers in rows.items():
         if name not in configs:
             raise InputError(f"golden: config {name!r} is not among {', '.join(configs)}")
-        deployment = Deployment(
-            catalog.from_hf_config(configs[name], name), degree, hardware, name in truncated
-        )
-        frames.append(
-            step_table(deployment, [chosen[number][3] for number in numbers]).set_index(pd.Index(numbers))
-        )
-    return pd.concat(frames).sort_index()
+        place = (name, degree, hardware)
+        if place not in deployments:
+            try:
+                architecture = catalog.from_hf_config(configs[name], name)
+                deployments[place] = Deployment(architecture, degree, hardware, name in truncated)
+            except InputError as error:
+                raise InputError(f"vector {number}: {error}") from None
+        by_window.setdefault(deployments[place].architecture.window_tokens, []).append(number)
+    # Few tables of many rows: a table of each deployment takes most of the time that reading a bundle takes.
+    compositions = [
+        compose(*flatten(chosen[number][3] for number in numbers), window).set_index(pd.Index(numbers))
+        for window, numbers in by_window.items()
+    ]
+    columns = {place: deployment.columns() for place, deployment in deployments.items()}
+    deployed = pd.DataFrame([columns[case[:3]] for case in chosen])
+    return pd.concat([pd.concat(compositions).sort_index(), deployed], axis=1)
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """golden.json: the golden cases with features, base, margin and us, which any evaluator must give.
 
     content = make(predict, feature_names, evidence)              # at least 500 vectors
-    compare(parse(dump(content), "golden.json"), fitted_by_route, predict, evidence, "golden.json")
+    golden = checked_file(parse(dump(content), "golden.json"), feature_names, hardware, "golden.json")
+    compare(golden, golden.sample(), Evaluator(predict, evidence, margins), "golden.json")
 
 A vector: {"config", "tensor_parallelism", "hardware", "requests": [[progress_index, new_tokens,
 prompt_tokens], ...], "features", "base_us", "trust", "margin", "us", "low_us", "high_us", "kind"}; low_us and
@@ -11,7 +12,7 @@ high_us are null where there is no interval; `config` names one of the HuggingFa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -21,11 +22,12 @@ from pydantic import ConfigDict, Field
 
 from h3.bundle.golden import CONFIGS, TOLERANCE, TRUNCATED, cases, relative, table_of
 from h3.bundle.json_file import Array, Part, checked, shown
-from h3.bundle.manifest import FitsByRoute, feature_list
+from h3.bundle.manifest import FitsByRoute
+from h3.bundle.manifest_model import HardwareName
 from h3.bundle.uncertainty import LEVEL, Evidence, intervals
 from h3.common.errors import InputError
 from h3.steps import catalog
-from h3.steps.batch import Request
+from h3.steps.batch import MAX_TOKENS
 
 LIMITS = {
     "feature": TOLERANCE["features"],
@@ -34,8 +36,12 @@ LIMITS = {
     "interval": TOLERANCE["us"],
 }
 MIN_VECTORS = 500
+SAMPLED = 24  # vectors that are evaluated whenever a bundle is read
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 # Features, base_us, trust, margin and us of a step table.
 Predict = Callable[[pd.DataFrame], pd.DataFrame]
+# Margins of a step table and its predictions, float32 of shape (rows,), by each way to compute them.
+Margins = Callable[[pd.DataFrame, pd.DataFrame], Sequence[np.ndarray]]
 
 
 class Vector(Part):
@@ -44,9 +50,9 @@ class Vector(Part):
     model_config = ConfigDict(extra="ignore")
 
     config: str
-    tensor_parallelism: int
-    hardware: str
-    requests: Annotated[tuple[Annotated[Request, Array], ...], Array]
+    tensor_parallelism: int = Field(ge=1, le=65536)
+    hardware: HardwareName
+    requests: Annotated[tuple[Annotated[tuple[Tokens, Tokens, Tokens], Array], ...], Array]
     features: Annotated[tuple[float, ...], Array]
     margin: float
     us: float
@@ -65,6 +71,23 @@ class Golden(Part):
     configs: dict[str, dict[str, Any]]
     truncated_sampling: Annotated[tuple[str, ...], Array]
     vectors: Annotated[tuple[Vector, ...], Array, Field(min_length=MIN_VECTORS)]
+
+    def sample(self) -> list[int]:
+        """SAMPLED vectors, spread evenly, and the first of each accelerator."""
+        spread = (number * (len(self.vectors) - 1) // (SAMPLED - 1) for number in range(SAMPLED))
+        first: dict[str, int] = {}
+        for number, vector in enumerate(self.vectors):
+            first.setdefault(vector.hardware.lower(), number)
+        return sorted({*spread, *first.values()})
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What vectors are compared with: predictions, what is known of their errors, and margins."""
+
+    predict: Predict
+    evidence: Evidence
+    margins: Margins
 
 
 @dataclass(frozen=True)
@@ -127,35 +150,56 @@ def dump(content: dict[str, Any]) -> bytes:
     return f'{head[:-1]},"vectors":[\n{lines}\n]}}\n'.encode()
 
 
-def compare(
-    content: object, fitted_by_route: FitsByRoute, predict: Predict, evidence: Evidence, where: str
-) -> Worst:
-    """What differs between the vectors and what is computed now, the margin with XGBoost and with a plain
-    tree walker.
-
-    Raises InputError if the content is no golden file on the trees' features, and for the first vector off.
+def checked_file(content: object, names: list[str], hardware: Collection[str], where: str) -> Golden:
+    """The file of trees on these features, each vector on hardware (names in lower case) that is there;
+    raises InputError for any other content.
     """
     golden = checked(content, Golden, where)
-    vectors, names = golden.vectors, [entry["name"] for entry in feature_list(fitted_by_route)]
-    _check_features(golden, names, where)
+    if list(golden.feature_names) != names:
+        told = ", ".join(golden.feature_names)
+        raise InputError(f"{where}: feature_names: {shown(told)}; expected {', '.join(names)}")
+    for number, vector in enumerate(golden.vectors):
+        if len(vector.features) != len(names):
+            raise InputError(
+                f"{where}: vector {number} has {len(vector.features)} features; expected {len(names)}"
+            )
+        for kind, name, known in (
+            ("config", vector.config, golden.configs),
+            ("hardware", vector.hardware.lower(), hardware),
+        ):
+            if name not in known:
+                raise InputError(
+                    f"{where}: vector {number}: {kind} {shown(name)!r} is not among {', '.join(known)}"
+                )
+    return golden
+
+
+def compare(golden: Golden, numbers: Sequence[int], evaluator: Evaluator, where: str) -> Worst:
+    """What differs between the vectors of these numbers and what is computed now; raises InputError for the
+    first vector off.
+    """
+    vectors, names = [golden.vectors[number] for number in numbers], list(golden.feature_names)
     chosen = [(each.config, each.tensor_parallelism, each.hardware, each.requests) for each in vectors]
-    table = table_of(chosen, golden.configs, golden.truncated_sampling)
-    numbers = predict(table)
-    features = np.array([each.features for each in vectors])
+    try:
+        table = table_of(chosen, golden.configs, golden.truncated_sampling)
+        computed = evaluator.predict(table)
+        found = intervals(evaluator.evidence, table, computed["us"].to_numpy())
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     margin = np.array([each.margin for each in vectors])
-    found = margins(fitted_by_route, table, numbers[names])
+    features = np.array([each.features for each in vectors])
     off = {
-        "feature": relative(numbers[names].to_numpy(), features).max(axis=1),
-        "margin": np.maximum(*(relative(each, margin) for each in found)),
-        "us": relative(numbers["us"].to_numpy(), np.array([each.us for each in vectors])),
-        "interval": _off_interval(intervals(evidence, table, numbers["us"].to_numpy()), vectors),
+        "feature": relative(computed[names].to_numpy(), features).max(axis=1),
+        "margin": np.max([relative(each, margin) for each in evaluator.margins(table, computed)], axis=0),
+        "us": relative(computed["us"].to_numpy(), np.array([each.us for each in vectors])),
+        "interval": _off_interval(found, vectors),
     }
     for name, limit in LIMITS.items():
         bad = np.flatnonzero(~(off[name] <= limit))
         if len(bad):
             raise InputError(
-                f"{where}: vector {bad[0]}: {name} differs by {off[name][bad[0]]:.3g} relative; expected at"
-                f" most {limit}"
+                f"{where}: vector {numbers[bad[0]]}: {name} differs by {off[name][bad[0]]:.3g} relative;"
+                f" expected at most {limit}"
             )
     return Worst(len(vectors), **{name: float(values.max()) for name, values in off.items()})
 
@@ -172,17 +216,6 @@ def _off_interval(found: pd.DataFrame, vectors: Sequence[Vector]) -> np.ndarray:
         off = np.where(np.isnan(here) & np.isnan(there), 0.0, relative(here, there))
         worst = np.maximum(worst, np.nan_to_num(off, nan=np.inf))
     return worst
-
-
-def _check_features(golden: Golden, names: list[str], where: str) -> None:
-    if list(golden.feature_names) != names:
-        told = ", ".join(golden.feature_names)
-        raise InputError(f"{where}: feature_names: {shown(told)}; expected {', '.join(names)}")
-    for number, vector in enumerate(golden.vectors):
-        if len(vector.features) != len(names):
-            raise InputError(
-                f"{where}: vector {number} has {len(vector.features)} features; expected {len(names)}"
-            )
 
 
 def margins(

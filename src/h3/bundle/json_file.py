@@ -1,4 +1,5 @@
-"""JSON from a file that nobody vouches for: bounded in size and depth, finite numbers, checked by a model.
+"""JSON from a file that nobody vouches for: UTF-8, bounded in size and depth, no key twice, finite numbers,
+checked by a model. go/h3bundle/json.go reads the same and refuses the same.
 
     content = parse(read_bytes(path), str(path))                  # or an InputError that names the file
     manifest = checked(content, Manifest, str(path))              # or one that names the place as well
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +25,10 @@ from h3.common.errors import InputError
 MAX_BYTES = 64_000_000
 MAX_DEPTH = 32
 MOST_SHOWN = 80  # characters of a value or key in a message
+# Any number that may be infinite or have more than 19 characters.
+LARGE = re.compile(rb"[eE][-+]?[0-9]{3}|[0-9]{19}")
+HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")  # at most: it may be a whole one, or no escape at all
+NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
 Array = Field(strict=False)  # of a tuple: it stands as a JSON array, which Python reads as a list
 
 
@@ -35,15 +42,22 @@ Given = BeforeValidator(_given)  # may be absent, but not null
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file of at most MAX_BYTES; raises InputError if there is none or it is larger."""
+    """The bytes of a regular file of at most MAX_BYTES; raises InputError if there is none."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}: {size} bytes; expected at most {MAX_BYTES}")
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise InputError(f"{path}: no regular file; expected a file of a bundle")
+            if found.st_size > MAX_BYTES:
+                raise InputError(f"{path}: {found.st_size} bytes; expected at most {MAX_BYTES}")
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a file of a bundle") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a pipe that nobody writes to at once, so that it can be refused."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sha256(data: bytes) -> str:
@@ -52,10 +66,18 @@ def sha256(data: bytes) -> str:
 
 
 def parse(data: bytes, where: str) -> Any:
-    """The JSON in `data`; raises InputError for anything else, for nesting beyond MAX_DEPTH and for NaN or
-    huge numbers.
+    """The JSON in `data`; raises InputError for anything else, for nesting beyond MAX_DEPTH, a key that
+    stands twice in an object, half a surrogate pair, and for NaN or huge numbers.
     """
     _check_depth(data, where)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+            raise InputError(f"{where}: key {twice[:MOST_SHOWN]!r} stands twice; expected it once")
+        return content
 
     def refuse(literal: str) -> NoReturn:
         raise InputError(f"{where}: the number {literal[:40]}; expected finite numbers")
@@ -67,15 +89,25 @@ def parse(data: bytes, where: str) -> Any:
     def whole(literal: str) -> int:
         return int(literal) if len(literal) <= 19 else refuse(literal)
 
+    numbers: dict[str, Any] = {"parse_float": real, "parse_int": whole} if LARGE.search(data) else {}
     try:
-        return json.loads(data, parse_constant=refuse, parse_float=real, parse_int=whole)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content = json.loads(data.decode(), parse_constant=refuse, object_pairs_hook=once, **numbers)
+        if HALF_A_PAIR.search(data):
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except (json.JSONDecodeError, UnicodeError, RecursionError) as error:
         raise InputError(f"{where}: not JSON ({error}); expected a file of a bundle") from None
 
 
 def _check_depth(data: bytes, where: str) -> None:
     """Counts brackets outside strings without building anything."""
     depth = 0
+    if b"\\" not in data:  # no quote is escaped: most of the bytes say nothing
+        data = inner = data.translate(None, NO_STRUCTURE).replace(b'""', b"")
+        for _ in range(MAX_DEPTH // 2):  # each takes two levels at most
+            inner = inner.replace(b"[]", b"").replace(b"{}", b"")
+        if not inner:
+            return
     for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)|[\[{]|[\]}]', data, re.DOTALL):
         first = token.group()[:1]
         if first in b"[{":

@@ -26,6 +26,7 @@ from h3.server.overheads import Overheads
 from h3.steps import catalog, features, kernels, physics
 
 MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
 FORMAT_VERSION = 2
 FEATURE_SET = "scale_free"
 ROUTES = ("dense", "moe")
@@ -204,7 +205,10 @@ def _other_physics(content: dict[str, Any]) -> str:
 
 def _difference(found: object, own: object) -> str:
     if isinstance(found, dict) and isinstance(own, dict):
-        key = next(key for key in sorted({*found, *own}) if found.get(key) != own.get(key))
+        other = (
+            key for key in found.keys() | own if (key in found, found.get(key)) != (key in own, own.get(key))
+        )
+        key = min(other)
         return f"{shown(key)}: {_difference(found.get(key), own.get(key))}"
     return f"{shown(found, 120)}; expected {shown(own, 120)}"
 

@@ -13,10 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from h3.bundle.json_file import MAX_BYTES, Array, Given, Part
+from h3.bundle.json_file import MAX_BYTES, Array, Given, Part, shown
 from h3.bundle.uncertainty_model import Uncertainty
+from h3.steps import catalog
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
+# ASCII has one lower case in any language.
+HardwareName = Annotated[str, Field(pattern="^[!-~]([ -~]{0,62}[!-~])?$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.001, le=1)]
 WidthBytes = Annotated[float, Field(ge=0.125, le=16)]
@@ -267,8 +270,8 @@ class Manifest(Part):
     features: Annotated[tuple[Feature, ...], Array, Field(min_length=1, max_length=32)]
     terms: Annotated[tuple[Name, ...], Array, Field(min_length=1, max_length=32)]
     constants: Constants
-    hardware: dict[str, Hardware] = Field(min_length=1)
-    hardware_aliases: dict[str, str] = Field(min_length=1)
+    hardware: dict[HardwareName, Hardware] = Field(min_length=1, max_length=4096)
+    hardware_aliases: dict[str, str] = Field(min_length=1, max_length=4096)
     routing: Routing
     models: dict[str, Model] = Field(min_length=1)
     outside_support: OutsideSupport
@@ -296,8 +299,27 @@ class Manifest(Part):
                 raise ValueError(f"models.{name}.booster={model.booster!r} is not among files")
             if count != len(self.terms):
                 raise ValueError(f"models.{name} has {count} coefficients; expected {len(self.terms)}")
+        names = self.hardware_names()
         for alias, name in self.hardware_aliases.items():
-            if name not in self.hardware:
-                there = ", ".join(self.hardware)
-                raise ValueError(f"hardware_aliases.{alias}={name!r}; expected one of {there}")
+            if names.get(alias) != name:
+                raise ValueError(
+                    f"hardware_aliases.{shown(alias)}={name[:80]!r}; expected a known alias of hardware that"
+                    " is there, or its name in lower case"
+                )
         return self
+
+    def hardware_names(self) -> dict[str, str]:
+        """Every name, in lower case, that the hardware answers to; raises ValueError if one stands for two.
+
+        Aliases are the same in every bundle, so that none can answer for another accelerator than the one
+        that was asked for.
+        """
+        known = catalog.HARDWARE_ALIASES
+        names = {alias: name for alias, name in known.items() if name in self.hardware}
+        for name in self.hardware:
+            other = names.setdefault(name.lower(), known.get(name.lower(), name))
+            if other != name:
+                raise ValueError(
+                    f"hardware {name!r} and {other!r}; expected names that differ in more than case"
+                )
+        return names

@@ -9,6 +9,7 @@ it unchecked.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,6 +26,8 @@ Kind = TypeVar("Kind")
 NODE_LISTS = ("left_children", "right_children", "split_indices", "split_conditions", "default_left")
 # Numbers of every node that XGBoost keeps for explanations.
 STATISTICS = ("base_weights", "loss_changes", "sum_hessian")
+# XGBoost's 0, in brackets since 3.1.
+ZERO = re.compile(r"\[?-?0(\.0*)?([eE][-+]?[0-9]+)?\]?")
 NO_CATEGORIES = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
 
 
@@ -35,7 +38,7 @@ def check_booster(content: object, features: list[str], where: str) -> list[Tree
     learner = _mapping(content, "learner", where)
     _check_version(_items(content, "version", where), where)
     names = learner.get("feature_names")
-    if names != features:
+    if not isinstance(names, list) or names != features:
         unknown = [name for name in names if name not in features] if isinstance(names, list) else []
         said = f"unknown feature {unknown[0]!r}" if unknown else f"feature_names={str(names)[:200]}"
         raise InputError(f"{where}: {said}; expected {', '.join(features)}")
@@ -86,7 +89,8 @@ def _check_rounds(model: Tree, count: int, where: str) -> None:
     """One tree a round, all of them in the one output."""
     expected = {"iteration_indptr": list(range(count + 1)), "tree_info": [0] * count}
     for key, usual in expected.items():
-        if _items(model, key, where) != usual:
+        found = _items(model, key, where)
+        if found != usual or any(type(value) is not int for value in found):
             raise InputError(
                 f"{where}: {key}={str(model[key])[:80]}; expected one tree a round: {usual[:3]}..."
             )
@@ -94,15 +98,10 @@ def _check_rounds(model: Tree, count: int, where: str) -> None:
 
 def _check_learner(learner: Tree, features: int, where: str) -> None:
     params = _mapping(learner, "learner_model_param", where)
-    score = str(params.get("base_score", "")).strip("[]")
-    try:
-        zero = float(score) == 0.0
-    except ValueError:
-        zero = False
-    if not zero:
+    score = params.get("base_score")
+    if not isinstance(score, str) or not ZERO.fullmatch(score):
         raise InputError(
-            f"{where}: base_score={params.get('base_score')!r}; expected 0, h3's trees are a correction"
-            " without offset"
+            f"{where}: base_score={str(score)[:80]!r}; expected 0, h3's trees are a correction without offset"
         )
     for key, expected in (("num_class", ("0",)), ("num_target", ("1",)), ("num_feature", (str(features),))):
         if params.get(key) not in expected:
@@ -125,25 +124,35 @@ def _check_tree(tree: object, features: int, where: str) -> float:
             f"{where}: lists of {count} nodes and other lengths; expected 1 to {MAX_NODES}, all alike"
         )
     for values, name in ((left, NODE_LISTS[0]), (right, NODE_LISTS[1]), (index, NODE_LISTS[2])):
-        if any(type(value) is not int for value in values):
-            raise InputError(f"{where}: {name} holds something else than whole numbers")
+        if any(type(value) is not int or not -(2**31) <= value < 2**31 for value in values):
+            raise InputError(f"{where}: {name} holds something else than whole numbers of 32 bits")
     if any(type(value) not in (int, bool) or value not in (0, 1) for value in default):
         raise InputError(f"{where}: default_left holds something else than 0 and 1")
     assert isinstance(tree, dict)  # it has the lists
-    if any(value != 0 for value in tree.get("split_type", [])) or tree.get("categories"):
-        raise InputError(f"{where}: categorical splits; expected numerical ones only")
+    _check_categories(tree, where)
     _check_numbers(condition, "split_conditions", where)
     for name in STATISTICS:
         if len(numbers := _items(tree, name, where)) != count:
             raise InputError(f"{where}: {name} has {len(numbers)} entries; expected {count}, one a node")
         _check_numbers(numbers, name, where)
-    leaves = _walk(left, right, where)
-    bad = [node for node in range(count) if left[node] >= 0 and not 0 <= index[node] < features]
-    if bad:
-        raise InputError(
-            f"{where}: node {bad[0]} splits on feature {index[bad[0]]}; expected 0 to {features - 1}"
-        )
-    return max(abs(float(condition[node])) for node in leaves)
+    for node, children in enumerate(zip(left, right, strict=True)):
+        if children == (-1, -1):
+            continue
+        for child in children:
+            if not 0 <= child < count:
+                raise InputError(f"{where}: node {node} has child {child}; expected 0 to {count - 1}")
+        if not 0 <= index[node] < features:
+            raise InputError(
+                f"{where}: node {node} splits on feature {index[node]}; expected 0 to {features - 1}"
+            )
+    return max(abs(float(condition[node])) for node in _leaves(left, right, where))
+
+
+def _check_categories(tree: Tree, where: str) -> None:
+    kinds = _items(tree, "split_type", where) if "split_type" in tree else []
+    categories = [_items(tree, name, where) for name in NO_CATEGORIES if name in tree]
+    if any(type(kind) is not int or kind != 0 for kind in kinds) or any(categories):
+        raise InputError(f"{where}: categorical splits; expected numerical ones only")
 
 
 def _check_numbers(values: list[Any], name: str, where: str) -> None:
@@ -156,10 +165,8 @@ def _check_numbers(values: list[Any], name: str, where: str) -> None:
             raise InputError(f"{where}: {name} holds {str(value)[:40]}; expected finite 32-bit numbers")
 
 
-def _walk(left: list[int], right: list[int], where: str) -> list[int]:
-    """The leaves reached from the root; raises InputError for a child out of range, a node with one child, or
-    a cycle.
-    """
+def _leaves(left: list[int], right: list[int], where: str) -> list[int]:
+    """The leaves reached from the root; raises InputError for a cycle."""
     seen, leaves, waiting = {0}, [], [0]
     while waiting:
         node = waiting.pop()
@@ -167,8 +174,6 @@ def _walk(left: list[int], right: list[int], where: str) -> list[int]:
             leaves.append(node)
             continue
         for child in (left[node], right[node]):
-            if not 0 <= child < len(left):
-                raise InputError(f"{where}: node {node} has child {child}; expected 0 to {len(left) - 1}")
             if child in seen:
                 raise InputError(f"{where}: node {child} is reached twice; expected a tree without cycles")
             seen.add(child)
@@ -206,14 +211,26 @@ def _rebuilt_tree(tree: Tree, number: int, features: int) -> Tree:
             if child >= 0:
                 parents[child] = node
     param = {"num_deleted": "0", "num_feature": str(features), "num_nodes": str(count)}
+    splits = [left >= 0 for left in tree["left_children"]]
     return {
-        **{name: tree[name] for name in (*NODE_LISTS, *STATISTICS)},
+        **{name: tree[name] for name in NODE_LISTS[:2]},
+        # A leaf splits on nothing, whatever its file says.
+        **{
+            name: [int(value) * split for value, split in zip(tree[name], splits, strict=True)]
+            for name in ("split_indices", "default_left")
+        },
+        **{name: _short(tree[name]) for name in ("split_conditions", *STATISTICS)},
         **{name: [] for name in NO_CATEGORIES},
         "id": number,
         "parents": parents,
         "split_type": [0] * count,
         "tree_param": param | {"size_leaf_vector": "1"},
     }
+
+
+def _short(values: list[float]) -> list[float]:
+    """The 32-bit numbers that the walker uses, as the shortest decimals that round to them."""
+    return [float(str(value)) for value in np.array(values, dtype=float).astype(np.float32)]
 
 
 @dataclass(frozen=True)
@@ -242,10 +259,13 @@ class Trees:
         value = np.zeros(shape, np.float32)
         for number, tree in enumerate(trees):
             count = len(tree["left_children"])
-            for name in NODE_LISTS:
-                arrays[name][number, :count] = tree[name]
+            for name, kind in zip(NODE_LISTS, kinds, strict=True):
+                arrays[name][number, :count] = np.array(
+                    tree[name], dtype=float if kind is np.float32 else kind
+                )
             leaf = arrays["left_children"][number, :count] < 0
             value[number, :count] = np.where(leaf, arrays["split_conditions"][number, :count], 0)
+            arrays["split_indices"][number, :count][leaf] = 0
             for name in NODE_LISTS[:2]:
                 arrays[name][number, :count][leaf] = np.flatnonzero(leaf)
         depth = max((_depth(tree["left_children"], tree["right_children"]) for tree in trees), default=0)

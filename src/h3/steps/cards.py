@@ -33,6 +33,9 @@ def kernel(table: pd.DataFrame, name: str) -> np.ndarray:
 
 def _each(table: pd.DataFrame, value: Callable[[Hardware], float]) -> np.ndarray:
     names = table["hardware"]
+    if isinstance(names.dtype, pd.CategoricalDtype):
+        of_category = [value(catalog.hardware(name)) for name in names.cat.categories]
+        return np.array([*of_category, np.nan])[names.cat.codes]  # the last: no name
     first = names.iloc[0] if len(names) else "H100"
     if (names == first).all():
         return np.full(len(names), value(catalog.hardware(first)))

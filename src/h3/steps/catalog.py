@@ -197,6 +197,12 @@ def hardware(name: str) -> Hardware:
     )
 
 
+def knows(name: str) -> bool:
+    """Whether `hardware` finds an accelerator of that name."""
+    wanted = str(name).strip().lower()
+    return wanted in _ADDED or wanted in HARDWARE_ALIASES
+
+
 def add_hardware(entry: Hardware) -> None:
     """Make one's own accelerator known by its name, in this process; raises InputError where the name is
     taken by one with other figures.

@@ -110,8 +110,14 @@ def _figure(path: Path, content: dict[str, Any], name: str) -> float:
 
 def _name(path: Path, content: dict[str, Any]) -> str:
     name = content.get("name")
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME or not name.isprintable():
-        raise InputError(f"{path}: name={str(name)[:80]!r}; expected a name of at most {MAX_NAME} characters")
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name.strip()) <= MAX_NAME
+        or not (name.isascii() and name.isprintable())
+    ):
+        raise InputError(
+            f"{path}: name={str(name)[:80]!r}; expected a name of at most {MAX_NAME} ASCII characters"
+        )
     return name.strip()
 
 
