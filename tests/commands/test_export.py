@@ -172,12 +172,13 @@ def test_distilling_finds_known_coefficients_again():
         assert found.loss.held_out < 0.05, name
 
 
-def test_steps_that_are_scheduled_already_count_with_the_mean_period():
-    always = distil.distil(
-        lambda table: np.full(len(table), 20_000.0), LLAMA, Overheads(queueing_us=4000, pipeline_steps=1.5)
-    )
-    assert always.period_us == pytest.approx(20_000)
-    assert always.alpha == pytest.approx([34_000, 0, 0])
+def test_steps_that_are_scheduled_already_count_with_a_usual_period_whatever_long_prompts_take():
+    def with_long_prompts(table: pd.DataFrame) -> np.ndarray:
+        return np.where(table["prefill_tokens"] > 1000, 500_000.0, 20_000.0)
+
+    found = distil.distil(with_long_prompts, LLAMA, Overheads(queueing_us=4000, pipeline_steps=1.5))
+    assert found.period_us == pytest.approx(20_000)
+    assert found.alpha == pytest.approx([34_000, 0, 0])
 
 
 def expert_us(table: pd.DataFrame) -> np.ndarray:

@@ -5,6 +5,7 @@ holds; any other is refused.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import pytest
 import yaml
 from processes import h3
 
-from h3 import bundle
-from h3.bundle import coefficients
+from h3 import bundle, export
+from h3.bundle import coefficients, distil
+from h3.bundle.coefficients import FittedFor
 from h3.bundle.deployments import Asked, deployments
 from h3.common.errors import InputError
+from h3.export import ExportConfig
 from h3.steps import schema
 
 GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
@@ -38,6 +41,18 @@ def models(tmp_path) -> Path:
     (tmp_path / "seven" / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "small.json").write_text(json.dumps(CONFIG | {"num_hidden_layers": 16}))
     return tmp_path
+
+
+@pytest.fixture
+def written(models) -> Path:
+    """Coefficients of the small model."""
+    (_, (model, deployment)), *_ = deployments(Asked((str(models / "small.json"),))).items()
+    grid = distil.Grid(batch=(1, 8, 64), context=(512, 1024), prefill=(0, 16), before=(0,))
+    made = distil.distil(lambda table: np.full(len(table), 9e3), deployment, builders.CONSTANTS, grid)
+    path = models / "blis.yaml"
+    said = FittedFor.of(model, deployment, "d" * 64)
+    coefficients.write({path: coefficients.as_yaml(made, said)})
+    return path
 
 
 def distilled(folder: Path, *options: str) -> subprocess.CompletedProcess:
@@ -84,20 +99,37 @@ def test_without_a_config_the_four_known_models_have_a_file_each(tmp_path):
 def test_coefficients_of_another_deployment_are_refused(models):
     distilled(models, "model_config=seven/config.json", "out=blis.yaml")
     asked = ("export", "verify=blis.yaml", "model_config=seven/config.json")
-    assert h3(models, "export", "verify=blis.yaml").stdout == "blis.yaml: fitted for seven, tp 1, H100\n"
     assert "fitted for seven, tp 1, H100, as asked" in h3(models, *asked).stdout
-    for other, said in {
-        "tp=2": "tensor_parallelism 1, not 2",
-        "hardware=A100": "hardware H100, not A100",
-        "sampling=truncated": "truncated_sampling False, not True",
-        "model_config=small.json": "num_layers 32, not 16",
-        "model_config=[small.json,seven/config.json]": "2 deployments asked for; expected the one",
-    }.items():
-        done = h3(models, *asked, other)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert said in done.stderr
-    without = h3(models, "export", "verify=blis.yaml", "tp=2")
-    assert without.stderr.startswith("error: model_config is missing; expected it beside tp")
+    done = h3(models, *asked, "tp=2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "tensor_parallelism 1, not 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"hardware": "A100"}, "(hardware H100, not A100); expected coefficients of small, tp 1, A100"),
+        ({"sampling": "truncated"}, "truncated_sampling False, not True"),
+        ({"model_config": "seven/config.json"}, "num_layers 16, not 32"),
+        ({"model_config": ("small.json", "seven/config.json")}, "2 deployments asked for; expected the one"),
+        ({"model_config": None, "tp": 2}, "model_config is missing; expected it beside tp"),
+    ],
+)
+def test_a_refusal_names_what_differs(option, said, written, models, monkeypatch):
+    monkeypatch.chdir(models)
+    config = ExportConfig.model_validate({"model_config": "small.json"} | option)
+    with pytest.raises(InputError, match=re.escape(said)):
+        export.verify(config, str(written))
+
+
+def test_a_file_says_for_what_it_holds_and_under_another_name_a_model_is_the_same(
+    written, models, monkeypatch
+):
+    monkeypatch.chdir(models)
+    assert export.verify(ExportConfig(), str(written)) == f"{written}: fitted for small, tp 1, H100"
+    (models / "renamed.json").write_text((models / "small.json").read_text())
+    renamed = ExportConfig.model_validate({"model_config": "renamed.json"})
+    assert "fitted for small, tp 1, H100, as asked" in export.verify(renamed, str(written))
 
 
 @pytest.mark.parametrize(
@@ -153,10 +185,8 @@ def test_steps_of_other_deployments_are_refused_by_name(models):
         lambda text: text + "#" * 200_000,
     ],
 )
-def test_a_file_that_is_not_as_it_was_written_is_neither_checked_nor_replaced(change, models):
-    path = models / "blis.yaml"
-    distilled(models, "model_config=small.json", f"out={path}")
-    coefficients.read(path)
+def test_a_file_that_is_not_as_it_was_written_is_neither_checked_nor_replaced(change, written, models):
+    path = written
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=r"blis\.yaml.*expected"):
         coefficients.read(path)

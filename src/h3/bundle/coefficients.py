@@ -91,7 +91,7 @@ def as_yaml(distilled: Distilled, fitted_for: FittedFor, measured: Measured | No
         f"# by decoding requests, %: {ranges}",
         "# BLIS has no term for the sampler (requests x vocabulary) nor for all-reduces in two shots: what",
         "# they take lies in us_per_request and us_per_layer, as right as one number can be; nor has it one",
-        f"# for queueing in steps, which counts with the mean period, {distilled.period_us:.0f} us.",
+        f"# for queueing in steps, which counts with the median period, {distilled.period_us:.0f} us.",
     ]
     if measured is not None:
         lines.append(

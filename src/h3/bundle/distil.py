@@ -82,8 +82,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Distilled:
-    """Coefficients, and what is lost with them; `batches` on the fitted grid, whose mean period is
-    `period_us`.
+    """Coefficients, and what is lost with them; `batches` on the fitted grid, of which half, as serving
+    weighs them, take no longer than `period_us`.
     """
 
     alpha: list[float]
@@ -138,13 +138,14 @@ def distil(
     terms can.
 
     BLIS has one constant for all that comes before the first step, so the steps that are already scheduled
-    when a request arrives count with the mean period of the grid, weighed as serving meets its batches.
+    when a request arrives count with the median period of the grid, weighed as serving meets its batches:
+    they are mostly short steps of decoding, while the grid's mean lies in its rare prompts of 1000 tokens.
     """
     grid = grid or Grid()
     fitted, periods_us = _batches(predict, deployment, grid)
     held_out, _ = _batches(predict, deployment, HELD_OUT)
     beta = fit(fitted.design, fitted.weight)
-    period_us = float(np.average(periods_us, weights=fitted.weight))
+    period_us = median(periods_us, fitted.weight)
     queueing_us = overheads.queueing_us + overheads.pipeline_steps * period_us
     return Distilled(
         [queueing_us, overheads.post_decode_us, overheads.output_token_us],
@@ -153,6 +154,17 @@ def distil(
         len(fitted.weight),
         period_us,
     )
+
+
+def median(values: np.ndarray, weights: np.ndarray) -> float:
+    """The least value that half of the weight does not exceed.
+
+    >>> median(np.array([9.0, 1.0, 2.0]), np.array([0.3, 0.3, 0.4]))
+    2.0
+    """
+    order = np.argsort(values)
+    heavy = np.cumsum(weights[order]) >= weights.sum() / 2
+    return float(values[order][np.argmax(heavy)])
 
 
 def _batches(predict: Predict, deployment: Deployment, grid: Grid) -> tuple[Batches, np.ndarray]:
