@@ -31,7 +31,7 @@ from h3.common.errors import InputError
 from h3.latency.shipped_overheads import OverheadsConfig, resolve
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
-from h3.tracking.find import find, folder, from_run, is_run
+from h3.tracking.find import find, folder, from_run, is_run, overtaken
 
 OUT = {"bundle": "dist/blis", "service": "dist/service", "trained_physics": "dist/trained_physics"}
 Degree = Annotated[int, Field(ge=1)]
@@ -170,9 +170,13 @@ def _file_name(model: str, deployment: Deployment) -> str:
 
 
 def verify(config: ExportConfig, path: str) -> str:
-    """What verification of a bundle's folder or of a file of coefficients found, in words."""
+    """What verification of a bundle's folder or of a file of coefficients found, in words; in a second line
+    that the folder is the champion's no more.
+    """
     if not path.endswith(coefficients.ENDINGS):
-        return bundle.describe(path, bundle.verify(path))
+        report = bundle.verify(path)
+        other = overtaken(path, report.digest, config.tracking)
+        return bundle.describe(path, report) + (f"\n{other}" if other else "")
     if config.model_config_path is None:
         return f"{path}: fitted for {coefficients.read(Path(path)).told()}"
     (model, deployment), *others = deployments(config).values()
