@@ -1,4 +1,6 @@
-"""A promotion that fits nothing, and the same or a rollback in a process that is killed at one of its steps."""
+"""A promotion that fits nothing, and the same or a rollback in a process that is killed at one of its
+steps.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ def run(config: PromoteConfig, sweep: str, source: Path) -> int:
         "register": register,
         "check": lambda _, config, *__: [gate.limits(ROWS, config.gate, "fold_limits")],
     }
-    with patch.multiple(promote, **fakes):
+    with patch.multiple(promote, **fakes), patch.object(registry, "read_version"):
         return promote.promote(config)
 
 

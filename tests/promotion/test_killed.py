@@ -57,11 +57,16 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """A registry with two versions, the second one champion, and the files of three more."""
+    """A registry with two versions, the second one champion, and the files of four more. Those of 1-4 are of
+    other physics: they are copied without being evaluated, which takes a second.
+    """
     folder = tmp_path_factory.mktemp("models")
-    for number in "1234":
-        made = Path(shutil.copytree(GOLDEN, folder / number / "artifacts" / "bundle"))
-        builders.edit_provenance(made, note=number)
+    for number in "123456":
+        if number in "56":
+            shutil.copytree(GOLDEN, files_of(folder, number))
+        else:
+            builders.other_physics(files_of(folder, number))
+        builders.edit_provenance(files_of(folder, number), note=number)
     opened = builders.empty_registry(folder)
     opened.store.client.create_registered_model(registry.NAME)
     for version, before in (("1", ""), ("2", "1")):
@@ -121,10 +126,26 @@ def test_killed_anywhere_a_promotion_that_is_refused_brings_alias_and_folder_in_
     written = f"champion is version {champion}, not yet in {config.out}: "
     assert said.count(written) == (champion != "2" and (place, number) != ("end", 1))
     assert written not in said[said.index("gate:") :]
-    refused(config, models)
-    assert "left by" not in (again := capsys.readouterr().out)
-    assert "not yet in" not in again
-    assert opened.aliases()["champion"] == champion
+    assert journal.recover(opened, config.out) == {}
+    assert journal.unexported(opened) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "before"), [("tag", 3, False), ("export", 1, False), ("alias", 1, True)]
+)
+def test_a_rollback_after_a_killed_one_finishes_that_one_and_goes_no_further(
+    place, number, before, config, models, opened, capsys
+):
+    rollback = config.model_copy(update={"action": "rollback"})
+    kill(rollback, models, place, number)
+    elsewhere = Path(config.out).with_name("elsewhere")
+    assert promote.promote(rollback.model_copy(update={"out": str(elsewhere)})) == 0
+    assert opened.aliases()["champion"] == "1"
+    assert elsewhere.exists() == before  # nothing had moved: the rollback is this one's
+    assert digest(elsewhere if before else config.out) == digest(files_of(models, "1"))
+    said = capsys.readouterr().out
+    assert ("version 2, left by a killed rollback: rolled_back" in said) != before
+    assert opened.version("2").tags["state"] == "rolled_back"
 
 
 @pytest.mark.parametrize(("place", "number"), [("alias", 1), ("challenger", 1), ("export", 1)])
@@ -204,13 +225,17 @@ def test_without_a_champion_there_are_no_files_to_write(config, opened):
 
 def test_verification_says_which_folder_of_a_promotion_is_the_champions_no_more(config, models):
     asked = ExportConfig(tracking=TrackingConfig(uri=config.tracking.uri))
-    assert killed_promotion.run(config, "t", models / "3") == 0
+    assert killed_promotion.run(config, "t", models / "5") == 0
     assert "\n" not in verify(asked, config.out)
-    assert "\n" not in verify(asked, str(files_of(models, "1")))  # no promotion wrote it
+    assert "\n" not in verify(asked, str(files_of(models, "6")))  # no promotion wrote it
     elsewhere = config.model_copy(update={"out": str(Path(config.out).with_name("elsewhere"))})
-    assert killed_promotion.run(elsewhere, "v", models / "4") == 0
-    champion = digest(files_of(models, "4"))[:16]
-    assert verify(asked, config.out).splitlines()[1].startswith(
-        f"{config.out}: not the champion's: that is version 4, digest {champion}; python -m h3.promote"
+    assert killed_promotion.run(elsewhere, "v", models / "6") == 0
+    champion = digest(files_of(models, "6"))[:16]
+    assert (
+        verify(asked, config.out)
+        .splitlines()[1]
+        .startswith(
+            f"{config.out}: not the champion's: that is version 4, digest {champion}; python -m h3.promote"
+        )
     )
     assert "\n" not in verify(asked, elsewhere.out)
