@@ -32,7 +32,7 @@ from h3.common.config import Strict, TrackingConfig, from_hydra
 from h3.common.errors import InputError
 from h3.latency.shipped_overheads import OverheadsConfig, resolve
 from h3.steps import schema
-from h3.tracking.find import find, folder, from_run, is_run
+from h3.tracking.find import find, folder, from_run, is_run, overtaken
 
 OUT = {"bundle": "dist/blis", "service": "dist/service", "trained_physics": "dist/trained_physics"}
 Degree = Annotated[int, Field(ge=1)]
@@ -149,9 +149,13 @@ def _several(value: T | tuple[T, ...]) -> tuple[T, ...]:
 
 
 def verify(config: ExportConfig, path: str) -> str:
-    """What verification of a bundle's folder or of a file of coefficients found, in words."""
+    """What verification of a bundle's folder or of a file of coefficients found, in words; in a second line
+    that the folder is the champion's no more.
+    """
     if not path.endswith(coefficients.ENDINGS):
-        return bundle.describe(path, bundle.verify(path))
+        report = bundle.verify(path)
+        other = overtaken(path, report.digest, config.tracking)
+        return bundle.describe(path, report) + (f"\n{other}" if other else "")
     asked = _asked(config)
     if asked == Asked():
         return f"{path}: fitted for {coefficients.read(Path(path)).told()}"

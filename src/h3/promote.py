@@ -4,13 +4,16 @@ alias, export.
     python -m h3.promote                                     # newest complete sweep
     python -m h3.promote sweep=ID gate.max_fold_mape=15 dry_run=true
     python -m h3.promote action=rollback                     # champion back to the version before
+    python -m h3.promote action=export out=dist/blis         # the champion's files into its folder, once more
 
-Status 0: promoted; 3: the gate refused, the version stays challenger; 2: nothing could be promoted, one line
-says why.
+Whichever runs first finishes what a killed one left: alias and folder are in step before anything else is
+done. Status 0: promoted; 3: the gate refused, the version stays challenger; 2: nothing could be promoted, one
+line says why.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ from h3.promotion.config import PromoteConfig
 from h3.promotion.gate import Check
 from h3.promotion.shipped import check, refit, register
 from h3.tracking import journal, log, registry
+from h3.tracking.find import write_again
 from h3.tracking.registry import CHAMPION, Registry
 
 
@@ -43,6 +47,8 @@ def promote(config: PromoteConfig) -> int:
             return _dry_run(opened, config)
         with journal.lock(opened):
             recovered = _recover(opened, config)
+            if config.action == "export":
+                return 0
             if config.action == "rollback":
                 return 0 if "rolled_back" in recovered.values() else _roll_back(opened, config)
             finished = [version for version, state in recovered.items() if state == "promoted"]
@@ -51,25 +57,47 @@ def promote(config: PromoteConfig) -> int:
 
 def _recover(opened: Registry, config: PromoteConfig) -> dict[str, str]:
     """What became of versions that killed promotions and rollbacks left, printed; the champion's files are
-    where they were to be.
+    where they were to be, with action=export in `out`.
     """
-    recovered = journal.recover(opened)
+    recovered = journal.recover(opened, config.out)
     for version, state in recovered.items():
         killed = "rollback" if state == "rolled_back" else "promotion"
         print(f"version {version}, left by a killed {killed}: {state}")
-        if state == "promoted":
-            journal.expect_export(opened, version, config.out, again=False)
+    if config.action == "export":
+        journal.expect_export(opened, _champion(opened), config.out)
     owed = journal.unexported(opened)
     if owed is not None:
-        print(f"champion is version {owed[0]}, not yet in {owed[1]}: {_export(opened, *owed)}")
-        recovered.setdefault(owed[0], "promoted")
+        print(f"champion is version {owed[0]}, not yet in {owed[1]}: {_export(opened, *owed, config)}")
+        if "rolled_back" not in recovered.values():
+            recovered.setdefault(owed[0], "promoted")
+    journal.end_entries(opened, recovered)
     return recovered
 
 
+def _champion(opened: Registry) -> str:
+    champion = opened.aliases().get(CHAMPION)
+    if champion is None:
+        raise InputError("action=export: there is no champion; expected an earlier promotion")
+    return champion
+
+
+def _tell_left(opened: Registry, config: PromoteConfig) -> None:
+    """What a killed promotion or rollback left, and what the next one does about it first."""
+    passed, owed = journal.passed(opened), journal.unexported(opened)
+    for version, out in passed.items():
+        print(
+            f"dry run: version {version}, left by a killed promotion, passed the gate; the next one makes it"
+            f" champion and writes {out or config.out} first"
+        )
+    if owed is not None and not passed:
+        print(f"dry run: champion is version {owed[0]}, not yet in {owed[1]}; the next one writes it first")
+
+
 def _dry_run(opened: Registry, config: PromoteConfig) -> int:
-    owed = journal.unexported(opened)
-    if owed is not None:
-        print(f"dry run: champion is version {owed[0]}, not yet in {owed[1]}; a promotion would write it")
+    _tell_left(opened, config)
+    if config.action == "export":
+        print(f"dry run: champion {_champion(opened)} would be written to {config.out}")
+        return 0
     if config.action == "rollback":
         current, before = journal.rollback_versions(opened)
         print(f"dry run: champion {current}; rollback would make it {before}")
@@ -92,7 +120,7 @@ def _roll_back(opened: Registry, config: PromoteConfig) -> int:
     bundle.inspect(registry.folder_of(opened, after))  # its files are whole, before anything moves
     said: list[str] = []
     before, after = journal.roll_back(
-        opened, config.out, lambda version: said.append(_export(opened, version, config.out))
+        opened, config.out, lambda version: said.append(_export(opened, version, config.out, config))
     )
     print(f"champion is version {after} again (was {before});", *said)
     return 0
@@ -105,7 +133,8 @@ def _promote(opened: Registry, config: PromoteConfig, finished: Sequence[str]) -
         known = opened.version(version)
         if known is not None and known.tags["sweep"] == winner.sweep:
             return 0
-    say, intent = Progress("promote"), {"sweep": winner.sweep}
+    say = Progress("promote")
+    intent = {"sweep": winner.sweep, "out": os.path.abspath(config.out)}
     with tempfile.TemporaryDirectory() as scratch, journal.entry(opened, "promotion", intent) as run_id:
         shipped = refit(opened.store, winner, config, Path(scratch) / "bundle", say)
         say("register")
@@ -122,7 +151,7 @@ def _promote(opened: Registry, config: PromoteConfig, finished: Sequence[str]) -
             version, gate="passed", previous_champion=opened.aliases().get(CHAMPION, ""), state="gated"
         )
         journal.promote(opened, version)
-    said = _export(opened, version, config.out)
+        said = _export(opened, version, config.out, config)
     print(f"version {version} of {registry.NAME} is champion; {said}")
     return 0
 
@@ -139,15 +168,17 @@ def _print_checks(checks: Sequence[Check]) -> bool:
     return all(each.passed for each in checks)
 
 
-def _export(opened: Registry, version: str, out: str) -> str:
+def _export(opened: Registry, version: str, out: str, config: PromoteConfig) -> str:
     """Copy a version's bundle to `out`, where it can be evaluated with its golden vectors, and write that
     down; what came of it, in words.
     """
     try:
         said = bundle.describe(out, bundle.copy_verified(registry.folder_of(opened, version), out))
     except InputError as error:
-        again = f"python -m h3.export bundle=champion out={out}"
-        raise InputError(f"{error}; champion is version {version} all the same: {again}") from None
+        raise InputError(
+            f"{error}; champion is version {version} all the same: once it can be written, or with another"
+            f" out, {write_again(out, config.tracking)}"
+        ) from None
     journal.exported(opened, version)
     return said
 

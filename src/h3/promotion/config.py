@@ -45,7 +45,7 @@ class GateConfig(Strict):
 class PromoteConfig(Strict):
     """conf/promote.yaml."""
 
-    action: Literal["promote", "rollback"] = "promote"
+    action: Literal["promote", "rollback", "export"] = "promote"
     sweep: str | None = None
     dry_run: bool = False
     out: str = "dist/blis"

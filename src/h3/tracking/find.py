@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from h3 import bundle
 from h3.bundle import Bundle, standing
 from h3.common.config import SourceConfig, TrackingConfig, validated
+from h3.common.errors import InputError
 from h3.evaluation import result as fold_result
 from h3.models import restore
 from h3.models.residual import FittedResidual
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 CHAMPION, SHIPPED_NAME = "champion", "shipped"
 IS_CHAMPION = "SELECT 1 FROM registered_model_aliases WHERE alias = ?"
+# A folder that a promotion was to write, or has written, as the champion's: journal.py's tags of versions.
+IS_CHAMPIONS_FOLDER = "SELECT 1 FROM model_version_tags WHERE key IN ('out', 'exported') AND value = ?"
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -63,14 +67,49 @@ def has_champion(tracking: TrackingConfig | None = None) -> bool:
     """
     if (tracking and tracking.uri) or os.environ.get("MLFLOW_TRACKING_URI"):
         return True
-    path = Path("mlruns/mlflow.db")
+    asked = _asked(Path("mlruns/mlflow.db"), IS_CHAMPION, CHAMPION)
+    return asked is not False  # MLflow says what is wrong with a file that cannot be asked
+
+
+def _asked(path: Path, query: str, value: str) -> bool | None:
+    """Whether a query of a SQLite store has an answer; None where it cannot be asked."""
     if not path.is_file():
         return False
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as store:
-            return store.execute(IS_CHAMPION, (CHAMPION,)).fetchone() is not None
+            return store.execute(query, (value,)).fetchone() is not None
     except sqlite3.Error:
-        return True  # MLflow says what is wrong with it
+        return None
+
+
+def overtaken(path: str, digest: str, tracking: TrackingConfig) -> str:
+    """In words, that a folder that a promotion wrote as the champion's holds another bundle than the
+    champion; empty where it does not.
+
+    Only a registry in a file of this machine is asked: a server may be slow, and files can be verified
+    without it.
+    """
+    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    store = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not _asked(store, IS_CHAMPIONS_FOLDER, os.path.abspath(path)):
+        return ""
+    from h3.tracking import registry
+
+    try:
+        version = registry.number(CHAMPION, tracking)
+        champion = bundle.inspect(registry.folder(CHAMPION, tracking)).digest
+    except InputError as error:
+        return f"{path}: whether it is the champion's is not known: {error}"
+    if champion == digest:
+        return ""
+    again = write_again(path, tracking)
+    return f"{path}: not the champion's: that is version {version}, digest {champion[:16]}; {again} writes it"
+
+
+def write_again(out: str, tracking: TrackingConfig) -> str:
+    """The command that writes the champion's files to a folder and writes that down."""
+    uri = (f"tracking.uri={tracking.uri}",) if tracking.uri else ()
+    return shlex.join(["python", "-m", "h3.promote", "action=export", f"out={out}", *uri])
 
 
 @dataclass(frozen=True)

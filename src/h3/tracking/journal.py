@@ -2,14 +2,20 @@
 finished.
 
     with lock(registry):
-        recover(registry)
-        with entry(registry, "promotion", {"sweep": sweep}) as run_id: ...
-        promote(registry, "3")
+        done = recover(registry, "dist/blis")
+        ...                                                     # write the files of what is `unexported`
+        end_entries(registry, done)
+        with entry(registry, "promotion", {"sweep": sweep, "out": "/srv/dist/blis"}) as run_id:
+            expect_export(registry, "3", "/srv/dist/blis")
+            promote(registry, "3")
+            ...                                                 # write its files
+            exported(registry, "3")
 
 A version's tag `state` is the journal: registered → gated → promoted, or refused; rolled_back; abandoned.
 `recover` brings what a killed promotion left to one of the last four. The alias champion moves by one write
 and is never taken away. Its tag `out` names the folder that is to have its files, before the alias moves, and
-`exported` the same when they are there: what a kill leaves between the two is `unexported`.
+`exported` the same when they are there: what a kill leaves between the two is `unexported`. An entry ends
+after the files are there.
 """
 
 from __future__ import annotations
@@ -60,31 +66,33 @@ def _lock_path(uri: str) -> Path:
 @contextmanager
 def entry(registry: Registry, action: str, intent: Mapping[str, str]) -> Iterator[str]:
     """A run that records a promotion or rollback: intent.json first, then what the block logs; FAILED if the
-    block raises.
+    block raises, but open while the champion's files are not where they are to be.
 
     Entries are only ever added: each has a run of its own. `intent` also goes to the run's tags. Yields the
     run's id.
     """
     told = {f"h3.{key}": str(value) for key, value in intent.items()}
-    with registry.store.active_run(action, {"h3.role": action, "git_commit": git_commit(), **told}) as run_id:
-        log.json("intent.json", dict(intent))
-        yield run_id
+    tags, run_id = {"h3.role": action, "git_commit": git_commit(), **told}, ""
+    try:
+        with registry.store.active_run(action, tags) as run_id:
+            log.json("intent.json", dict(intent))
+            yield run_id
+    except BaseException:
+        if run_id and unexported(registry):
+            registry.store.client.update_run(run_id, status="RUNNING")
+        raise
 
 
 def open_entries(registry: Registry) -> list[Run]:
-    """Entries that never ended: their process was killed."""
+    """Entries that never ended: their process was killed, or the files could not be written."""
     store = registry.store
     found = store.client.search_runs([store.experiment_id], "attributes.status = 'RUNNING'")
     return [run for run in found if run.data.tags.get("h3.role") in ("promotion", "rollback")]
 
 
-def expect_export(registry: Registry, version: str, out: str, again: bool = True) -> None:
-    """Write down, before the alias moves, which folder is to have the files of a version; with again=False
-    only where none is written down.
-    """
-    known = registry.version(version)
-    if again or (known is not None and not known.tags.get("out")):
-        registry.tag(version, exported="", out=os.path.abspath(out))
+def expect_export(registry: Registry, version: str, out: str) -> None:
+    """Write down, before the alias moves, which folder is to have the files of a version."""
+    registry.tag(version, exported="", out=os.path.abspath(out))
 
 
 def exported(registry: Registry, version: str) -> None:
@@ -100,6 +108,14 @@ def unexported(registry: Registry) -> tuple[str, str] | None:
     if champion is None or not out or champion.tags.get("exported") == out:
         return None
     return str(champion.version), str(out)
+
+
+def passed(registry: Registry) -> dict[str, str]:
+    """Versions that passed the gate and did not get to be champion, oldest first, with the folder that is to
+    have their files ("" in a record of an older h3).
+    """
+    found = [each for each in reversed(registry.versions()) if each.tags.get("state") == "gated"]
+    return {str(each.version): each.tags.get("out", "") for each in found}
 
 
 def promote(registry: Registry, version: str) -> None:
@@ -127,7 +143,8 @@ def roll_back(registry: Registry, out: str, export: Callable[[str], object] | No
     there is none.
     """
     current, before = rollback_versions(registry)
-    with entry(registry, "rollback", {"from_version": current, "to_version": before}):
+    intent = {"from_version": current, "to_version": before, "out": os.path.abspath(out)}
+    with entry(registry, "rollback", intent):
         expect_export(registry, before, out)
         registry.set_alias(CHAMPION, before)
         registry.tag(current, state="rolled_back")
@@ -136,19 +153,22 @@ def roll_back(registry: Registry, out: str, export: Callable[[str], object] | No
     return current, before
 
 
-def recover(registry: Registry) -> dict[str, str]:
+def recover(registry: Registry, out: str) -> dict[str, str]:
     """Finish or undo what killed promotions and rollbacks left, under the lock: {version: what became of it}.
 
     A version that had passed the gate becomes champion, one that had not been through it is abandoned; one
-    that a rollback had already taken the alias from is rolled back.
+    that a rollback had already taken the alias from is rolled back. Files are not written and entries stay
+    open. `out`: the folder of a version whose record, of an older h3, names none.
     """
     done = {}
-    for found in reversed(registry.versions()):
-        version, state = str(found.version), found.tags.get("state")
-        if state == "gated":
-            promote(registry, version)
-            done[version] = "promoted"
-        elif state == "registered":
+    for version, folder in passed(registry).items():
+        if not folder:
+            expect_export(registry, version, out)
+        promote(registry, version)
+        done[version] = "promoted"
+    for found in registry.versions():
+        if found.tags.get("state") == "registered":
+            version = str(found.version)
             registry.drop_challenger(version)
             registry.tag(version, state="abandoned")
             done[version] = "abandoned"
@@ -158,7 +178,12 @@ def recover(registry: Registry) -> dict[str, str]:
         if tags["h3.role"] == "rollback" and tags["h3.to_version"] == champion:
             registry.tag(tags["h3.from_version"], state="rolled_back")
             done[tags["h3.from_version"]] = "rolled_back"
-        outcome = f"killed; recovered: {done or 'nothing to do'}"
+    return done
+
+
+def end_entries(registry: Registry, done: Mapping[str, str]) -> None:
+    """End the entries that are still open, once the champion's files are where they are to be."""
+    outcome = f"recovered: {dict(done) or 'nothing to do'}"
+    for run in open_entries(registry):
         registry.store.client.set_tag(run.info.run_id, "h3.outcome", outcome)
         registry.store.client.set_terminated(run.info.run_id, "KILLED")
-    return done

@@ -82,7 +82,7 @@ def reported(tracking: TrackingConfig) -> Iterator[None]:
     except (mlflow.MlflowException, OSError) as error:
         where = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"
         said = " ".join(str(error).split())[:160]
-        raise InputError(f"registry {where}: {said}; the champion is as it was, run it again") from None
+        raise InputError(f"registry {where}: {said}; run it again: what was begun is finished then") from None
 
 
 def register(
@@ -126,6 +126,13 @@ def load(name: str, tracking: TrackingConfig | None = None) -> Bundle:
     version.
     """
     return bundle.read(folder(name, tracking))
+
+
+def number(alias: str, tracking: TrackingConfig | None = None) -> str | None:
+    """The number of the version that has an alias; None if there is none."""
+    tracking = tracking or TrackingConfig()
+    with reported(tracking):
+        return open_registry(tracking).aliases().get(alias)
 
 
 def folder(name: str, tracking: TrackingConfig | None = None) -> Path:
