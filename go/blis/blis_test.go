@@ -144,6 +144,9 @@ func TestARequestWaitsForTheStepsThatAreScheduled(t *testing.T) {
 	if first := model.QueueingTime(nil); first != round(o.QueueingUS) {
 		t.Errorf("before any step: %d us; expected the constant %g", first, o.QueueingUS)
 	}
+	if o.PipelineSteps <= 0 {
+		t.Error("the champion was learned from request logs, which say how many steps a request waits for")
+	}
 	period := model.StepTime(decoding(64))
 	if wait := model.QueueingTime(nil); wait != round(o.QueueingUS+o.PipelineSteps*float64(period)) {
 		t.Errorf("after a step of %d us: %d", period, wait)

@@ -17,7 +17,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/api.txt anew")
 
-// TestTheAPIIsAsPromised: what others build on is in testdata/api.txt; a line that goes or changes there needs a new APIVersion.
+// TestTheAPIIsAsPromised: what others build on is in testdata/api.txt; a line that goes or changes there
+// needs a new major version of the module.
 func TestTheAPIIsAsPromised(t *testing.T) {
 	var lines []string
 	set := token.NewFileSet()
