@@ -19,14 +19,16 @@ from h3.latency.recorded import Recorded, from_log, from_simulation, limits
 from h3.latency.replay_run import ReplayOptions, replay_experiment, replay_recorded
 from h3.latency.tables import TabulatedStepTime
 from h3.latency.timer import error_ratios, step_time
+from h3.models.boosted import Boosted
 from h3.models.protocol import Context
+from h3.models.trees import STATISTICS, rebuilt
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.server.overheads import Overheads
 from h3.sources import simulated
 from h3.sources.experiment import REQUEST_FILES, find
 from h3.sources.requests import clock
 from h3.sources.requests.steps import read_experiment
-from h3.steps import physics
+from h3.steps import features, physics
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "requests"
 LOGS = source("requests", prefill_tokens="repeat", shared_prefix_tokens={"reasoning": 100})
@@ -123,6 +125,32 @@ def test_tables_of_a_smooth_predictor_are_within_three_per_mille(residual, predi
     assert np.quantile(errors, 0.95) < 0.003
     assert errors.mean() < 0.001
     assert errors.max() < 0.02  # where a step turns compute-bound
+
+
+def chain(length: int) -> dict:
+    """A tree whose every right child splits again."""
+    inner = [node for node in range(2 * length + 1) if node % 2 == 0 and node < 2 * length]
+    count, nothing = 2 * length + 1, [0.0] * (2 * length + 1)
+    left, right = [-1] * count, [-1] * count
+    for node in inner:
+        left[node], right[node] = node + 1, node + 2
+    return {
+        "left_children": left,
+        "right_children": right,
+        "split_indices": [0] * count,
+        "split_conditions": [0.01 / (node + 1) for node in range(count)],
+        "default_left": [0] * count,
+        **dict.fromkeys(STATISTICS, nothing),
+    }
+
+
+def test_a_strangers_tree_that_is_a_chain_takes_no_more_room_than_it_has_nodes(residual):
+    names = [entry["name"] for entry in features.manifest(residual.features, residual.drop_groups)]
+    content = rebuilt([chain(4000), *(chain(1) for _ in range(2000))], names, [3, 2, 0])
+    deep = dataclasses.replace(residual, boosted=Boosted.read(content, names, "booster.json"))
+    assert deep.boosted.trees.left.nbytes < 10e6
+    timer = step_time(deep, SEVEN_B, limits(SEVEN_B), 1000)
+    assert timer.check.method == "tables"
 
 
 def test_a_predictor_without_a_fast_form_is_tabulated():

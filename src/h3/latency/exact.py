@@ -28,6 +28,7 @@ Content = Mapping[str, Any]  # of XGBoost's JSON
 # Of each step of a block: base without its linear terms, us; weights_us; features.
 Block = tuple[list[float], list[float], np.ndarray]
 
+MOST_DEPTH, MOST_LEAVES = 16, 2**20  # of full trees; those of a stranger may be chains
 TOKENS_IN_BLOCK, REQUESTS_IN_BLOCK = 256, 64
 LINEAR_TERMS = ("kv_us", "prefill_attention_us", "attention_waves")
 # Features that do not follow from a step's tokens and requests alone.
@@ -124,8 +125,16 @@ class ResidualStepTime:
 
 
 def serves(fitted: FittedResidual, experiment: Experiment) -> bool:
-    """Whether this file can evaluate the fit there: KV tokens within sliding windows do not add up."""
-    return fitted.features == "scale_free" and not experiment.architecture.num_window_layers
+    """Whether this file can evaluate the fit there: KV tokens within sliding windows do not add up, and
+    trees that are filled up to their depth have to be few.
+    """
+    trees = fitted.boosted.trees
+    return (
+        fitted.features == "scale_free"
+        and not experiment.architecture.num_window_layers
+        and trees.depth <= MOST_DEPTH
+        and trees.count << trees.depth <= MOST_LEAVES
+    )
 
 
 class FullTrees:

@@ -79,7 +79,7 @@ class Boosted:
     @property
     def count(self) -> int:
         """How many trees there are."""
-        return len(self.trees.left)
+        return self.trees.count
 
     def margin(self, matrix: pd.DataFrame) -> np.ndarray:
         """Sum of the leaves that each row of features reaches, float32 of shape (rows,)."""

@@ -235,8 +235,9 @@ def _short(values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Trees:
-    """Checked trees as arrays of shape (trees, most nodes); a leaf is its own child on both sides, its value
-    in `value`.
+    """Checked trees as arrays of their nodes one after the other, so that one large tree among many takes no
+    room in the others; a leaf is its own child on both sides, its value in `value`. `roots` and `depths` have
+    one entry a tree.
     """
 
     left: np.ndarray
@@ -245,32 +246,43 @@ class Trees:
     threshold: np.ndarray
     default_left: np.ndarray
     value: np.ndarray
-    depth: int
+    roots: np.ndarray
+    depths: tuple[int, ...]
 
     @classmethod
     def of(cls, trees: list[Tree]) -> Trees:
         """From what check_booster returns."""
-        most = max((len(tree["left_children"]) for tree in trees), default=1)
-        shape = (len(trees), most)
-        kinds = (int, int, int, np.float32, bool)
-        arrays: dict[str, np.ndarray] = {
-            name: np.zeros(shape, kind) for name, kind in zip(NODE_LISTS, kinds, strict=True)
-        }
-        value = np.zeros(shape, np.float32)
-        for number, tree in enumerate(trees):
-            count = len(tree["left_children"])
-            for name, kind in zip(NODE_LISTS, kinds, strict=True):
-                arrays[name][number, :count] = np.array(
-                    tree[name], dtype=float if kind is np.float32 else kind
-                )
-            leaf = arrays["left_children"][number, :count] < 0
-            value[number, :count] = np.where(leaf, arrays["split_conditions"][number, :count], 0)
-            arrays["split_indices"][number, :count][leaf] = 0
-            for name in NODE_LISTS[:2]:
-                arrays[name][number, :count][leaf] = np.flatnonzero(leaf)
-        depth = max((_depth(tree["left_children"], tree["right_children"]) for tree in trees), default=0)
-        left, right, feature, threshold, default_left = (arrays[name] for name in NODE_LISTS)
-        return cls(left, right, feature, threshold, default_left, value, depth)
+        sizes = [len(tree["left_children"]) for tree in trees]
+        roots = np.cumsum([0, *sizes])[:-1]
+        kinds = (int, int, int, float, bool)
+        lists: list[np.ndarray] = [
+            np.array([value for tree in trees for value in tree[name]], dtype=kind)
+            for name, kind in zip(NODE_LISTS, kinds, strict=True)
+        ]
+        left, right, feature, condition, default_left = lists
+        leaf, start = left < 0, np.repeat(roots, sizes)
+        own = np.arange(len(left))
+        threshold = condition.astype(np.float32)
+        return cls(
+            np.where(leaf, own, left + start),
+            np.where(leaf, own, right + start),
+            np.where(leaf, 0, feature),
+            threshold,
+            default_left,
+            np.where(leaf, threshold, np.float32(0)),
+            roots,
+            tuple(_depth(tree["left_children"], tree["right_children"]) for tree in trees),
+        )
+
+    @property
+    def count(self) -> int:
+        """How many trees there are."""
+        return len(self.roots)
+
+    @property
+    def depth(self) -> int:
+        """The depth of the deepest, 0 for a leaf alone."""
+        return max(self.depths, default=0)
 
     def margin(self, matrix: np.ndarray) -> np.ndarray:
         """Sum of the leaves that each row reaches, float32 of shape (rows,), added tree by tree from 0.
@@ -280,13 +292,13 @@ class Trees:
         """
         total = np.zeros(len(matrix), np.float32)
         rows = np.arange(len(matrix))
-        for tree in range(len(self.left)):
-            node = np.zeros(len(matrix), int)
-            for _ in range(self.depth):
-                x = matrix[rows, self.feature[tree][node]]
-                go_left = np.where(np.isnan(x), self.default_left[tree][node], x < self.threshold[tree][node])
-                node = np.where(go_left, self.left[tree][node], self.right[tree][node])
-            total += self.value[tree][node]
+        for root, depth in zip(self.roots, self.depths, strict=True):
+            node = np.full(len(matrix), root)
+            for _ in range(depth):
+                x = matrix[rows, self.feature[node]]
+                go_left = np.where(np.isnan(x), self.default_left[node], x < self.threshold[node])
+                node = np.where(go_left, self.left[node], self.right[node])
+            total += self.value[node]
         return total
 
 
