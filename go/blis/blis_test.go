@@ -209,7 +209,7 @@ func TestAnyBatchTakesAtLeastOneMicrosecondAndAllocatesNothing(t *testing.T) {
 
 // A step as BLIS asks for it, by the champion: on a deployment that its trees know, and on one where the base answers alone.
 func BenchmarkStepTime(b *testing.B) {
-	for name, c := range map[string]Config{"known": {Model: mixtral, GPU: h100, TP: 2}, "new": {Model: mixtral, GPU: h100, TP: 4}} {
+	for name, c := range map[string]Config{"known": {Model: mixtral, GPU: h100, TP: 2}, "new": {Model: mixtral, GPU: h100, TP: 8}} {
 		kernel, err := Prepare(c)
 		if err != nil {
 			b.Fatal(err)
