@@ -3,7 +3,7 @@
     python scripts/make_bundle_corpus.py        # again when the format or the golden bundle changes
 
 A case edits the golden bundle's files (go/h3bundle/testdata/bundle) and says whether readers accept the
-result. The verdict is that of the rule by which the edit was made (bundle_corpus_rules.py); no reader is
+result. The verdict is that of the rule by which the edit was made (bundle_corpus/rules.py); no reader is
 asked. What accepted bundles answer to `batches`, us and margins, is h3's own: Go must give the same. A case:
 
     name, verdict     "accepted" or "refused"
@@ -25,8 +25,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bundle_corpus_edits import GOLDEN, Case, edited
-from bundle_corpus_rules import cases
+from bundle_corpus.edits import GOLDEN, Case, edited
+from bundle_corpus.rules import cases
 
 from h3 import bundle
 from h3.bundle import golden

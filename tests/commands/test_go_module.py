@@ -33,11 +33,14 @@ def run(folder: Path, *command: str, status: int = 0, **variables: str) -> str:
 
 
 def test_the_module_is_fetched_by_its_path(tmp_path):
-    """By `go get`, where git finds this repository under the module's address."""
+    """By `go get`, where git finds a repository with the folder `go` under the module's address."""
     home = tmp_path / "home"
     home.mkdir()
-    origin = tmp_path / "origin.git"
-    run(tmp_path, "git", "clone", "--quiet", "--bare", str(ROOT), str(origin))
+    origin = tmp_path / "origin"
+    shutil.copytree(GO, origin / "go")
+    for command in ("init -q", "add .", "-c user.name=h3 -c user.email=h3@localhost commit -q -m all"):
+        run(origin, "git", *command.split())
+    commit = run(origin, "git", "rev-parse", "HEAD").strip()
     address = f"https://{MODULE.removesuffix('/go')}"
     (home / "gitconfig").write_text(
         f'[url "file://{origin}"]\n\tinsteadOf = {address}\n[safe]\n\tdirectory = *\n'
@@ -51,7 +54,6 @@ def test_the_module_is_fetched_by_its_path(tmp_path):
         "\tprintln(b.Digest())\n}\n"
     )
     git = {"GIT_CONFIG_GLOBAL": str(home / "gitconfig"), "GOPRIVATE": MODULE, "GOVCS": "*:all"}
-    commit = run(ROOT, "git", "rev-parse", "HEAD").strip()
     modules = {"GOMODCACHE": str(tmp_path / "modules"), "GOFLAGS": "-mod=mod -modcacherw"}
     run(user, "go", "get", f"{MODULE}@{commit}", **git, **modules)
     digest = (GO / "h3bundle" / "champion" / "manifest.sha256").read_text().split()[0]

@@ -15,7 +15,7 @@ from typing import Any
 from h3.bundle.files import MANIFEST_DIGEST, sealed
 from h3.bundle.json_file import sha256
 
-GOLDEN = Path(__file__).parents[1] / "go" / "h3bundle" / "testdata" / "bundle"
+GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
 MANIFEST, BOOSTER, MOE, VECTORS = "manifest.json", "booster.json", "booster_moe.json", "golden.json"
 FILES = {name: (GOLDEN / name).read_bytes() for name in (MANIFEST, MANIFEST_DIGEST, BOOSTER, MOE, VECTORS)}
 Place = tuple[str | int, ...]

@@ -1,4 +1,4 @@
-"""What bundle_corpus_rules.py puts into the golden bundle.
+"""What bundle_corpus/rules.py puts into the golden bundle.
 
 A table has a line a place: path/in/the/file  value | value | ..., each a case with that value there.
 """
