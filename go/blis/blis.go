@@ -8,7 +8,6 @@
 package blis
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 
@@ -42,33 +41,38 @@ var Champion = sync.OnceValues(func() (*h3bundle.Bundle, error) { return h3bundl
 // Prepare computes all that depends on a deployment alone, or says why h3 cannot serve it. A kernel is read-only: all
 // instances of the deployment may share it.
 func Prepare(c Config) (*h3bundle.Kernel, error) {
-	if c.DP > 1 {
-		return nil, fmt.Errorf("h3: data parallelism %d: ranks that exchange tokens (all-to-all) were never measured; expected DP 1, an instance a replica", c.DP)
-	}
-	bundle := c.Bundle
-	if bundle == nil {
-		var err error
-		if bundle, err = Champion(); err != nil {
-			return nil, fmt.Errorf("h3: %w", err)
-		}
-	}
-	deployment, err := c.deployment()
-	if err != nil {
-		return nil, fmt.Errorf("h3: %w", err)
-	}
-	bundle, name, err := bundle.WithFigures(c.GPU.card())
-	if err != nil {
-		return nil, fmt.Errorf("h3: %w", err)
-	}
-	deployment.Hardware = name
-	kernel, err := bundle.Kernel(deployment)
+	kernel, err := c.kernel()
 	if err != nil {
 		return nil, fmt.Errorf("h3: %w", err)
 	}
 	return kernel, nil
 }
 
+func (c Config) kernel() (*h3bundle.Kernel, error) {
+	deployment, err := c.deployment()
+	if err != nil {
+		return nil, err
+	}
+	bundle := c.Bundle
+	if bundle == nil {
+		if bundle, err = Champion(); err != nil {
+			return nil, err
+		}
+	}
+	bundle, deployment.Hardware, err = bundle.WithFigures(c.GPU.card())
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Kernel(deployment)
+}
+
 func (c Config) deployment() (d h3bundle.Deployment, err error) {
+	if c.DP > 1 {
+		return d, fmt.Errorf("data parallelism %d: ranks that exchange tokens (all-to-all) were never measured; expected DP 1, an instance a replica", c.DP)
+	}
+	if c.TP < 1 {
+		return d, fmt.Errorf("TP=%d; expected at least 1", c.TP)
+	}
 	if c.ConfigJSON == nil {
 		d.Architecture, err = c.Model.Architecture()
 	} else if d.Architecture, err = h3bundle.ParseConfig(c.ConfigJSON); err == nil {
@@ -76,9 +80,6 @@ func (c Config) deployment() (d h3bundle.Deployment, err error) {
 	}
 	if err == nil && c.GenerationJSON != nil {
 		d.TruncatedSampling, err = h3bundle.TruncatesSampling(c.GenerationJSON)
-	}
-	if c.TP < 1 {
-		err = errors.Join(err, fmt.Errorf("TP=%d; expected at least 1", c.TP))
 	}
 	d.TensorParallelism = c.TP
 	d.ExpertParallel = c.ExpertParallel && d.Architecture.MoE()
