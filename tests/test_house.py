@@ -26,7 +26,7 @@ def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_few_modules_stand_at_the_top():
     packages = [path for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()]
     verbs = list(PACKAGE.glob("[!_]*.py"))
-    assert len(packages) <= 11 and len(verbs) <= 8
+    assert len(packages) <= 11 and len(verbs) <= 9
 
 
 def test_modules_and_functions_are_small():

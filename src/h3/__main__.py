@@ -21,6 +21,7 @@ VERBS = {
     "replay": "requests with predicted step times     h3 replay bundle=champion source.path=DIR",
     "export": "a model as files for BLIS              h3 export bundle=champion out=dist/blis",
     "calibrate": "the champion adapted to one's own log  h3 calibrate source=requests source.path=DIR",
+    "sync": "send folds that a lost server has not  h3 sync",
     "predict": "step times of a model never seen       h3 predict config=config.json tp=2 bundle=dist/blis",
 }
 USAGE = "\n".join(

@@ -20,7 +20,7 @@ from h3.common import cli, files, strict_json
 from h3.common.config import from_hydra
 from h3.common.errors import InputError
 from h3.models import zoo
-from h3.tracking.runs import log_files
+from h3.tracking.runs import log_files, said_of
 from h3.tracking.store import open_store
 from h3.verdict import report
 from h3.verdict.content import Verdict
@@ -36,6 +36,8 @@ def compare(config: CompareConfig) -> Verdict:
     _check(config)
     store = open_store(config.tracking.uri, config.tracking.experiment)
     made = make(store, config)
+    if note := said_of(store, made.sweep):
+        print(f"note: {note}", file=sys.stderr)
     log_files(store, made.sweep.run_id, _write(made, Path(config.out)))
     return made.verdict
 

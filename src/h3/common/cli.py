@@ -12,9 +12,9 @@ from __future__ import annotations
 import functools
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import hydra
 from hydra import version
@@ -26,10 +26,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from h3.common import interrupts
 from h3.common.config import CONF
 from h3.common.errors import InputError
 
 Job = Callable[[DictConfig], object]
+_reported: list[str] = []
 
 
 def run(
@@ -46,20 +48,24 @@ def run(
     looks like (1,2,4 is a sweep otherwise). renamed: keys of before and what they are called now.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    errors: list[str] = []
+    interrupts.listen()
     try:
-        _compose_and_run(_reporting(main, errors), config_name, prepared(arguments, literal, renamed or {}))
-        if errors:
-            _fail("\nerror: ".join(errors))
+        _compose_and_run(_reporting(main), config_name, prepared(arguments, literal, renamed or {}))
+        if _reported:
+            fail("\nerror: ".join(_reported))
     except InputError as error:
-        _fail(str(error))
+        fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(_explain(error, config_name))
+        fail(_explain(error, config_name))
     except OSError as error:
-        _fail(_unreachable(error))
+        fail(_unreachable(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def report(text: str) -> None:
+    """Say at the end that something is wrong, and go on: the status will be 2."""
+    _reported.append(text)
 
 
 def prepared(arguments: Sequence[str], literal: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
@@ -82,7 +88,7 @@ def _prepared(argument: str, literal: Sequence[str], renamed: Mapping[str, str])
     return argument
 
 
-def _reporting(main: Job, errors: list[str]) -> Job:
+def _reporting(main: Job) -> Job:
     """The job with input errors collected, so that the other jobs of a sweep go on."""
     process = os.getpid()
 
@@ -93,7 +99,7 @@ def _reporting(main: Job, errors: list[str]) -> Job:
         except (InputError, OSError) as error:
             if os.getpid() != process:
                 raise
-            errors.append(_unreachable(error) if isinstance(error, OSError) else str(error))
+            report(_unreachable(error) if isinstance(error, OSError) else str(error))
             return None
 
     return job
@@ -120,7 +126,8 @@ def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:
     )
 
 
-def _fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
+    """End the process with one line on stderr and status 2."""
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
 

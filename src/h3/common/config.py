@@ -189,7 +189,10 @@ class AblationConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """One fold of one predictor on one source."""
+    """One fold of one predictor on one source.
+
+    resume: go on with the newest sweep of the same code and configuration: its finished folds are kept.
+    """
 
     source: SourceConfig
     fold: Fold
@@ -202,6 +205,7 @@ class TrainConfig(Strict):
     target: Literal["period", "duration"] = "period"
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+    resume: bool = False
 
     @property
     def target_column(self) -> str:

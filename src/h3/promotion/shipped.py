@@ -36,7 +36,7 @@ from h3.promotion.uncertainty import gather
 from h3.sources.experiment import Ingested
 from h3.sources.load import load
 from h3.steps import basis, schema
-from h3.tracking import artifacts, log, registry
+from h3.tracking import artifacts, log, record, registry, send
 from h3.tracking.registry import CHALLENGER, CHAMPION, Registry
 from h3.tracking.store import Store, git_commit
 
@@ -192,7 +192,8 @@ def register(opened: Registry, run_id: str, winner: Candidate, shipped: Shipped)
         "trees_left_out": shipped.trees_left_out,
         "fold_runs": json.dumps([each.run_id for each in shipped.held_out]),
     }
-    log.dataset(table, recipe.config.source.origin, digest, "training")
+    data = record.described(table, recipe.config.source.origin, digest, "training")
+    send.inputs(opened.store, run_id, (data,))
     text = card(table, tags, shipped.held_out, shipped.rows, shipped.uncertainty)
     version = registry.register(opened, run_id, shipped.folder, table, tags, text)
     opened.set_alias(CHALLENGER, version)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +59,8 @@ def _lock_path(uri: str) -> Path:
     if uri.startswith("sqlite:///"):
         return Path(uri.removeprefix("sqlite:///")).with_name("promote.lock")
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"h3-promote-{os.getuid()}-{name}.lock"
+    own = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(own) / "h3" / f"promote-{name}.lock"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from h3 import bundle
 from h3.bundle import Bundle
 from h3.common.config import PACKAGE, TrackingConfig
 from h3.common.errors import InputError
-from h3.tracking import log
+from h3.tracking import connect, log
 from h3.tracking.store import Store, open_store
 
 NAME = "blis-step-time"
@@ -79,10 +79,10 @@ def reported(tracking: TrackingConfig) -> Iterator[None]:
     """What a store raises while the block runs, as an InputError of one line."""
     try:
         yield
-    except (mlflow.MlflowException, OSError) as error:
+    except connect.TROUBLES as error:
         where = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"
-        said = " ".join(str(error).split())[:160]
-        raise InputError(f"registry {where}: {said}; run it again: what was begun is finished then") from None
+        said = f"registry {connect.shown(where)}: {connect.why(error, where)}"
+        raise InputError(f"{said}; run it again: what was begun is finished then") from None
 
 
 def register(

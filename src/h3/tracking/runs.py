@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import pandas as pd
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from h3.common.errors import InputError
 from h3.evaluation import result as fold_result
 from h3.evaluation.result import FoldResult
 from h3.tracking import artifacts
+from h3.tracking.connect import reported
 from h3.tracking.store import ERROR_TAG, Store
 
 LISTED, READERS = 5, 4
@@ -54,6 +54,11 @@ class Sweep:
         if self.ablation:
             return "ablation"
         return "within" if "fold=within" in self.overrides else "sweep"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to its end, whatever that was."""
+        return self.status not in ("RUNNING", "KILLED")
 
     def __str__(self) -> str:
         return f"{self.run_id} ({self.started}, {self.kind}: {self.overrides or 'one fold'})"
@@ -99,7 +104,7 @@ class FoldRun:
 
 def find_sweep(store: Store, run_id: str | None) -> Sweep:
     """The sweep of that id; None: the newest multirun that is no ablation and no within check, else the
-    newest single run.
+    newest single run. One that still runs or was killed comes after all others.
 
     Raises InputError listing the newest five if there is none.
     """
@@ -109,6 +114,7 @@ def find_sweep(store: Store, run_id: str | None) -> Sweep:
     else:
         chosen = [sweep for sweep in found if sweep.kind == "sweep"]
         chosen = chosen or [sweep for sweep in found if sweep.kind == "single"]
+        chosen = sorted(chosen, key=lambda sweep: not sweep.ended)
     if chosen:
         return chosen[0]
     if not found:
@@ -118,6 +124,20 @@ def find_sweep(store: Store, run_id: str | None) -> Sweep:
     raise InputError(
         f"sweep {run_id or 'of all folds'} is not in the tracking store; the newest are {newest}"
     )
+
+
+def said_of(store: Store, chosen: Sweep) -> str:
+    """In words, what a reader of a chosen sweep should know: that it never ended, or that a newer one did not;
+    "" where there is nothing to say.
+    """
+    if not chosen.ended:
+        state = "is still running" if chosen.status == "RUNNING" else "was killed"
+        return f"sweep {chosen.run_id} {state}: not all of its folds are there"
+    newer = next(iter(sweep for sweep in sweeps(store) if sweep.kind == chosen.kind), chosen)
+    if newer.ended:
+        return ""
+    state = "still runs" if newer.status == "RUNNING" else "was killed"
+    return f"sweep {newer.run_id} is newer but {state}; this is {chosen.run_id} (sweep={newer.run_id} for that one)"
 
 
 def find_beside(store: Store, kind: str, run_id: str | None, digest: str) -> Sweep | None:
@@ -139,22 +159,17 @@ def _digests(store: Store, sweep: Sweep) -> set[str | None]:
 def sweeps(store: Store) -> list[Sweep]:
     """Parent runs, newest first, at most a thousand."""
     newest_first = ["attributes.start_time DESC"]
-    try:
+    with reported(store.uri):
         found = store.client.search_runs(
             [store.experiment_id], SWEEPS, max_results=1000, order_by=newest_first
         )
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise InputError(
-            f"tracking store {store.uri} cannot be read: {reason}; expected a running store"
-        ) from None
     return [_sweep(run) for run in found]
 
 
 def ended_sweeps(store: Store, only: str | None) -> list[Sweep]:
     """Sweeps that have ended, newest first; or the one asked for, ended or not."""
     found = sweeps(store)
-    chosen = [sweep for sweep in found if (sweep.run_id == only if only else sweep.status != "RUNNING")]
+    chosen = [sweep for sweep in found if (sweep.run_id == only if only else sweep.ended)]
     if only and not chosen:
         newest = ", ".join(sweep.run_id for sweep in found[:3]) or "none yet"
         raise InputError(f"sweep={only}: no such sweep; expected the id of a parent run, such as {newest}")

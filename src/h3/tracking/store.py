@@ -2,11 +2,12 @@
 
     store = open_store(None, "h3")
     parent = store.start_parent("sweep", {})
-    with store.fold_run(parent, "lomo_mixtral") as run:
-        ...                                             # log.py logs to the active run
+    with store.fold_run(parent, "lomo_mixtral") as run_id:
+        ...
     store.finish_parent(parent)
 
-A run whose block raises is FAILED, with the reason in a tag.
+A run whose block raises is FAILED, or KILLED where the process was asked to stop, with the reason in a tag. A
+run whose process is gone is closed as KILLED by the next process that opens the store.
 """
 
 from __future__ import annotations
@@ -14,28 +15,23 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A store that is down is reported in seconds, not minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-
 import mlflow
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import SQLAlchemyError
 
-from h3.common import files
+from h3.common import interrupts
 from h3.common.errors import InputError
 from h3.evaluation.fold_table import FoldRow, markdown
+from h3.tracking import connect, owner
+from h3.tracking.connect import Lost, reported
 
-PARENT_TAG, ERROR_TAG = "mlflow.parentRunId", "h3.error"
+PARENT_TAG, ERROR_TAG, ROLE_TAG = "mlflow.parentRunId", "h3.error", "h3.role"
 NOTE_TAG = "mlflow.note.content"  # what the UI shows as a run's description
 MOST_REASON = 500  # characters
 for noisy in ("mlflow", "alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
@@ -53,42 +49,48 @@ class Store:
 
     def start_parent(self, name: str, tags: dict[str, str]) -> str:
         """Create the parent run of a sweep; its id."""
-        known = {"h3.role": "sweep", "git_commit": git_commit()}
-        run = self.client.create_run(self.experiment_id, run_name=name, tags=known | tags)
+        known = {ROLE_TAG: "sweep", "git_commit": git_commit(), **owner.tags()}
+        with reported(self.uri):
+            run = self.client.create_run(self.experiment_id, run_name=name, tags=known | tags)
         return str(run.info.run_id)
 
     def children(self, parent: str) -> list[Run]:
         """The child runs of a parent, oldest first."""
-        query, oldest_first = f"tags.`{PARENT_TAG}` = '{parent}'", ["attributes.start_time ASC"]
+        return self.search(f"tags.`{PARENT_TAG}` = '{parent}'", "attributes.start_time ASC")
+
+    def search(self, query: str, order: str = "attributes.start_time DESC") -> list[Run]:
+        """All runs of the experiment that a query finds; raises Lost."""
         found: list[Run] = []
         token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, max_results=1000, order_by=oldest_first, page_token=token
-            )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        with reported(self.uri):
+            while True:
+                page = self.client.search_runs(
+                    [self.experiment_id], query, max_results=1000, order_by=[order], page_token=token
+                )
+                found += page
+                token = page.token
+                if not token:
+                    return found
 
-    def finish_parent(self, parent: str, failed: bool = False) -> list[FoldRow]:
-        """Close a parent run with its fold table; FAILED if it or any child failed. Returns the table's
-        rows.
+    def finish_parent(self, parent: str, failed: bool = False, stopped: str = "") -> list[FoldRow]:
+        """Close a parent run with its fold table: KILLED if it was stopped, FAILED if it or any child failed.
+        Children that still run are KILLED: theirs were processes of this sweep. Returns the table's rows.
         """
-        children = self.children(parent)
-        for run in children:
+        for run in self.children(parent):
             if run.info.status == "RUNNING":
-                self.client.set_terminated(run.info.run_id, "FAILED")
-                failed = True
+                self.close(run.info.run_id, "KILLED", stopped or "its process ended before the fold did")
+        children = self.children(parent)
         failed = failed or any(run.info.status != "FINISHED" for run in children)
         rows = [_row(run) for run in children]
         content = [row.model_dump(exclude={"moe"}) for row in rows]
-        self.client.log_dict(parent, {"folds": content}, "folds.json")
         table = markdown(rows)
-        self.client.log_text(parent, table, "folds.md")
-        self.client.set_tag(parent, NOTE_TAG, table)
-        self._log_worst(parent, rows)
-        self.client.set_terminated(parent, "FAILED" if failed else "FINISHED")
+        with reported(self.uri):
+            self.client.log_dict(parent, {"folds": content}, "folds.json")
+            self.client.log_text(parent, table, "folds.md")
+            self.client.set_tag(parent, NOTE_TAG, table)
+            self._log_worst(parent, rows)
+        status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
+        self.close(parent, status, stopped)
         return rows
 
     def _log_worst(self, parent: str, rows: list[FoldRow]) -> None:
@@ -97,46 +99,80 @@ class Store:
             self.client.log_metric(parent, f"{kind}_worst_mape", max(values))
             self.client.log_metric(parent, f"{kind}_mean_mape", sum(values) / len(values))
 
+    def close(self, run_id: str, status: str, reason: str = "") -> None:
+        """End a run with a status and, where it ended badly, a reason in a tag; raises Lost."""
+        with reported(self.uri):
+            if reason:
+                self.client.set_tag(run_id, ERROR_TAG, reason[:MOST_REASON])
+            self.client.set_terminated(run_id, status)
+
+    def reopen(self, run_id: str) -> str:
+        """Let a run that ended go on as one of this process; its id."""
+        with reported(self.uri):
+            for key, value in owner.tags().items():
+                self.client.set_tag(run_id, key, value)
+            if ERROR_TAG in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, ERROR_TAG)
+            self.client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def close_orphans(self) -> None:
+        """Close runs of sweeps and folds whose process is gone, as KILLED with the reason."""
+        for run in self.search("attributes.status = 'RUNNING'"):
+            reason = owner.gone(run.data.tags)
+            if reason and run.data.tags.get(ROLE_TAG) in ("sweep", "fold"):
+                self.close(run.info.run_id, "KILLED", reason)
+
     @contextmanager
-    def fold_run(self, parent: str, name: str) -> Iterator[str]:
-        """A child run, active while the block runs; FAILED, and tagged with the reason, if the block raises,
-        whatever it raises.
-        """
-        tags = {PARENT_TAG: parent, "h3.role": "fold", "git_commit": git_commit()}
-        with self.active_run(name, tags) as run_id:
+    def fold_run(
+        self, parent: str, name: str, tags: dict[str, str] | None = None, again: str = ""
+    ) -> Iterator[str]:
+        """A child run that is RUNNING while the block runs; `again`: the id of one that goes on."""
+        known = {PARENT_TAG: parent, ROLE_TAG: "fold", "git_commit": git_commit(), **owner.tags()}
+        run_id = self.reopen(again) if again else self._created(name, known | (tags or {}))
+        with self._ended(run_id), owner.pulse(self.client, self.uri, run_id):
             yield run_id
 
     @contextmanager
     def active_run(self, name: str, tags: dict[str, str]) -> Iterator[str]:
-        """A new run, active while the block runs; it ends as FINISHED, or as FAILED with the reason in a
-        tag.
-        """
+        """A new run, MLflow's active one while the block runs; it ends as the block does."""
         mlflow.set_tracking_uri(self.uri)
-        run_id = self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id
-        status = "FAILED"
+        run_id = self._created(name, tags | owner.tags())
+        with self._ended(run_id), mlflow.start_run(run_id=run_id, log_system_metrics=False):
+            yield run_id
+
+    def _created(self, name: str, tags: dict[str, str]) -> str:
+        with reported(self.uri):
+            return str(self.client.create_run(self.experiment_id, run_name=name, tags=tags).info.run_id)
+
+    @contextmanager
+    def _ended(self, run_id: str) -> Iterator[None]:
+        """FINISHED, KILLED or FAILED with the reason, as the block ends; a lost store is not asked again."""
         try:
-            with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-                yield run_id
-            status = "FINISHED"
-        except BaseException as error:
-            self.client.set_tag(run_id, ERROR_TAG, f"{type(error).__name__}: {error}"[:MOST_REASON])
+            yield
+        except Lost:
             raise
-        finally:
-            self.client.set_terminated(run_id, status)
+        except BaseException as error:
+            stopped = interrupts.reason(error)
+            told = f"stopped by {stopped}" if stopped else f"{type(error).__name__}: {error}"
+            self.close(run_id, "KILLED" if stopped else "FAILED", told)
+            raise
+        self.close(run_id, "FINISHED")
 
     def run(self, run_id: str) -> Run:
         """The run of that id; raises InputError if there is none."""
         try:
             return self.client.get_run(run_id)
-        except (mlflow.MlflowException, OSError) as error:
-            said = str(error).splitlines()[0]
+        except connect.TROUBLES as error:
+            said = connect.why(error, self.uri)
             raise InputError(f"run {run_id!r}: {said}; expected the id of a tracked fold run") from None
 
 
 def open_store(uri: str | None, experiment: str) -> Store:
     """Open (and on first use create) the store: `uri`, else MLFLOW_TRACKING_URI, else SQLite under mlruns/.
 
-    Several processes may open it at once. Raises InputError if it cannot be reached.
+    Several processes may open it at once. Runs whose process is gone are closed. Raises Lost if it cannot be
+    reached.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
     artifacts = None
@@ -144,23 +180,9 @@ def open_store(uri: str | None, experiment: str) -> Store:
         root = Path("mlruns").absolute()
         root.mkdir(exist_ok=True)
         uri, artifacts = f"sqlite:///{root / 'mlflow.db'}", (root / "artifacts").as_uri()
-    # Two processes that migrate an empty database at once collide, so the first holds a lock.
-    try:
-        with files.lock(Path(tempfile.gettempdir()) / f"h3-store-{os.getuid()}.lock"):
-            mlflow.set_tracking_uri(uri)
-            client = MlflowClient(uri)
-            found = client.get_experiment_by_name(experiment)
-            experiment_id = (
-                found.experiment_id
-                if found
-                else client.create_experiment(experiment, artifact_location=artifacts)
-            )
-    except (mlflow.MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise InputError(
-            f"tracking store {uri} cannot be reached: {reason}; expected a running store"
-        ) from None
-    return Store(uri, experiment_id, client)
+    store = Store(uri, connect.experiment_id(uri, experiment, artifacts), MlflowClient(uri))
+    store.close_orphans()
+    return store
 
 
 def git_commit() -> str:
