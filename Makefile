@@ -15,8 +15,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-train: setup ## all eight folds on the built-in data
-	$(BIN)/python -m h3.train -m 'fold=glob([lomo_*,lowo_*])' hydra/launcher=joblib hydra.launcher.n_jobs=2
+train: setup ## all eight folds on the built-in data; ARGS=resume=true goes on with one that was stopped
+	$(BIN)/python -m h3.train -m 'fold=glob([lomo_*,lowo_*])' hydra/launcher=joblib hydra.launcher.n_jobs=2 $(ARGS)
 
 test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -45,6 +45,7 @@ $(MEASURE)/.ready: requirements-measure.lock
 	@touch $@
 
 ui: setup ## MLflow on 127.0.0.1:5000
+	@$(BIN)/python -c "from h3.tracking.store import open_store; open_store(None, 'h3')"
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --host 127.0.0.1 --port 5000
 
 lock: ## resolve pyproject.toml anew into the lock files (needs uv)

@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from h3.common import interrupts
+from h3.common import interrupts, secrets
 from h3.common.config import CONF
 from h3.common.errors import InputError
 
@@ -49,8 +49,10 @@ def run(
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
     interrupts.listen()
+    secrets.keep_out_of_logs()
     try:
         _compose_and_run(_reporting(main), config_name, prepared(arguments, literal, renamed or {}))
+        interrupts.check()
         if _reported:
             fail("\nerror: ".join(_reported))
     except InputError as error:
@@ -60,7 +62,7 @@ def run(
     except OSError as error:
         fail(_unreachable(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(interrupts.STATUS["Ctrl-C"])
 
 
 def report(text: str) -> None:
@@ -94,6 +96,7 @@ def _reporting(main: Job) -> Job:
 
     @functools.wraps(main)
     def job(cfg: DictConfig) -> object:
+        interrupts.check()
         try:
             return main(cfg)
         except (InputError, OSError) as error:
@@ -128,7 +131,7 @@ def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:
 
 def fail(text: str) -> NoReturn:
     """End the process with one line on stderr and status 2."""
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {secrets.hidden(text)}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 from types import FrameType
 
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143}
 _asked: list[str] = []
 
 
@@ -24,11 +25,18 @@ def asked() -> str:
     return _asked[0] if _asked else ""
 
 
+def check() -> None:
+    """End the process if it was asked to stop and something on the way swallowed that."""
+    if _asked:
+        sys.exit(STATUS[_asked[0]])
+
+
 def reason(error: BaseException) -> str:
     """What asked to stop, if that is what an exception stands for; "" for any other."""
     if isinstance(error, KeyboardInterrupt):
         return asked() or "Ctrl-C"
-    return (asked() or "SIGTERM") if isinstance(error, SystemExit) and error.code == 143 else ""
+    stops = isinstance(error, SystemExit) and error.code in STATUS.values()
+    return (asked() or "SIGTERM") if stops else ""
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -38,4 +46,4 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 def _terminated(number: int, frame: FrameType | None) -> None:
     _asked.append("SIGTERM")
-    sys.exit(143)
+    sys.exit(STATUS["SIGTERM"])

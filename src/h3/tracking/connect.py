@@ -14,18 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from h3.common import files
+from h3.common import files, secrets
 from h3.common.errors import InputError
 
 Found = TypeVar("Found")
 # What a store raises: its own errors, its database's, the network's and the disk's.
-TROUBLES = (MlflowException, SQLAlchemyError, OSError)
+TROUBLES = (MlflowException, SQLAlchemyError, OSError, ImportError)
 MOST_REASON = 200  # characters
 TRIES = 6
 # Several processes insert the same row at once, or migrate the same fresh database: the next try finds it.
@@ -48,40 +47,21 @@ def reported(uri: str) -> Iterator[None]:
     try:
         yield
     except TROUBLES as error:
-        raise Lost(
-            f"tracking store {shown(uri)} cannot be reached: {why(error, uri)}; expected a running store"
-        ) from None
-
-
-def shown(uri: str) -> str:
-    """The address of a store without a password."""
-    try:
-        parts = urlsplit(uri)
-        if parts.password is None:
-            return uri
-    except ValueError:
-        return uri.split("@")[-1]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}"))
+        where = f"tracking store {secrets.hidden(uri)}"
+        raise Lost(f"{where} cannot be reached: {why(error, uri)}; expected a running store") from None
 
 
 def why(error: BaseException, uri: str) -> str:
-    """The cause of a store's error, short and without a password."""
+    """The cause of an error of the store at `uri`, short and without a password."""
     said = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return f"{said}; `pip install 'h3[cluster]'` has the drivers of databases"
     for pattern, words in CAUSES.items():
         if re.search(pattern, said):
             return words
-    for secret in _secrets(uri):
-        said = said.replace(secret, "***")
+    said = secrets.hidden(said, uri)
     # MLflow wraps: the cause is at the end where there is one in brackets, else at the start.
     return said if len(said) <= MOST_REASON else f"{said[: MOST_REASON // 2]} … {said[-MOST_REASON // 2 :]}"
-
-
-def _secrets(uri: str) -> list[str]:
-    try:
-        password = urlsplit(uri).password
-    except ValueError:
-        password = None
-    return [password, unquote(password)] if password else []
 
 
 def persisting(act: Callable[[], Found]) -> Found:

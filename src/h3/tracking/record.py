@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import infer_signature
 
-from h3.common import files, strict_json
+from h3.common import files, secrets, strict_json
 from h3.common.config import TrainConfig
 from h3.common.errors import InputError
 from h3.evaluation import result as fold_result
@@ -91,7 +91,8 @@ class Record:
 
     def made_of(self, config: TrainConfig, ingested: Mapping[str, object]) -> None:
         """Keep what the run was made of: configuration, ingest record and package versions."""
-        self.text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "config.yaml")
+        content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        self.text(secrets.hidden(content), "config.yaml")
         self.text(strict_json.dumps(ingested), "ingest.json")
         self.json({name: version(name) for name in PACKAGES}, "versions.json")
 

@@ -21,6 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from h3 import bundle
 from h3.bundle import Bundle
+from h3.common import secrets
 from h3.common.config import PACKAGE, TrackingConfig
 from h3.common.errors import InputError
 from h3.tracking import connect, log
@@ -81,7 +82,7 @@ def reported(tracking: TrackingConfig) -> Iterator[None]:
         yield
     except connect.TROUBLES as error:
         where = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or "mlruns/mlflow.db"
-        said = f"registry {connect.shown(where)}: {connect.why(error, where)}"
+        said = f"registry {secrets.hidden(where)}: {connect.why(error, where)}"
         raise InputError(f"{said}; run it again: what was begun is finished then") from None
 
 

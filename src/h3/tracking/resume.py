@@ -97,9 +97,20 @@ def interrupted(store: Store, known: str) -> Run | None:
     return found
 
 
+def busy(store: Store, parent: str, known: str) -> str:
+    """The living process (host:number) that computes the fold of that code and configuration; "" if none."""
+    runs = [run for run in _folds(store, parent, known) if run.info.status == "RUNNING"]
+    living = [run.data.tags.get(owner.OWNER_TAG, "") for run in runs if not owner.gone(run.data.tags)]
+    return living[-1].rpartition(":")[0] if living else ""
+
+
+def _folds(store: Store, parent: str, known: str) -> list[Run]:
+    return [run for run in store.children(parent) if run.data.tags.get(KEY_TAG) == known]
+
+
 def left_of(store: Store, parent: str, known: str) -> Left:
     """What a sweep has left of the fold of that code and configuration."""
-    runs = [run for run in store.children(parent) if run.data.tags.get(KEY_TAG) == known]
+    runs = _folds(store, parent, known)
     waiting = {each.run_id: each for each in unsent.folds(parent)}
     if not runs:
         return Left(sealed=_complete([each for each in waiting.values() if not each.run_id], known))

@@ -127,8 +127,8 @@ def find_sweep(store: Store, run_id: str | None) -> Sweep:
 
 
 def said_of(store: Store, chosen: Sweep) -> str:
-    """In words, what a reader of a chosen sweep should know: that it never ended, or that a newer one did not;
-    "" where there is nothing to say.
+    """In words, what a reader of a chosen sweep should know: that it never ended, or that a newer one did
+    not; "" where there is nothing to say.
     """
     if not chosen.ended:
         state = "is still running" if chosen.status == "RUNNING" else "was killed"
@@ -137,7 +137,7 @@ def said_of(store: Store, chosen: Sweep) -> str:
     if newer.ended:
         return ""
     state = "still runs" if newer.status == "RUNNING" else "was killed"
-    return f"sweep {newer.run_id} is newer but {state}; this is {chosen.run_id} (sweep={newer.run_id} for that one)"
+    return f"sweep {newer.run_id} is newer but {state}; judged here: {chosen.run_id} (sweep=ID for another)"
 
 
 def find_beside(store: Store, kind: str, run_id: str | None, digest: str) -> Sweep | None:

@@ -9,10 +9,12 @@ the record waits on disk for `h3 sync`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+from h3.common import interrupts
 from h3.common.config import TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
@@ -21,7 +23,10 @@ from h3.tracking import resume, send, unsent
 from h3.tracking.connect import Lost
 from h3.tracking.record import Sealed
 from h3.tracking.resume import KEY_TAG, Left
+from h3.tracking.store import FOLD_TAG, MODEL_TAG
 from h3.tracking.sweep import Opened
+
+WAIT_S = 1.0
 
 
 @dataclass
@@ -53,9 +58,13 @@ class Folds:
 
     def left(self) -> Left:
         """What the sweep has left of this fold; nothing, unless it is to be gone on with."""
-        if not self.config.resume or self.opened.store is None:
+        store, parent, known = self.opened.store, self.opened.place.parent, resume.key(self.config)
+        if not self.config.resume or store is None:
             return Left()
-        return resume.left_of(self.opened.store, self.opened.place.parent, resume.key(self.config))
+        while process := resume.busy(store, parent, known):  # of a sweep that was killed alone
+            self.say("wait", detail=f"for process {process}, which computes this fold")
+            time.sleep(WAIT_S)
+        return resume.left_of(store, parent, known)
 
     @contextmanager
     def run(self, again: str) -> Iterator[Sending]:
@@ -76,6 +85,7 @@ class Folds:
                     sending.sent = send.fold(self.opened.store, run_id, sending.sealed)
             if self.opened.store is not None:
                 note.unlink()
+            interrupts.check()
         except Lost as lost:
             if sending.sealed is None:
                 raise
@@ -86,7 +96,8 @@ class Folds:
 
     @contextmanager
     def _tracked(self, again: str) -> Iterator[str]:
-        store, tags = self.opened.store, {KEY_TAG: resume.key(self.config)}
-        parent = self.opened.place.parent
+        store, parent = self.opened.store, self.opened.place.parent
+        named = {FOLD_TAG: self.config.fold.name, MODEL_TAG: self.config.model.name}
+        tags = {KEY_TAG: resume.key(self.config), **named}
         with store.fold_run(parent, self.name, tags, again) if store else nullcontext("") as run_id:
             yield run_id

@@ -32,6 +32,7 @@ from h3.tracking import connect, owner
 from h3.tracking.connect import Lost, reported
 
 PARENT_TAG, ERROR_TAG, ROLE_TAG = "mlflow.parentRunId", "h3.error", "h3.role"
+FOLD_TAG, MODEL_TAG = "h3.fold", "h3.model"  # of a run that has no parameters yet
 NOTE_TAG = "mlflow.note.content"  # what the UI shows as a run's description
 MOST_REASON = 500  # characters
 for noisy in ("mlflow", "alembic", "mlflow.store.db.utils", "urllib3.connectionpool"):
@@ -89,6 +90,8 @@ class Store:
             self.client.log_text(parent, table, "folds.md")
             self.client.set_tag(parent, NOTE_TAG, table)
             self._log_worst(parent, rows)
+            if not stopped and ERROR_TAG in self.client.get_run(parent).data.tags:
+                self.client.delete_tag(parent, ERROR_TAG)  # it was gone on with
         status = "KILLED" if stopped else "FAILED" if failed else "FINISHED"
         self.close(parent, status, stopped)
         return rows
@@ -199,11 +202,12 @@ def _git(*words: str) -> str:
 
 
 def _row(run: Run) -> FoldRow:
-    params, metrics = run.data.params, run.data.metrics
+    params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
     numbers = ("mape", "mape_low", "mape_high", "mape_base", "bias", "n_test")
     return FoldRow(
-        fold=params.get("fold", run.info.run_name),
-        **{name: params.get(name, "") for name in ("kind", "holdout", "model", "data")},
+        fold=params.get("fold") or tags.get(FOLD_TAG, run.info.run_name),
+        model=params.get("model") or tags.get(MODEL_TAG, ""),
+        **{name: params.get(name, "") for name in ("kind", "holdout", "data")},
         **{name: metrics.get(name) for name in numbers},
         status=run.info.status,
         run_id=run.info.run_id,

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from mlflow.entities import Run
 from omegaconf import DictConfig, OmegaConf
 
-from h3.common import cli, interrupts
+from h3.common import cli, interrupts, secrets
 from h3.common.config import SourceConfig, TrackingConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
@@ -124,7 +124,7 @@ def _kept_rows(parent: str) -> list[FoldRow]:
 
 def _again() -> str:
     arguments = [each for each in sys.argv[1:] if not each.startswith("resume=")]
-    return shlex.join(["python", "-m", "h3.train", *arguments, "resume=true"])
+    return secrets.hidden(shlex.join(["python", "-m", "h3.train", *arguments, "resume=true"]))
 
 
 def _say(text: str) -> None:
@@ -142,7 +142,7 @@ class SweepParent(Callback):
         """Open the parent run and make the simulated data once; Hydra calls it before the first job."""
         overrides = list(config.hydra.overrides.task)
         shown = " ".join(each for each in overrides if not each.startswith("resume="))
-        tags = {"overrides": shown, "source": str(config.source.name)}
+        tags = {"overrides": secrets.hidden(shown), "source": str(config.source.name)}
         try:
             known = resume.sweep_key(config, overrides)
             self.opened = begin(

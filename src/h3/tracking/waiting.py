@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mlflow.exceptions import MlflowException
 
+from h3.common.errors import InputError
 from h3.tracking import record, send, unsent
 from h3.tracking.resume import KEY_TAG
 from h3.tracking.store import ERROR_TAG, PARENT_TAG, Store, open_store
@@ -49,7 +50,10 @@ def _has(store: Store, run_id: str) -> bool:
 
 
 def _fold(each: unsent.Fold, moved: _Moved) -> str:
-    sealed = record.read(each.folder)
+    try:
+        sealed = record.read(each.folder)
+    except InputError as error:
+        raise InputError(f"{error}; if that fold is not wanted any more, delete {each.note}") from None
     store, parent = moved.store(each.place)
     run = store.client.get_run(each.run_id) if each.run_id and _has(store, each.run_id) else None
     if run is not None and run.info.status == "FINISHED":
