@@ -24,12 +24,12 @@ import pandas as pd
 
 from h3.common.config import Fold, fold, study
 from h3.evaluation import explain
-from h3.evaluation import result as fold_result
 from h3.evaluation.one_fold import summarise
 from h3.evaluation.replay_result import ReplayedRun, ReplayResult
 from h3.evaluation.result import FoldResult
 from h3.models import zoo
-from h3.tracking import log
+from h3.tracking import send
+from h3.tracking.record import Record
 from h3.tracking.store import Store, open_store
 
 TARGET_S, TARGET_RUNS = 20.0, 200
@@ -118,14 +118,16 @@ def fill(store: Store, runs: int, rows: int) -> str:
         order, place = divmod(number, len(FOLDS))
         model = known[order] if order < len(known) else f"rival_{order}"
         frame = predicted(tables[place], 5 + order, number)
-        with store.fold_run(parent, f"{FOLDS[place].name}-{model}"):
-            log.frame(frame, "predictions.parquet")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            store.fold_run(parent, f"{FOLDS[place].name}-{model}") as run_id,
+        ):
+            record = Record(Path(folder))
+            record.frame(frame, "predictions.parquet")
             if order < 5:
-                log.frame(ranking(number), "shap_ranking.parquet")
-            found = result(frame, FOLDS[place], model, number)
-            log.result(found)
-            log.text("result.json", fold_result.dumps(found))
-            log.json("versions.json", {"h3": "bench"})
+                record.frame(ranking(number), "shap_ranking.parquet")
+            record.json({"h3": "bench"}, "versions.json")
+            send.fold(store, run_id, record.seal(result(frame, FOLDS[place], model, number)))
     store.client.set_terminated(parent, "FINISHED")
     return parent
 

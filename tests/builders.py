@@ -448,3 +448,9 @@ def empty_registry(folder: Path) -> Registry:
         tracking.experiment, artifact_location=(folder / "artifacts").as_uri()
     )
     return registry.open_registry(tracking)
+
+
+def keep(store, run_id: str, **contents: dict) -> None:
+    """Give a run JSON or YAML artifacts by name."""
+    for name, content in contents.items():
+        store.client.log_dict(run_id, content, name)

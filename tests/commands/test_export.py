@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import builders
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +18,6 @@ from h3.bundle import distil, standing
 from h3.bundle.blis_terms import blis_terms
 from h3.common.config import FeaturesConfig
 from h3.common.errors import InputError
-from h3.evaluation import result
 from h3.export import ExportConfig
 from h3.latency.shipped_overheads import OverheadsConfig
 from h3.models.peers.xgboost_raw import Params as RawParams
@@ -29,7 +27,7 @@ from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.server.overheads import STUDY_IN_STEPS, Overheads
 from h3.steps import batch, catalog, physics
 from h3.steps.batch import Deployment
-from h3.tracking import find, log
+from h3.tracking import find
 from h3.tracking.store import open_store
 
 DATA = "measured on H100: request logs, 12 experiments"
@@ -46,12 +44,11 @@ def steps() -> pd.DataFrame:
 def tracked(fitted: object, uri: str, source: dict | None = None, held_out: tuple[str, ...] = ()) -> str:
     store = open_store(uri, "h3")
     with store.fold_run(store.start_parent("sweep", {}), "lomo_mixtral") as run_id:
-        log.fit(fitted)
-        mlflow.log_params({"fold": "lomo_mixtral", "holdout": "mixtral", "data_digest": "d" * 32})
-        mlflow.log_dict({"source": source or {"name": "simulated"}}, "config.yaml")
         experiments = [{"experiment": name} for name in held_out]
-        made = builders.fold_result(experiments=experiments, data=DATA)
-        mlflow.log_text(result.dumps(made), "result.json")
+        kept = builders.fold_result(experiments=experiments, data=DATA).recorded()
+        config = {"source": source or {"name": "simulated"}}
+        named = {"fit.json": fitted.describe(), "config.yaml": config, "result.json": kept}
+        builders.keep(store, run_id, **named)
     return run_id
 
 

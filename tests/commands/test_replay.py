@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import builders
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +18,7 @@ from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
 from h3.replay import ReplayJobConfig, load_model
 from h3.server.overheads import NONE, STUDY_IN_STEPS, Overheads
-from h3.tracking import log, registry
+from h3.tracking import registry
 from h3.tracking.store import open_store
 
 GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
@@ -42,9 +41,10 @@ def world(tmp_path_factory) -> tuple[Path, str, str]:
     opened.set_alias("champion", "1")
     steps = builders.Steps(seed=1).run("llama-2-7b").run("llama-2-70b").table()
     with opened.store.fold_run(opened.store.start_parent("sweep", {}), "lomo") as run_id:
-        log.fit(XGBoostResidual(Params(n_estimators=0)).fit(steps, Context()))
+        fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context())
         replayed = {"overheads": {"queueing_us": 7.0, "pipeline_steps": 1.0}}
-        mlflow.log_dict(builders.fold_result().recorded() | {"replay": replayed}, "result.json")
+        kept = builders.fold_result().recorded() | {"replay": replayed}
+        builders.keep(opened.store, run_id, **{"fit.json": fitted.describe(), "result.json": kept})
     return folder, uri, run_id
 
 
@@ -131,13 +131,10 @@ def test_a_run_brings_its_own_overheads_and_one_experiment_can_be_asked_for(worl
 def test_only_overheads_that_a_run_estimated_are_taken_for_its_own(world, recorded, estimated):
     store = open_store(world[1], "h3")
     with store.fold_run(store.start_parent("sweep", {}), "lomo") as run_id:
-        log.fit(
-            XGBoostResidual(Params(n_estimators=0)).fit(
-                builders.Steps(seed=1).run("llama-2-7b").table(), Context()
-            )
-        )
+        steps = builders.Steps(seed=1).run("llama-2-7b").table()
+        fitted = XGBoostResidual(Params(n_estimators=0)).fit(steps, Context())
         kept = builders.fold_result().recorded() | {"replay": recorded}
-        mlflow.log_dict(kept, "result.json")
+        builders.keep(store, run_id, **{"fit.json": fitted.describe(), "result.json": kept})
     settings = {"bundle": run_id, "tracking": {"uri": world[1]}}
     _, overheads, origin = load_model(
         ReplayJobConfig(source={"name": "requests", "path": str(world[0] / "runs")}, **settings)

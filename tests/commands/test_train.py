@@ -236,7 +236,9 @@ def test_a_killed_run_leaves_nothing_running(tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
-    assert {run.info.status for role in runs(tmp_path).values() for run in role} == {"FAILED"}
+    ended = [run for role in runs(tmp_path).values() for run in role]
+    assert {run.info.status for run in ended} == {"KILLED"}
+    assert all("SIGTERM" in run.data.tags["h3.error"] for run in ended)
 
 
 def test_two_processes_may_start_on_an_empty_store_at_once(tmp_path):

@@ -20,7 +20,8 @@ from h3.common.errors import InputError
 from h3.compare import CompareConfig, compare
 from h3.evaluation.one_fold import summarise
 from h3.evaluation.result import FoldResult
-from h3.tracking import log
+from h3.tracking import send
+from h3.tracking.record import Record
 from h3.tracking.store import open_store
 
 FOLDS = [fold(name) for name in study().folds]
@@ -115,11 +116,12 @@ class Sweeps:
                 "tuning": "off",
             }
             result = FoldResult(**(dict(summarise(frame, 0)) | known | changed))
-            log.frame(frame, "predictions.parquet")
-            log.result(result)
-            content = {name: value for name, value in result.recorded().items() if name not in without}
-            log.text("result.json", strict_json.dumps(content))
-            log.json("versions.json", {"h3": "0.1"})
+            record = Record(self.folder / "records" / run_id)
+            record.frame(frame, "predictions.parquet")
+            record.json({"h3": "0.1"}, "versions.json")
+            sent = send.fold(self.store, run_id, record.seal(result))
+            content = {name: value for name, value in sent.recorded().items() if name not in without}
+            self.store.client.log_text(run_id, strict_json.dumps(content), "result.json")
         return run_id
 
     def compare(self, **options):

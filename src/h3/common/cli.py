@@ -49,6 +49,7 @@ def run(
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
     interrupts.listen()
+    _reported.clear()
     secrets.keep_out_of_logs()
     try:
         _compose_and_run(_reporting(main), config_name, prepared(arguments, literal, renamed or {}))

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import random
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from h3.common import files, secrets
+from h3.common import secrets
 from h3.common.errors import InputError
+from h3.tracking import fresh_database
 
 Found = TypeVar("Found")
 # What a store raises: its own errors, its database's, the network's and the disk's.
-TROUBLES = (MlflowException, SQLAlchemyError, OSError, ImportError)
+TROUBLES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError)
 MOST_REASON = 200  # characters
 TRIES = 6
 # Several processes insert the same row at once, or migrate the same fresh database: the next try finds it.
@@ -53,7 +54,7 @@ def reported(uri: str) -> Iterator[None]:
 
 def why(error: BaseException, uri: str) -> str:
     """The cause of an error of the store at `uri`, short and without a password."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).split(" [SQL:")[0]
     if isinstance(error, ImportError):
         return f"{said}; `pip install 'h3[cluster]'` has the drivers of databases"
     for pattern, words in CAUSES.items():
@@ -79,20 +80,9 @@ def persisting(act: Callable[[], Found]) -> Found:
     raise AssertionError("unreachable")
 
 
-@contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Hold the lock of a database in a file while the block runs, so that one process makes its tables.
-
-    The lock lies beside the database. Servers make their own tables, and no lock is held while one is asked.
-    """
-    path = uri.removeprefix("sqlite:///")
-    with files.lock(Path(f"{path}.lock")) if path != uri and ":memory:" not in uri else nullcontext():
-        yield
-
-
 def experiment_id(uri: str, name: str, artifacts: str | None) -> str:
     """The id of an experiment, which is made where it is missing; raises Lost."""
-    with reported(uri), alone(uri):
+    with reported(uri), fresh_database.alone(uri):
         mlflow.set_tracking_uri(uri)
         return persisting(lambda: _experiment(uri, name, artifacts))
 

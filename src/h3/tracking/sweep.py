@@ -14,6 +14,7 @@ import atexit
 import os
 import shlex
 import sys
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,9 @@ class SweepParent(Callback):
             )
         except InputError as error:
             cli.fail(str(error))  # Hydra makes a warning of an exception, and goes on without a parent
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
         self.process = os.getpid()
         os.environ[PARENT_VARIABLE] = self.opened.place.parent
         # Hydra does not call on_multirun_end when a job failed; the parent must not stay RUNNING.
