@@ -192,7 +192,8 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         name=folder.name,
         path=folder,
         model=catalog.model_name(parsed.get("model", model_id)),
-        workload=str(config.get("workload") or parsed.get("workload") or folder.name),
+        workload=catalog.workload_name(str(config.get("workload") or parsed.get("workload") or ""))
+        or catalog.workload_name(folder.name),
         hardware=hardware_file.named(
             config.get("hardware") or config.get("gpu") or source.assume.hardware, folder
         ),
