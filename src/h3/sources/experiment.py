@@ -50,6 +50,7 @@ class Experiment:
     block_size_tokens: float
     architecture: catalog.Architecture
     sampling: Sampling
+    max_model_len: float = float("nan")
 
     @property
     def deployment(self) -> Deployment:
@@ -202,6 +203,7 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         block_size_tokens=_optional(folder, config, "block_size", source.assume.block_size_tokens),
         architecture=arch,
         sampling=_sampling(folder, config, model_id, source),
+        max_model_len=_optional(folder, config, "max_model_len"),
     )
 
 

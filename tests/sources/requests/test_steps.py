@@ -490,7 +490,7 @@ def test_idle_time_between_two_bursts_is_in_no_period(tmp_path):
     late.times_us = late.times_us + 600e6
     folder = server.write_tracev2(tmp_path)
     other = late.write_tracev2(tmp_path / "late")
-    lines = (other / "data.csv").read_text().splitlines()[1:]
+    lines = [f"late-{line}" for line in (other / "data.csv").read_text().splitlines()[1:]]
     with (folder / "data.csv").open("a") as file:
         file.write("\n".join(lines) + "\n")
     table = load(folder).table

@@ -68,12 +68,15 @@ LIFECYCLE = "per_request_lifecycle_metrics.json"
 
 @dataclass(frozen=True)
 class RequestLog:
-    """Usable requests of one experiment, the rejected ones, and how many the log held and how many failed."""
+    """Usable requests of one experiment, the rejected ones, and how many the log held and how many failed;
+    impossible: why the log cannot be used ("": it can).
+    """
 
     requests: pd.DataFrame
     rejects: pd.DataFrame
     total: int
     failed: int
+    impossible: str = ""
 
 
 Logged = tuple[Experiment, RequestLog]
