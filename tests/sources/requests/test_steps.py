@@ -270,7 +270,7 @@ def test_an_entry_whose_info_is_no_object_is_rejected(tmp_path, info):
     [
         (b"[{", "not JSON"),
         (b"{}", "holds dict; expected inference-perf's array"),
-        (b"\xff\xfe", "not JSON"),
+        (b"\xff\xfe", "UTF-16; expected UTF-8"),
         (b"", "not JSON"),
     ],
 )
@@ -400,7 +400,7 @@ def test_a_log_without_requests_is_left_out_with_the_reason(tmp_path):
 def test_an_empty_file_is_refused(tmp_path, empty):
     folder = busy_server(100).write_tracev2(tmp_path)
     (folder / "data.csv").write_text(empty)
-    with pytest.raises(InputError, match="column 'request_id' is missing"):
+    with pytest.raises(InputError, match="data.csv: empty; expected a TraceV2 header with request_id"):
         load(tmp_path)
 
 

@@ -70,11 +70,13 @@ def _reasons(requests: pd.DataFrame, experiment: Experiment, least_us: float) ->
     """Why each request is impossible, "" if it is not; the first rule that it breaks. Shape (requests,)."""
     tokens = requests["output_tokens"].to_numpy(float)
     took_us = (requests["last_us"] - requests["first_us"]).to_numpy(float)
+    waits_us = (requests["first_us"] - requests["arrival_us"]).to_numpy(float)
     longest = experiment.max_model_len if np.isfinite(experiment.max_model_len) else LONGEST_CONTEXT
     rules = {
         "duplicate_request": requests["request"].duplicated().to_numpy(),
         "longer_than_max_model_len": requests["prompt_tokens"].to_numpy(float) + tokens > longest,
         "faster_than_weights": (tokens > 1) & (took_us < (tokens - 1) * least_us),
+        "waits_longer_than_a_day": waits_us > LONGEST_REQUEST_US,
         "slower_than_a_minute_a_token": (took_us > tokens * LONGEST_TOKEN_US)
         | (took_us > LONGEST_REQUEST_US),
     }
@@ -92,6 +94,7 @@ def _detail(row: Any, reason: str, experiment: Experiment, least_us: float) -> s
         * bool(np.isfinite(experiment.max_model_len))
         or f"more than {LONGEST_CONTEXT}, the longest context of any model",
         "faster_than_weights": f"{_per_token_us(row):.1f} us a token; the weights take {least_us:.0f} us",
+        "waits_longer_than_a_day": f"{(row.first_us - row.arrival_us) / 1e6:.0f} s to the first token",
         "slower_than_a_minute_a_token": f"{(row.last_us - row.first_us) / 1e6:.0f} s of decoding",
     }
     return f"request {row.request}: {said[reason]}"

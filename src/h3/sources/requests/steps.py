@@ -70,8 +70,8 @@ def request_logs(source: SourceConfig) -> dict[str, Callable[[], files.Logged]]:
 def read_experiment(folder: Path, source: SourceConfig) -> files.Logged:
     """Setup and requests of one experiment folder."""
     experiment = describe(folder, source)
-    path = required_log(folder, REQUEST_FILES)
-    log = files.read(experiment.name, path, experiment.block_size_tokens)
+    path = required_log(folder, REQUEST_FILES, source.bounds)
+    log = files.read(experiment.name, path, experiment.block_size_tokens, source.bounds)
     return experiment, plausible.checked(experiment, log)
 
 
