@@ -22,7 +22,7 @@ import yaml
 
 from h3.common.errors import InputError
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10
 # Text of numbers packs to a tenth or a fiftieth, repetitive JSON to a hundredth; small files may do better.
 FREE_BYTES = 64 << 20
 MOST_YAML_BYTES = 1 << 20
@@ -111,11 +111,14 @@ def _unpacked(path: Path) -> Iterator[bytes | str]:
                     yield "bytes_after_gzip"
                     return
                 unpack = zlib.decompressobj(wbits=31)
+            before = unpack.copy()
             try:
                 part = unpack.decompress(fed, CHUNK_BYTES)
             except zlib.error as error:
-                if not given:
+                rest = _before_damage(before, fed)
+                if not given and not rest:
                     raise InputError(f"{path}: not gzip ({error}); expected a gzip file") from None
+                yield rest
                 yield "damaged_gzip"
                 return
             given = given or bool(part)
@@ -126,6 +129,17 @@ def _unpacked(path: Path) -> Iterator[bytes | str]:
             yield rest
         if not unpack.eof:
             yield "truncated_gzip"
+
+
+def _before_damage(unpack: Any, fed: bytes) -> bytes:
+    """What a stream gives before the byte that damages it; zlib itself gives nothing of such a piece."""
+    parts = []
+    try:
+        for byte in fed:
+            parts.append(unpack.decompress(bytes([byte])))
+    except zlib.error:
+        pass
+    return b"".join(parts)
 
 
 def yaml_of(path: Path) -> dict[str, Any]:

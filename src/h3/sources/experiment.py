@@ -86,6 +86,11 @@ class Ingested:
     rejects: pd.DataFrame
     record: dict[str, Any] = field(default_factory=dict)
 
+    def rejected(self) -> str:
+        """The rejects by reason, in words."""
+        counts = self.rejects.groupby("reason").size().items()
+        return "rejected rows: " + (", ".join(f"{reason} {count}" for reason, count in counts) or "none")
+
 
 def combine(parts: Iterable[Ingested]) -> Ingested:
     """One Ingested from several; records are joined by experiment, lists appended."""
