@@ -38,12 +38,10 @@ class Written:
 
     def report(self) -> str:
         """The counts as printed."""
-        table, rejects = self.ingested.table, self.ingested.rejects
-        counts = rejects.groupby("reason").size().items()
-        rejected = ", ".join(f"{reason} {count}" for reason, count in counts) or "none"
+        table = self.ingested.table
         lines = [
             f"{len(table)} steps of {table['experiment'].nunique()} experiments: {self.out}",
-            f"rejected rows: {rejected}: {schema.rejects_path(self.out)}",
+            f"{self.ingested.rejected()}: {schema.rejects_path(self.out)}",
         ]
         lines += caching.lines(self.ingested.record)
         for entry in self.ingested.record.get("left_out", []):

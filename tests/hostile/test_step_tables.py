@@ -119,7 +119,7 @@ VALUES = {
     "prompt_1e300": ("prefill_tokens", 1e300, "at least 0 and at most 1e+12 tokens"),
     "kv_tokens_2e298": ("decode_kv_tokens_sum", 2e298, "at least 0 and at most 1e+12 tokens"),
     "pairs_1e30": ("prefill_attended_tokens", 1e30, "at least 0 and at most 1e+18 tokens"),
-    "batch_limit_1e9": ("max_num_seqs", 1e9, "at least 0 and at most 1e+06 requests"),
+    "batch_limit_1e12": ("max_num_seqs", 1e12, "at least 0 and at most 1e+09 requests"),
     "blocks_1e300": ("kv_blocks_total", 1e300, "at least 0 and at most 1e+12 blocks"),
     "usage_in_percent": ("kv_usage_ratio", 87.0, "at least 0 and at most 1"),
     "sampling_7": ("truncated_sampling", 7.0, "at least 0 and at most 1"),

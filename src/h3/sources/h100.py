@@ -20,6 +20,7 @@ import pandas as pd
 from h3.common import packaged
 from h3.common.config import SourceConfig
 from h3.sources.experiment import Experiment, Ingested, combine
+from h3.sources.requests import plausible
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged, RequestLog
 from h3.steps import catalog, sampling, schema
@@ -56,7 +57,8 @@ def request_logs(source: SourceConfig) -> dict[str, Callable[[], Logged]]:
 
 
 def _logged(setup: pd.DataFrame, rows: pd.DataFrame) -> Logged:
-    return _experiment(setup.iloc[0]), _log(rows.reset_index(drop=True))
+    experiment = _experiment(setup.iloc[0])
+    return experiment, plausible.checked(experiment, _log(rows.reset_index(drop=True)))
 
 
 def _experiment(setup: pd.Series) -> Experiment:

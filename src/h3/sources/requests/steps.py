@@ -29,7 +29,7 @@ from h3.sources.experiment import (
     find,
     required_log,
 )
-from h3.sources.requests import caching, files
+from h3.sources.requests import caching, files, plausible
 from h3.sources.requests import clock as step_clock
 from h3.steps import schema
 from h3.steps.batch import attended
@@ -70,8 +70,9 @@ def request_logs(source: SourceConfig) -> dict[str, Callable[[], files.Logged]]:
 def read_experiment(folder: Path, source: SourceConfig) -> files.Logged:
     """Setup and requests of one experiment folder."""
     experiment = describe(folder, source)
-    path = required_log(folder, REQUEST_FILES)
-    return experiment, files.read(experiment.name, path, experiment.block_size_tokens)
+    path = required_log(folder, REQUEST_FILES, source.bounds)
+    log = files.read(experiment.name, path, experiment.block_size_tokens, source.bounds)
+    return experiment, plausible.checked(experiment, log)
 
 
 def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig) -> Ingested:
@@ -118,7 +119,10 @@ def _unusable(log: files.RequestLog, decoding: pd.DataFrame, source: SourceConfi
             f"{log.failed} of {log.total} requests failed, more than"
             f" max_failed_ratio={source.max_failed_ratio:g}"
         )
-    return "" if len(decoding) else "no usable request with two or more output tokens"
+    if log.impossible or len(decoding):
+        return log.impossible
+    counts = ", ".join(f"{reason} {count}" for reason, count in log.rejects.groupby("reason").size().items())
+    return f"no usable request with two or more output tokens (rejected: {counts or 'none'})"
 
 
 def _empty() -> pd.DataFrame:
