@@ -6,7 +6,7 @@ Names are the workload's and the model's, in tables and in fold.holdout; near is
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -93,8 +93,8 @@ def test_separators_of_a_name_are_alike_to_the_wall(separated):
     assert set(split.train["workload"]) == {"general"}
 
 
-@pytest.mark.parametrize("name", ["", " ", "\u200b"])
-def test_a_workload_without_a_name_is_that_of_its_folder(tmp_path, name):
+@pytest.mark.parametrize("name", ["\u200b", "\ufeff\u00a0"])
+def test_a_workload_whose_name_shows_nothing_is_that_of_its_folder(tmp_path, name):
     folder = TraceBuilder().steps(4).write(tmp_path, name="My-Run")
     with (folder / "exp-config.yaml").open("a") as config:
         config.write(f"workload: {json.dumps(name)}\n")
@@ -110,7 +110,14 @@ def test_workloads_of_other_letters_stay_apart():
         folds.make_split(table, lowo("其他"))
 
 
-MODEL_SPELLINGS = ["Llama-2-7B", "meta-llama/Llama-2-7b-hf", " llama-2-7b", "llama_2_7b", "llama-2.7b", "LLAMA 2 7B"]
+MODEL_SPELLINGS = [
+    "Llama-2-7B",
+    "meta-llama/Llama-2-7b-hf",
+    " llama-2-7b",
+    "llama_2_7b",
+    "llama-2.7b",
+    "LLAMA 2 7B",
+]
 
 
 @pytest.mark.parametrize("spelling", MODEL_SPELLINGS)
@@ -136,7 +143,9 @@ def test_a_saved_table_of_before_is_read_with_names_as_they_are_compared(tmp_pat
 def test_stages_of_ones_own_have_workloads_as_they_are_compared(tmp_path):
     path = tmp_path / "stages.csv"
     head = "experiment,model,hardware,workload,tensor_parallelism,requests_per_s,prompt_tokens,output_tokens,"
-    path.write_text(f"{head}e2e_mean_ms,ttft_mean_ms\nmine,llama-2-7b,H100,General-Lite,1,1,100,100,1000,50\n")
+    path.write_text(
+        f"{head}e2e_mean_ms,ttft_mean_ms\nmine,llama-2-7b,H100,General-Lite,1,1,100,100,1000,50\n"
+    )
     assert set(load.load(source("stage_means", path)).table["workload"]) == {"general"}
 
 
@@ -146,22 +155,31 @@ def test_an_assumption_on_a_workload_holds_in_any_spelling(tmp_path):
         server = server.serve(first_step=first, output_tokens=50, prompt_tokens=90)
     server.write_tracev2(tmp_path)
     read = [
-        requests.load(source("requests", tmp_path, shared_prefix_tokens={name: 64})).record["prefill_tokens"]
-        for name in ("general", "General ")
+        requests.load(source("requests", tmp_path, shared_prefix_tokens={name: 64})).table[
+            "prefill_kv_tokens_sum"
+        ]
+        for name in ("general", "General ", "other")
     ]
-    assert read[0] == read[1]
+    assert read[0].equals(read[1]) and not read[0].equals(read[2])
 
 
 def test_the_command_holds_out_what_is_asked_in_another_spelling(tmp_path):
     other = TABLE[TABLE["workload"] == "general"].assign(workload="General", experiment="another")
     schema.write(joined(TABLE, other), schema.empty_rejects(), tmp_path / "steps.parquet", {})
     done = h3(
-        tmp_path, "train", "source=steps", "source.path=steps.parquet", "fold=lowo", "fold.holdout=GENERAL",
-        "tune.trials=0", "model=constant_period" if False else "model=xgboost_residual",
+        *(
+            tmp_path,
+            "train",
+            "source=steps",
+            "source.path=steps.parquet",
+            "fold=lowo",
+            "fold.holdout=GENERAL",
+        ),
+        *("tune.trials=0", "model=roofline_layers"),
     )
     assert done.returncode == 0, done.stderr
-    (result,) = (json.loads(path.read_text()) for path in tmp_path.rglob("result.json"))
-    assert (result["holdout"], result["n_test"]) == ("general", 12 + len(other))
+    result = json.loads(next((tmp_path / "outputs").rglob("result.json")).read_text())
+    assert (result["holdout"], result["n_test"], result["n_train"]) == ("general", 12 + len(other), 12)
 
 
 # Sizes of a copy of llama-2-70b: (hidden 8192, ffn 28672, 80 layers, 64 and 8 heads of 128).
@@ -195,7 +213,12 @@ OTHERS = {
     "two_percent_ffn": {"dense_ffn_size": 29_246},
     "a_layer_more": {"num_layers": 81},
     "half_the_kv_heads": {"num_kv_heads": 4},
-    "with_experts": {"num_experts": 8, "num_moe_layers": 80, "experts_per_token": 2, "expert_ffn_size": 28672},
+    "with_experts": {
+        "num_experts": 8,
+        "num_moe_layers": 80,
+        "experts_per_token": 2,
+        "expert_ffn_size": 28672,
+    },
     "with_a_window": {"window_tokens": 4096.0, "num_window_layers": 40.0},
 }
 
@@ -208,20 +231,23 @@ def test_another_model_stays_in_training(other):
 
 def test_a_copy_of_a_copy_is_of_the_group():
     chain = [
-        copied("llama-2-70b", copy=f"copy-{step}", dense_ffn_size=round(28672 * 1.009**step)) for step in (1, 2, 3)
+        copied("llama-2-70b", copy=f"copy-{step}", dense_ffn_size=round(28672 * 1.009**step))
+        for step in (1, 2, 3)
     ]
     split = folds.make_split(joined(TABLE, *chain[::-1]), lomo("llama-2-70b"))
     assert set(split.inputs["model"]) == {"llama-2-70b", "copy-1", "copy-2", "copy-3"}
 
 
 def test_a_model_of_which_one_row_is_a_near_copy_is_held_out_whole():
-    mixed = joined(copied("llama-2-70b"), copied("codellama-34b", num_layers=30).assign(experiment="its-other-run"))
+    mixed = joined(
+        copied("llama-2-70b"), copied("codellama-34b", num_layers=30).assign(experiment="its-other-run")
+    )
     split = folds.make_split(joined(TABLE, mixed), lomo("llama-2-70b"))
     assert "its-copy" not in set(split.train["model"])
     assert {"its-other-run"} <= set(split.inputs["experiment"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_row_of_a_copy_within_one_percent_is_in_training(data):
     name = data.draw(st.sampled_from(ARCHITECTURES))
@@ -241,7 +267,7 @@ def test_no_row_of_a_copy_within_one_percent_is_in_training(data):
         assert len(split.inputs) == 6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(10, 10**6), st.floats(1.0101, 3.0), st.booleans())
 def test_a_size_more_than_one_percent_off_is_another_model(size, factor, smaller):
     other = round(size / factor) if smaller else round(size * factor)
@@ -253,7 +279,9 @@ def test_a_size_more_than_one_percent_off_is_another_model(size, factor, smaller
 
 
 def test_near_copies_weigh_as_one_model():
-    copies = [copied("llama-2-70b", copy=f"copy-{number}", dense_ffn_size=28672 + number) for number in range(5)]
+    copies = [
+        copied("llama-2-70b", copy=f"copy-{number}", dense_ffn_size=28672 + number) for number in range(5)
+    ]
     table = joined(TABLE, *copies)
     weight = pd.Series(row_weights(table)).groupby(table["model"].to_numpy()).sum()
     assert weight[weight.index.str.startswith("copy-")].sum() + weight["llama-2-70b"] == pytest.approx(
@@ -284,11 +312,14 @@ def test_a_fold_whose_group_is_all_the_data_under_two_spellings_says_so(kind):
     one = Steps().run("llama-2-7b", rows=2).table()
     table = joined(one, one.assign(experiment="another", workload="General", model="Llama-2-7B"))
     with pytest.raises(InputError, match="is all the data; expected another"):
-        folds.make_split(table, Fold(name=kind, kind=kind, holdout={"lomo": "llama-2-7b", "lowo": "general"}[kind]))
+        folds.make_split(
+            table, Fold(name=kind, kind=kind, holdout={"lomo": "llama-2-7b", "lowo": "general"}[kind])
+        )
 
 
 def test_within_one_model_its_other_spellings_are_that_model():
-    other = TABLE[TABLE["model"] == "mixtral-8x7b-v0-1"].assign(model="Mixtral-8x7B-v0.1", experiment="another")
+    named = (TABLE["model"] == "mixtral-8x7b-v0-1") & (TABLE["workload"] == "codegen")
+    other = TABLE[named].assign(model="Mixtral-8x7B-v0.1", experiment="another")
     split = folds.make_split(joined(TABLE, other), Fold(name="within", kind="within", holdout="CodeGen"))
     assert set(split.train["workload"]) == {"general"}
     assert set(split.inputs["experiment"]) == {"another", "20260101-000000-mixtral-8x7b-v0-1-tp2-codegen"}
