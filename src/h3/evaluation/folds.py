@@ -69,8 +69,8 @@ def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
-    """Rows of the group in any spelling, and for a model those of any other that steps like it (steps/shapes.py),
-    bool of shape (rows,).
+    """Rows of the group in any spelling, and for a model those of any other that steps like it
+    (steps/shapes.py), bool of shape (rows,).
 
     A chat model beside its base model, a copy with a size one larger, or one model under two names, would
     give the held-out times away.

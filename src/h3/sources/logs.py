@@ -46,7 +46,8 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
             parts.append(requests.from_log(*requests.read_experiment(folder, source), source))
     ingested = combine(parts)
     if ingested.table.empty:
-        raise InputError(f"{source.path}: no step in any experiment; expected at least one usable log")
+        why = "".join(f" ({entry['reason']})" for entry in ingested.record.get("left_out", [])[:1])
+        raise InputError(f"{source.path}: no step in any experiment{why}; expected at least one usable log")
     ingested.record.setdefault("left_out", []).extend(twice)
     return ingested
 

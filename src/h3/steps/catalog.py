@@ -165,7 +165,7 @@ def workload_name(name: str) -> str:
 
 
 def comparable(group: str, name: str) -> str:
-    """A model's or a workload's name as names are compared: no case, no dots, no other separators than "-"."""
+    """A model's or a workload's name as names are compared: no case, "-" for all that separates."""
     plain = model_name(workload_name(name)) if group == "model" else workload_name(name)
     return re.sub(r"[\W_]+", "-", plain).strip("-") or plain
 

@@ -1,9 +1,9 @@
 """Which models step alike, whatever they are called: models of one shape, or whose every size is within 1 %.
 
 >>> from h3.steps import batch, catalog
->>> names = ["llama-2-70b", "llama-3.1-70b-instruct", "yi-34b"]        # the first two differ in the vocabulary
->>> rows = [batch.step_table(batch.Deployment(catalog.MODELS[name], 1, "H100"), [[(9, 1, 0)]]) for name in names]
->>> groups(pd.concat(rows)).tolist()
+>>> names = ["llama-2-70b", "llama-3.1-70b-instruct", "yi-34b"]    # the first two differ in the vocabulary
+>>> served = [batch.Deployment(catalog.MODELS[name], 1, "H100") for name in names]
+>>> groups(pd.concat([batch.step_table(each, [[(9, 1, 0)]]) for each in served])).tolist()
 [0, 0, 1]
 
 Sizes are the columns SHAPE_NAMES. Alike is passed on: a model that is within 1 % of another's near copy is of
@@ -45,7 +45,7 @@ def _joined(sizes: np.ndarray) -> np.ndarray:
 
 
 def _near(sizes: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Which of the shapes (shapes, sizes) have every size within 1 % of the one's, bool of shape (shapes,)."""
+    """Which of the shapes (shapes, sizes) have every size within 1 % of the one's; bool of (shapes,)."""
     apart = np.abs(sizes - one) <= (NEAR + ROUNDING) * np.maximum(np.abs(sizes), np.abs(one))
     return np.asarray(apart.all(axis=1))
 
