@@ -63,7 +63,7 @@ def read(path: Path, bounds: Bounds) -> Unpacked:
             raise too_large(path, bounds.max_bytes)
         return Unpacked(text(path, path.read_bytes()))
     parts, total, damage = [], 0, ""
-    for part in _unpacked(path):
+    for part in unpacked(path):
         if isinstance(part, str):
             damage = part
             break
@@ -109,7 +109,7 @@ def text(path: Path, content: bytes) -> bytes:
     return content.removeprefix(BOM)
 
 
-def _unpacked(path: Path) -> Iterator[bytes | str]:
+def unpacked(path: Path) -> Iterator[bytes | str]:
     """The parts of a gzip file of one stream or several; last, if it is damaged, how."""
     with path.open("rb") as file:
         unpack, fed, given = zlib.decompressobj(wbits=31), b"", False

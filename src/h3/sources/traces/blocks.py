@@ -29,7 +29,16 @@ BLOCK_BYTES = 2 << 20  # small enough that its memory is reused from block to bl
 CHUNK_BYTES = 128 << 10
 LONGEST_LINE = 32 << 20
 USUAL = Bounds()
-DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    cast(type[Exception], igzip_lib.IsalError),
+)
+SAID = {
+    "truncated_gzip": "the gzip stream ends early, after",
+    "damaged_gzip": "the gzip stream is damaged after",
+    "bytes_after_gzip": "more bytes follow the gzip stream of",
+}
 
 
 @dataclass(frozen=True)
@@ -109,18 +118,37 @@ def _chunks(path: Path, bounds: Bounds) -> Iterator[bytes | tuple[str, str]]:
     try:
         limit = bounded.limit(path, bounds)
         with _opened(path) as file:
-            while chunk := file.read1(CHUNK_BYTES):  # at most one chunk is lost where a stream breaks off
+            while chunk := file.read1(CHUNK_BYTES):
                 first, total = not total, total + len(chunk)
                 if total > limit:
                     raise bounded.too_large(path, limit)
                 yield bounded.text(path, chunk) if first else chunk
-    except EOFError:
-        yield "truncated_gzip", f"the gzip stream ends early, after {total} bytes of text"
     except DAMAGED as error:
-        if not total:
+        with path.open("rb") as file:
+            magic = file.read(len(bounded.GZIP))
+        if magic != bounded.GZIP:
             raise InputError(
                 f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON"
             ) from None
-        yield "damaged_gzip", f"the gzip stream is damaged after {total} bytes of text: {error}"
+        for part in _before_damage(path, total):
+            total += len(part) if isinstance(part, bytes) else 0
+            if total > limit:
+                raise bounded.too_large(path, limit) from None
+            yield part
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; expected a trace file") from None
+
+
+def _before_damage(path: Path, given: int) -> Iterator[bytes | tuple[str, str]]:
+    """What a damaged stream holds after `given` bytes of text, then the damage; the fast reader loses the
+    piece that it is in.
+    """
+    total = 0
+    for part in bounded.unpacked(path):
+        if isinstance(part, str):
+            yield part, f"{SAID[part]} {total} bytes of text"
+            return
+        new = part[max(0, given - total) :]
+        total += len(part)
+        if new:
+            yield bounded.text(path, new) if total == len(part) and not given else new

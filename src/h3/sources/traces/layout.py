@@ -82,9 +82,10 @@ class Layout:
         return cls(event[: values[0].start("value")], tuple(fields), event.find(b"["))
 
     @property
-    def names(self) -> set[str]:
-        """Attributes whose values the layout finds."""
-        return {name for name, _, _ in self.fields}
+    def kinds(self) -> dict[str, str]:
+        """Attributes whose values the layout finds: "whole", "real" or "text"."""
+        named = {reader: kind for kind, reader in READERS.items()}
+        return {name: named[reader] for name, reader, _ in self.fields}
 
     def match(self, block: bytes) -> Found:
         """All events of the block that have this layout: values are int64, float64, or the first eight bytes

@@ -25,6 +25,7 @@ from h3.sources.traces import lines
 from h3.sources.traces.blocks import USUAL, blocks
 from h3.sources.traces.journeys import Journey
 from h3.sources.traces.layout import Layout
+from h3.sources.traces.lines import Needs
 from h3.sources.traces.types import DECODER, UNREADABLE, Attribute, Event, Lines, Span, Value, spans_of
 from h3.steps import limits
 
@@ -49,7 +50,16 @@ STEP_COLUMNS = ("line", *NEEDED, *OPTIONAL)
 SNAPSHOT_NUMBERS = ("step.id", "request.num_computed_tokens", "request.scheduled_tokens_this_step")
 LARGEST = 1 << 62
 MOST_COUNTED = int(limits.UNITS["steps"])  # sums over a million of them are still whole numbers
-LAYOUT_NEEDS = {STEP: set(NEEDED), SNAPSHOT: {*SNAPSHOT_NUMBERS, "request.phase"}}
+NUMERIC = ("whole", "real")
+LAYOUT_NEEDS = {
+    STEP: Needs(
+        set(NEEDED), {**dict.fromkeys((*NEEDED, *OPTIONAL), NUMERIC), **dict.fromkeys(WHOLE, ("whole",))}
+    ),
+    SNAPSHOT: Needs(
+        {*SNAPSHOT_NUMBERS, "request.phase"},
+        {**dict.fromkeys(SNAPSHOT_NUMBERS, NUMERIC), "request.phase": ("text",)},
+    ),
+}
 JOURNEY_KINDS = ("SCHEDULED", "FIRST_TOKEN", "PREEMPTED", "FINISHED")
 JOURNEY_NUMBERS = ("scheduler.step", "prefill.done_tokens", "prefill.total_tokens", "decode.done_tokens")
 
@@ -223,9 +233,11 @@ def _number(value: Value, name: str) -> float:
         number = math.nan if raw is None else int(raw) if value.intValue is not None else float(raw)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or abs(number) >= LARGEST:
+    fraction = name in WHOLE and number != math.floor(number) if math.isfinite(number) else True
+    if fraction or abs(number) >= LARGEST:
         found = shown(value.stringValue if raw is None else raw)
-        raise _Unusable("not_finite", f"attribute {name} is {found}; expected a finite number below 2^62")
+        kind = "whole" if name in WHOLE else "finite"
+        raise _Unusable("not_finite", f"attribute {name} is {found}; expected a {kind} number below 2^62")
     return int(number) if name in WHOLE else number
 
 

@@ -8,9 +8,6 @@ server can have made.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-
 import numpy as np
 
 from h3.sources.experiment import Experiment
@@ -37,77 +34,89 @@ def places(steps: Columns) -> Found:
     ids, start = steps["step_id"], steps["start_ns"].astype(np.float64)
     found: Found = {}
     most = limits.UNITS["steps"]
-    for row in np.flatnonzero((ids < 0) | (ids > most)).tolist():
+    for row in _few((ids < 0) | (ids > most)):
         found[row] = "bad_value", f"attribute step.id is {ids[row]}; expected 0 to {most:g}"
-    far = (start < 0) | (np.abs(start - np.median(start)) > YEAR_NS) if len(start) else np.zeros(0, bool)
-    for row in np.flatnonzero(far).tolist():
-        at = steps["start_ns"][row]
-        found[row] = (
-            "bad_value",
-            (
-                f"step {ids[row]}: attribute step.ts_start_ns is {at}; expected a time within a year of the log's"
-                " middle"
-            ),
-        )
+    far = (start < 0) | (np.abs(start - np.median(start)) > YEAR_NS) if len(start) else start < 0
+    for row in _few(far):
+        said = f"step {ids[row]}: attribute step.ts_start_ns is {steps['start_ns'][row]}"
+        found[row] = "bad_value", f"{said}; expected a time within a year of the log's middle"
     return found
 
 
 def impossible(steps: Columns, kv: Columns, clock: TraceClock, experiment: Experiment) -> Found:
     """Rows that break a rule, each with the last one that it breaks."""
     found: Found = {}
-    for reason, broken, detail in _rules(steps, kv, clock, experiment):
-        for row in np.flatnonzero(broken).tolist():
-            found[row] = reason, f"step {steps['step_id'][row]}: {detail.format(**_told(steps, clock, row))}"
-    for name, values in {**steps, **kv}.items():
+    for name, values in {**kv, **steps}.items():
         column = next((column for column in schema.COLUMNS if column.name == name), None)
         if column is None or name in ("step_id", "start_us"):
             continue
-        for row in np.flatnonzero(values > column.maximum).tolist():
+        for row in _few(values > column.maximum):
             said = f"{name} is {values[row]:g}; expected at most {column.maximum:g}"
             found[row] = "bad_value", f"step {steps['step_id'][row]}: {said}"
+    rules = (*_physical(steps, clock, experiment), *_configured(steps, kv, experiment))
+    for reason, broken, detail in rules:
+        for row in _few(broken):
+            found[row] = reason, f"step {steps['step_id'][row]}: {detail.format(**_told(steps, clock, row))}"
     return found
 
 
-def _rules(
-    steps: Columns, kv: Columns, clock: TraceClock, experiment: Experiment
-) -> Iterator[tuple[str, np.ndarray, str]]:
-    """Reason, rows that break the rule, and what is said of one; a limit that is not known is not broken."""
-    requests = steps["num_prefill_reqs"] + steps["num_decode_reqs"]
-    seqs, tokens, longest = (
-        *(experiment.max_num_seqs, experiment.max_num_batched_tokens),
-        experiment.max_model_len,
-    )
+def _few(broken: np.ndarray) -> list[int]:
+    """The rows, or as many of them as make the whole trace one of no use."""
+    return np.flatnonzero(broken)[: _most(len(broken)) + 1].tolist()
+
+
+def _most(events: int) -> int:
+    """How many of the steps may be impossible."""
+    return max(FEW, int(MOST_IMPOSSIBLE * events))
+
+
+# Reason, rows that break the rule, and what is said of one.
+Rule = tuple[str, np.ndarray, str]
+
+
+def _physical(steps: Columns, clock: TraceClock, experiment: Experiment) -> tuple[Rule, ...]:
     least_us = least_step_us(experiment)
-    timed = (clock.reason == "") & (requests > 0)
-    yield (
-        "slower_than_a_minute",
-        timed & (clock.period_us > LONGEST_STEP_US),
-        "period {period:.0f} us; expected a minute at most",
+    timed = (clock.reason == "") & (steps["num_prefill_reqs"] + steps["num_decode_reqs"] > 0)
+    shortest_us = least_us * (1 - JITTER_STEPS / np.maximum(clock.gap_steps, 1))
+    return (
+        (
+            "slower_than_a_minute",
+            timed & (clock.period_us > LONGEST_STEP_US),
+            "period {period:.0f} us; expected a minute at most",
+        ),
+        (
+            "faster_than_weights",
+            timed & (clock.period_us < shortest_us),
+            f"period {{period:.1f}} us; the weights take {least_us:.0f} us at peak bandwidth",
+        ),
     )
-    yield (
-        "faster_than_weights",
-        timed & (clock.period_us < least_us * (1 - JITTER_STEPS / np.maximum(clock.gap_steps, 1))),
-        f"period {{period:.1f}} us; the weights take {least_us:.0f} us at peak bandwidth",
-    )
-    yield (
-        "above_max_model_len",
-        kv.get("decode_kv_tokens_max", np.full(len(requests), np.nan)) > longest,
-        f"a request of more tokens than max_model_len={longest:.0f}",
-    )
-    yield (
-        "above_max_num_batched_tokens",
-        steps["scheduled_tokens"] > tokens,
-        f"{{tokens:.0f}} tokens; exp-config.yaml says max_num_batched_tokens={tokens:.0f}",
-    )
-    yield (
-        "above_max_num_seqs",
-        requests > seqs,
-        f"{{requests:.0f}} requests; exp-config.yaml says max_num_seqs={seqs:.0f}",
-    )
-    yield (
-        "bad_value",
-        steps["kv_blocks_free"] > steps["kv_blocks_total"],
-        "kv.blocks_free_gpu is {free:.0f}; expected at most kv.blocks_total_gpu={total:.0f}",
+
+
+def _configured(steps: Columns, kv: Columns, experiment: Experiment) -> tuple[Rule, ...]:
+    """A limit that is not known is not broken."""
+    seqs, tokens = experiment.max_num_seqs, experiment.max_num_batched_tokens
+    longest = experiment.max_model_len
+    return (
+        (
+            "above_max_model_len",
+            kv["decode_kv_tokens_max"] > longest,
+            f"a request of more tokens than max_model_len={longest:.0f}",
+        ),
+        (
+            "above_max_num_batched_tokens",
+            steps["scheduled_tokens"] > tokens,
+            f"{{tokens:.0f}} tokens; exp-config.yaml says max_num_batched_tokens={tokens:.0f}",
+        ),
+        (
+            "above_max_num_seqs",
+            steps["num_prefill_reqs"] + steps["num_decode_reqs"] > seqs,
+            f"{{requests:.0f}} requests; exp-config.yaml says max_num_seqs={seqs:.0f}",
+        ),
+        (
+            "bad_value",
+            steps["kv_blocks_free"] > steps["kv_blocks_total"],
+            "kv.blocks_free_gpu is {free:.0f}; expected at most kv.blocks_total_gpu={total:.0f}",
+        ),
     )
 
 
@@ -134,12 +143,11 @@ def contradiction(found: Found, misplaced: Found, clock: TraceClock, experiment:
         return f"step ids or times go back {back} times in {events} steps; expected one server a folder"
     if why := _wrong_unit(clock, least_step_us(experiment)):
         return why
-    if len(found) + len(misplaced) <= max(FEW, MOST_IMPOSSIBLE * events):
+    if len(found) + len(misplaced) <= _most(events):
         return ""
-    reasons = Counter(reason for reason, _ in (*found.values(), *misplaced.values()))
-    first = next(iter((*misplaced.values(), *found.values())))[1]
-    told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    return f"{len(found) + len(misplaced)} of {events} steps are impossible: {told} (first: {first})"
+    both = (*misplaced.values(), *found.values())
+    reasons = ", ".join(sorted({reason for reason, _ in both}))
+    return f"over {MOST_IMPOSSIBLE:.0%} of {events} steps are impossible: {reasons} (first: {both[0][1]})"
 
 
 def _wrong_unit(clock: TraceClock, least_us: float) -> str:

@@ -92,17 +92,8 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     path = required_log(experiment.path, TRACE_FILES)
     log = _read(path, experiment.architecture.window_tokens, source.bounds)
     misplaced = _drop_misplaced(log)
-    if not len(log.steps["line"]):
-        found = _listed(Counter(reason for _, reason, _ in log.rejects))
-        raise InputError(
-            f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
-            " expected some"
-        )
-    counts = {
-        "log": "traces",
-        "events": len(log.steps["line"]) + log.rejected_steps,
-        "sampling": experiment.sampling.told(),
-    }
+    _check_some(log, path)
+    events = len(log.steps["line"]) + log.rejected_steps
     clock = _clock(log.steps, experiment)
     kind, kv = _kv_tokens(log, clock, experiment, source.assume)
     impossible = plausible.impossible(log.steps, kv, clock, experiment)
@@ -111,7 +102,10 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     keep &= not why
     rejects = sorted(log.rejects + rejects, key=lambda entry: entry[0])
     table = _table(log.steps, kv, clock, experiment, keep)
-    counts |= {
+    counts = {
+        "log": "traces",
+        "events": events,
+        "sampling": experiment.sampling.told(),
         "rows": len(table),
         "clocks": int(clock.clock[-1]) + 1,
         "kv_tokens": kind,
@@ -119,15 +113,18 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
         "rejected": dict(sorted(Counter(reason for _, reason, _ in rejects).items())),
     }
     rows = [(experiment.name, str(path), *entry) for entry in rejects]
-    return Ingested(
-        table,
-        schema.rejects_frame(rows),
-        {
-            **assumptions_record(source),
-            "experiments": {experiment.name: counts},
-            "left_out": [{"experiment": experiment.name, "reason": f"{path}: {why}"}] if why else [],
-        },
-    )
+    left_out = [{"experiment": experiment.name, "reason": f"{path}: {why}"}] if why else []
+    record = {"experiments": {experiment.name: counts}, "left_out": left_out}
+    return Ingested(table, schema.rejects_frame(rows), {**assumptions_record(source), **record})
+
+
+def _check_some(log: _Log, path: Path) -> None:
+    if not len(log.steps["line"]):
+        found = _listed(Counter(reason for _, reason, _ in log.rejects))
+        raise InputError(
+            f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
+            " expected some"
+        )
 
 
 def _listed(reasons: Counter[str]) -> str:
