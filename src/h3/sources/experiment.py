@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from h3.common import bounded
-from h3.common.bounded import Bounds, shown
+from h3.common.bounded import Bounds
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
+from h3.common.shown import shown
 from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
