@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test test-measure champion lint format ui study lock clean
+.PHONY: setup train test test-measure bench champion lint format ui study lock clean
 
 setup: $(READY)
 
@@ -20,6 +20,9 @@ train: setup ## all eight folds on the built-in data; ARGS=resume=true goes on w
 
 test: setup ## the test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench: setup ## ratios within one run, and against the run before (at most 10 minutes on two idle cores; ARGS=STAGE: one stage)
+	$(BIN)/python scripts/bench.py $(ARGS)
 
 lint: setup ## style, types, the rule of imports, declared packages
 	$(BIN)/ruff check src tests scripts docs
