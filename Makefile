@@ -19,7 +19,7 @@ train: setup ## all eight folds on the built-in data; ARGS=resume=true goes on w
 	$(BIN)/python -m h3.train -m 'fold=glob([lomo_*,lowo_*])' hydra/launcher=joblib hydra.launcher.n_jobs=2 $(ARGS)
 
 test: setup ## the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup ## ratios within one run, and against the run before (at most 10 minutes on two idle cores; ARGS=STAGE: one stage)
 	$(BIN)/python scripts/bench.py $(ARGS)
