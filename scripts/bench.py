@@ -105,11 +105,12 @@ def report(now: list[Figure], out: Path, document: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(STAGES)}; default: all")
-    parser.add_argument("--tiny", action="store_true", help="smallest sizes: does it run")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes: does it run; saved apart")
     parser.add_argument("--out", type=Path, default=ROOT / "bench", help="where runs are saved")
     parser.add_argument("--document", action="store_true", help="write docs/bench.md")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    out = options.out / "tiny" if options.tiny else options.out  # sizes that differ are not compared
     stages = options.stages or list(STAGES)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
@@ -118,7 +119,7 @@ def main() -> int:
         run(stages[0], options.tiny, options.result)
         return 0
     now, failed = measure(stages, options.tiny)
-    report(now, options.out, options.document)
+    report(now, out, options.document)
     for stage in failed:
         print(f"{stage}: failed", file=sys.stderr)
     return int(bool(failed))

@@ -14,7 +14,7 @@ import os
 import runpy
 import sys
 
-VERBS = ("train", "ingest", "compare", "promote", "replay", "export", "predict", "calibrate")
+VERBS = ("train", "ingest", "compare", "promote", "replay", "export", "predict", "calibrate", "sync")
 
 
 def load() -> dict[str, str]:

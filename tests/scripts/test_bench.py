@@ -163,8 +163,8 @@ def test_a_stage_runs_alone_and_the_next_run_stands_beside_it(tmp_path):
     before = {row[1]: row[2] for row in rows_of(first.stdout, "inversion")}
     assert {row[1]: row[3] for row in rows} == before
     assert "new" not in [row[4] for row in rows]
-    assert rows_of((tmp_path / "table.md").read_text(), "inversion") == rows
-    saved = json.loads((tmp_path / "last.json").read_text())["figures"]
+    assert rows_of((tmp_path / "tiny" / "table.md").read_text(), "inversion") == rows
+    saved = json.loads((tmp_path / "tiny" / "last.json").read_text())["figures"]
     peak = next(entry["value"] for entry in saved if entry["name"] == "peak memory")
     assert 20 < peak < 2000
 
