@@ -2,10 +2,10 @@
 
     make bench                                       # all stages: at most 10 minutes on two idle cores
     python scripts/bench.py inversion replay         # these stages alone
-    python scripts/bench.py --document               # all stages, and the table into docs/bench.md
+    python scripts/bench.py --document               # all stages, and the newest figures into docs/bench.md
 
 Each stage is a process of its own, whose peak memory is one of its figures. The table is printed and saved in
-bench/ (last.json, table.md); the next run compares itself with it and marks what became more than 1.3 times
+.bench/ (last.json, table.md); the next run compares itself with it and marks what became more than 1.3 times
 worse. Ends with 1 if a stage fails, else with 0: a target that is missed is told, not an error.
 """
 
@@ -96,17 +96,18 @@ def report(now: list[Figure], out: Path, document: bool) -> None:
         print(f"the last run was on another machine ({there}): compare ratios only")
     for figure in table.flagged(now, last):
         print(f"worse than {table.WORSE:g} times: {figure.stage}: {figure.name}")
-    figures.write(out / "last.json", here, figures.merged(last, now))
+    newest = sorted(figures.merged(last, now), key=lambda figure: STAGES.index(figure.stage))
+    figures.write(out / "last.json", here, newest)
     (out / "table.md").write_text(f"{here}\n\n{text}")
     if document:
-        DOCUMENT.write_text(TITLE + ABOUT.format(machine=here) + table.markdown(now))
+        DOCUMENT.write_text(TITLE + ABOUT.format(machine=here) + table.markdown(newest))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(STAGES)}; default: all")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes: does it run; saved apart")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench", help="where runs are saved")
+    parser.add_argument("--out", type=Path, default=ROOT / ".bench", help="where runs are saved")
     parser.add_argument("--document", action="store_true", help="write docs/bench.md")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
