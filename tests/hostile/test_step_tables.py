@@ -23,7 +23,7 @@ from processes import limited
 
 from h3.common.errors import InputError
 from h3.sources import load, measured
-from h3.steps import physics, schema
+from h3.steps import partitions, physics, schema
 
 TABLE = Steps().run("llama-2-7b", rows=4).run("mixtral-8x7b-v0-1", rows=4).table()
 NO_DIGEST = b'{"format_version":"1"}'
@@ -278,17 +278,17 @@ def _damaged(path: Path) -> None:
 
 FILES = {
     "absent": (lambda path: None, "no such file; expected a step table"),
-    "folder": (lambda path: path.mkdir(), "is a folder; expected a step table"),
+    "folder": (lambda path: path.mkdir(), "no step table ([Errno 2] No such file or directory: "),
     "fifo": (lambda path: os.mkfifo(path), "is no regular file; expected a step table"),
     "link_to_itself": (lambda path: path.symlink_to(path), "no such file; expected a step table"),
-    "empty": (lambda path: path.touch(), "not a readable Parquet file: Parquet file size is 0 bytes"),
+    "empty": (lambda path: path.touch(), "not a readable Parquet file (Parquet file size is 0 bytes"),
     "text": (
         lambda path: path.write_text("period_us\n1\n"),
-        "not a readable Parquet file: Parquet magic bytes",
+        "not a readable Parquet file (Parquet magic bytes",
     ),
-    "magic_only": (lambda path: path.write_bytes(b"PAR1" * 3), "not a readable Parquet file: "),
-    "cut": (_cut, "not a readable Parquet file: "),
-    "damaged": (_damaged, "not a readable Parquet file: "),
+    "magic_only": (lambda path: path.write_bytes(b"PAR1" * 3), "not a readable Parquet file ("),
+    "cut": (_cut, "not a readable Parquet file ("),
+    "damaged": (_damaged, "not a readable Parquet file ("),
 }
 
 
@@ -297,6 +297,64 @@ def test_what_is_no_parquet_file_is_refused(tmp_path, name):
     make, line = FILES[name]
     make(tmp_path / "steps.parquet")
     assert refused(tmp_path / "steps.parquet").startswith(f"{tmp_path / 'steps.parquet'}: {line}")
+
+
+def _parts(path: Path, **changed: object) -> None:
+    """A folder of two parts; keywords replace what its index says."""
+    with partitions.writing(path) as made:
+        for _, rows in TABLE.groupby("experiment", sort=False):
+            made.add(rows.reset_index(drop=True), schema.empty_rejects())
+        made.close({})
+    index = json.loads((path / partitions.INDEX).read_text())
+    (path / partitions.INDEX).write_text(json.dumps(index | changed))
+
+
+def _index(path: Path, text: bytes) -> None:
+    path.mkdir()
+    (path / partitions.INDEX).write_bytes(text)
+
+
+def _bad_part(path: Path) -> None:
+    _parts(path)
+    store(path / "00001.parquet", pa.table({"period_us": [[1.0]] * 4}))
+
+
+def _absent_part(path: Path) -> None:
+    _parts(path)
+    (path / "00001.parquet").unlink()
+
+
+FOLDERS = {
+    "index_not_json": (lambda path: _index(path, b"hello"), "no step table (Expecting value: line 1"),
+    "index_nested": (lambda path: _index(path, b"[" * 20_000), "no step table (maximum recursion depth"),
+    "index_not_utf8": (
+        lambda path: _index(path, b'{"a":"\xff"}'),
+        "no step table ('utf-8' codec can't decode",
+    ),
+    "index_a_list": (lambda path: _index(path, b"[]"), "/steps.json: not an index of steps; expected what"),
+    "index_null": (lambda path: _index(path, b"null"), "/steps.json: not an index of steps; expected what"),
+    "outside": (
+        lambda path: _parts(path, parts=[{"file": "../other.parquet"}]),
+        "/steps.json: not an index of steps; expected what",
+    ),
+    "no_parts": (lambda path: _parts(path, parts=[]), ": 0 rows, steps.json says 8; expected what h3 wrote"),
+    "rows_1e12": (
+        lambda path: _parts(path, rows=10**12),
+        ": 8 rows, steps.json says 1000000000000; expected",
+    ),
+    "other_digest": (lambda path: _parts(path, digest="00"), ": rows of another digest than steps.json says"),
+    "other_version": (lambda path: _parts(path, format_version="9"), ": step-table format '9'; expected '1'"),
+    "part_absent": (_absent_part, "/00001.parquet: no such file; expected a part of a step table"),
+    "part_of_lists": (_bad_part, "/00001.parquet: column 'period_us' holds list<element: double>; expected"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_that_h3_did_not_write_is_refused(tmp_path, name):
+    make, said = FOLDERS[name]
+    make(tmp_path / "steps")
+    line = refused(tmp_path / "steps")
+    assert line.startswith(str(tmp_path / "steps")) and said in line
 
 
 def test_a_table_that_grows_in_memory_out_of_proportion_is_refused_before_it_is_read(tmp_path):

@@ -10,7 +10,6 @@ Whoever has larger files raises the bounds: source.max_file_gb, source.max_file_
 from __future__ import annotations
 
 import os
-import reprlib
 import stat
 import sys
 import zlib
@@ -157,8 +156,9 @@ def yaml_of(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises InputError for a file that holds none, or none that is bounded."""
     if path.stat().st_size > MOST_YAML_BYTES:
         raise InputError(f"{path}: more than {MOST_YAML_BYTES} bytes; expected a configuration")
+    raw = text(path, path.read_bytes())
     try:
-        content = yaml.safe_load(text(path, path.read_bytes()).decode("utf-8"))
+        content = yaml.safe_load(raw.decode("utf-8"))
     except RecursionError:
         raise InputError(f"{path}: not YAML (nested too deep); expected key: value lines") from None
     except (yaml.YAMLError, ValueError) as error:  # dates and digits that are none, bytes that are no UTF-8
@@ -167,20 +167,6 @@ def yaml_of(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}; expected key: value lines")
     return content
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
-_SHORT.maxlong = 40
-
-
-def shown(value: object) -> str:
-    """A value for a message, short whatever it is."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # an integer of more digits than Python turns into text
-        return "a number of more than 4300 digits"
 
 
 def named(path: Path) -> Path:

@@ -10,7 +10,7 @@ max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from h3.common import bounded
-from h3.common.bounded import Bounds, shown
+from h3.common.bounded import Bounds
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
+from h3.common.shown import shown
 from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
@@ -88,8 +89,12 @@ class Ingested:
 
     def rejected(self) -> str:
         """The rejects by reason, in words."""
-        counts = self.rejects.groupby("reason").size().items()
-        return "rejected rows: " + (", ".join(f"{reason} {count}" for reason, count in counts) or "none")
+        return counted({str(k): int(n) for k, n in self.rejects.groupby("reason").size().items()})
+
+
+def counted(reasons: Mapping[str, int]) -> str:
+    """Rejects by reason, in words."""
+    return "rejected rows: " + (", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "none")
 
 
 def combine(parts: Iterable[Ingested]) -> Ingested:
@@ -101,16 +106,21 @@ def combine(parts: Iterable[Ingested]) -> Ingested:
         )
     record: dict[str, Any] = {}
     for part in parts:
-        for key, value in part.record.items():
-            if isinstance(value, list):
-                record.setdefault(key, []).extend(value)
-            elif isinstance(value, dict):
-                record.setdefault(key, {}).update(value)
-            else:
-                record[key] = value
+        add_record(record, part.record)
     table = pd.concat([part.table for part in parts], ignore_index=True)
     rejects = pd.concat([part.rejects for part in parts], ignore_index=True)
     return Ingested(schema.check(table, "ingested steps"), rejects, record)
+
+
+def add_record(record: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Join the record of one more part to that of the parts before: lists are appended, mappings united."""
+    for key, value in more.items():
+        if isinstance(value, list):
+            record.setdefault(key, []).extend(value)
+        elif isinstance(value, dict):
+            record.setdefault(key, {}).update(value)
+        else:
+            record[key] = value
 
 
 def find(paths: str | Path | Iterable[str | Path], names: tuple[str, ...]) -> list[Path]:

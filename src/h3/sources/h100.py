@@ -11,7 +11,7 @@ overloaded, and left out by the same rule as a user's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -31,12 +31,15 @@ REQUESTS, EXPERIMENTS = "h100_requests.parquet", "h100_experiments.csv"
 
 def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """The steps of the usable runs; raises InputError if a packaged file is not what it was."""
-    parts = []
+    return combine(parts(source, progress))
+
+
+def parts(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Iterator[Ingested]:
+    """The same run by run."""
     for name, make in request_logs(source).items():
         if progress:
             progress(name)
-        parts.append(requests.from_log(*make(), source))
-    return combine(parts)
+        yield requests.from_log(*make(), source)
 
 
 def experiment_names() -> list[str]:

@@ -178,6 +178,11 @@ SHAPE_NAMES = tuple(name for name in ARCHITECTURE_NAMES if name != "vocab_size" 
 REJECT_NAMES = ("experiment", "file", "line", "reason", "detail")
 
 
+def empty() -> pd.DataFrame:
+    """A step table without rows."""
+    return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in COLUMNS})
+
+
 def empty_rejects() -> pd.DataFrame:
     """Rejects without rows: experiment, file, line (1-based; 0: whole file), reason (a short code),
     detail.

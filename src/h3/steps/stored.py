@@ -28,8 +28,9 @@ TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
 
 
-def check(path: str | Path, expected: str) -> None:
-    """Raises InputError for what is no file, no Parquet file, or one whose table would be out of proportion.
+def check(path: str | Path, expected: str) -> int:
+    """Number of rows of a Parquet file. Raises InputError for what is none, and for one whose table would be
+    out of proportion.
 
     expected: what the file should be, as the message says it.
     """
@@ -41,6 +42,7 @@ def check(path: str | Path, expected: str) -> None:
         footer = pq.read_metadata(path)
         _check_size(path, footer)
         _check_names(path, footer.schema.to_arrow_schema())
+        return int(footer.num_rows)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from None
 
@@ -48,7 +50,7 @@ def check(path: str | Path, expected: str) -> None:
 def unreadable(path: str | Path, error: Exception) -> InputError:
     """The error of a file that pyarrow does not take."""
     said = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"{path}: not a readable Parquet file: {said[:200]}")
+    return InputError(f"{path}: not a readable Parquet file ({said[:200]}); expected one that h3 wrote")
 
 
 def _check_size(path: Path, footer: pq.FileMetaData) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from h3.common.bounded import Bounds, shown
+from h3.common.bounded import Bounds
+from h3.common.shown import shown
 from h3.sources.traces import lines
 from h3.sources.traces.blocks import USUAL, blocks
 from h3.sources.traces.journeys import Journey

@@ -12,7 +12,7 @@ request snapshots, else journeys, else the assumption (kv.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +65,9 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
 
     Raises InputError where a folder, a configuration or a file cannot be used, or where no step is left.
     """
-    parts = []
-    for folder in find(source.folders(), TRACE_FILES):
-        if progress:
-            progress(folder.name)
-        parts.append(load_experiment(describe(folder, source), source))
+    read = list(parts(source, progress))
     # One table is exact as it is: a copy would double the memory.
-    ingested = parts[0] if len(parts) == 1 else combine(parts)
+    ingested = read[0] if len(read) == 1 else combine(read)
     if ingested.table.empty:
         reasons = _listed(Counter(ingested.rejects["reason"]))
         why = "".join(f"; {entry['reason']}" for entry in ingested.record.get("left_out", [])[:1])
@@ -80,6 +76,14 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
             " of one server"
         )
     return ingested
+
+
+def parts(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Iterator[Ingested]:
+    """The same experiment by experiment, so that one is in memory at a time."""
+    for folder in find(source.folders(), TRACE_FILES):
+        if progress:
+            progress(folder.name)
+        yield load_experiment(describe(folder, source), source)
 
 
 def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
