@@ -10,46 +10,45 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
+from joblib.externals.loky import ProcessPoolExecutor
+
 from h3.common.errors import InputError
+
+LOOK_S = 1.0
 
 
 @contextmanager
 def beside(count: int, work: Callable[..., object], *arguments: Any) -> Iterator[None]:
-    """Let `count` more processes do `work(*arguments)` while the block runs; they are ended with it."""
-    context = get_context("spawn")  # a forked process may not use OpenMP again
-    processes = [context.Process(target=_work, args=(work, arguments), daemon=True) for _ in range(count)]
-    # A start waits until the process has read its arguments.
-    starts = [Thread(target=process.start) for process in processes]
-    for start in starts:
-        start.start()
+    """Let `count` more processes do `work(*arguments)` while the block runs. It ends when they are done too;
+    where it raises they are killed.
+    """
+    # Starts without importing the main module, and also in a process that is a job of a launcher.
+    executor = ProcessPoolExecutor(max_workers=count)
+    jobs = [executor.submit(_work, os.getpid(), work, arguments) for _ in range(count)]
     try:
         yield
+        for job in jobs:
+            with suppress(BrokenExecutor):  # one was killed
+                job.result()
     finally:
-        for start, process in zip(starts, processes, strict=True):
-            start.join()
-            process.terminate()
-        for process in processes:
-            process.join()
+        executor.shutdown(kill_workers=True)
 
 
-def _work(work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+def _work(parent: int, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer
-    Thread(target=_end_with_parent, daemon=True).start()
-    try:
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with suppress(InputError, OSError):  # the first process meets the same, and says so
         work(*arguments)
-    except (InputError, OSError):
-        sys.exit(2)  # the first process meets the same, and says so
 
 
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_S)
+    os._exit(1)
