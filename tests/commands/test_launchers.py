@@ -52,7 +52,7 @@ def test_jobs_of_submitit_give_the_table_of_a_serial_sweep_under_one_parent(tmp_
     (parent,) = runs(tmp_path / "submitit", "sweep")
     jobs = runs(tmp_path / "submitit", "fold")
     assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {parent.info.run_id}
-    assert len({run.data.tags["h3.process"] for run in jobs + [parent]}) == 3  # each a process of its own
+    assert len({run.data.tags["h3.process"] for run in [*jobs, parent]}) == 3  # each a process of its own
 
 
 def test_a_bad_fold_is_one_line_from_a_job_too_and_the_other_is_finished(tmp_path):
@@ -104,7 +104,7 @@ def test_jobs_of_slurm_are_told_their_sweep_and_ask_for_what_the_command_says(tm
     done = h3(
         tmp_path,
         "train",
-        *("--cfg", "hydra", "-p", "hydra.launcher", "--resolve", "threads=3"),
+        *("--cfg", "all", "-p", "hydra.launcher", "--resolve", "threads=3"),
         "hydra/launcher=slurm",
         *(f"hydra.launcher.{each}" for each in asked),
         H3_PARENT_RUN="0123abc",
