@@ -3,7 +3,7 @@
     python scripts/bench_workers.py                             # make train's folds, once
     python scripts/bench_workers.py --rounds 3 --workers 2 'fold=glob(lowo_*)' tune.trials=5
 
-Each round sweeps serially and with workers, each in a new folder, and prints wall time, seconds of CPU and the
+Each round sweeps serially and with workers, each in a new folder, and prints wall time, CPU seconds and the
 ratio; results that differ by more than 1e-12 end it with status 1. On a machine with other work the
 wall time says little: `at best` is what the CPU seconds of the longest worker would take on free cores.
 """
@@ -102,6 +102,11 @@ def stages(swept: Sweep) -> str:
     return ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in sums.items())
 
 
+def folds(swept: Sweep) -> str:
+    """Seconds of each fold."""
+    return ", ".join(f"{name} {sum(each['seconds'].values()):.1f}" for name, each in swept.results.items())
+
+
 def compared(workers: int, overrides: list[str]) -> bool:
     """One round: print both sweeps and their ratio; whether they found the same."""
     load = os.getloadavg()[0]
@@ -110,7 +115,9 @@ def compared(workers: int, overrides: list[str]) -> bool:
     at_best = sum(serial.cpu_s) / (alone + max(jobs))
     for name, swept in (("serial", serial), (f"{workers} workers", parallel)):
         shown = " + ".join(f"{seconds:.1f}" for seconds in swept.cpu_s if seconds > 0.5)
-        print(f"{name}: {swept.wall_s:.1f} s, CPU {shown} s\n  stages: {stages(swept)}")
+        print(
+            f"{name}: {swept.wall_s:.1f} s, CPU {shown} s\n  stages: {stages(swept)}\n  folds: {folds(swept)}"
+        )
     told = [
         line
         for fold in sorted(serial.results.keys() | parallel.results.keys())
