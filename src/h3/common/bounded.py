@@ -156,9 +156,9 @@ def yaml_of(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises InputError for a file that holds none, or none that is bounded."""
     if path.stat().st_size > MOST_YAML_BYTES:
         raise InputError(f"{path}: more than {MOST_YAML_BYTES} bytes; expected a configuration")
-    raw = text(path, path.read_bytes())
+    decoded = text(path, path.read_bytes())
     try:
-        content = yaml.safe_load(raw.decode("utf-8"))
+        content = yaml.safe_load(decoded.decode("utf-8"))
     except RecursionError:
         raise InputError(f"{path}: not YAML (nested too deep); expected key: value lines") from None
     except (yaml.YAMLError, ValueError) as error:  # dates and digits that are none, bytes that are no UTF-8
