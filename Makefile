@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test test-measure champion lint format ui study lock clean
+.PHONY: setup train test test-measure bench champion lint format ui study lock clean
 
 setup: $(READY)
 
@@ -19,7 +19,10 @@ train: setup ## all eight folds on the built-in data; ARGS=resume=true goes on w
 	$(BIN)/python -m h3.train -m 'fold=glob([lomo_*,lowo_*])' hydra/launcher=joblib hydra.launcher.n_jobs=2 $(ARGS)
 
 test: setup ## the test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+bench: setup ## ratios within one run, and against the run before (at most 10 minutes on two idle cores; ARGS=STAGE: one stage)
+	$(BIN)/python scripts/bench.py $(ARGS)
 
 lint: setup ## style, types, the rule of imports, declared packages
 	$(BIN)/ruff check src tests scripts docs

@@ -188,9 +188,13 @@ func (c hfConfig) positive(unset int64, names ...string) (int64, error) {
 		}
 		return 0, fmt.Errorf("key %q is missing; expected a positive whole number", key)
 	}
+	most := int64(maxSize)
+	if key == "sliding_window" || key == "attention_chunk_size" { // as long as contexts
+		most = maxTokens
+	}
 	number, ok := whole(value)
-	if !ok || number <= 0 || number > maxTokens {
-		return 0, fmt.Errorf("%s=%v; expected a positive whole number", key, value)
+	if !ok || number <= 0 || number > most {
+		return 0, fmt.Errorf("%s=%.60v; expected a positive whole number, at most %d", key, value, most)
 	}
 	return number, nil
 }

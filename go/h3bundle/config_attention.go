@@ -36,8 +36,14 @@ func (c hfConfig) attention(a *Architecture) error {
 		return fmt.Errorf("num_hidden_layers=%d; expected at most %d", a.NumLayers, mostLayers)
 	}
 	var err error
-	a.NumKVHeads, err = c.kvHeads(a.NumHeads)
-	return err
+	if a.NumKVHeads, err = c.kvHeads(a.NumHeads); err != nil {
+		return err
+	}
+	if a.NumHeads%a.NumKVHeads != 0 {
+		key := c.name([]string{"num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"})
+		return fmt.Errorf("%s=%d; expected a divisor of the %d heads", key, a.NumKVHeads, a.NumHeads)
+	}
+	return nil
 }
 
 // kvHeads are the key/value heads; Falcon, ChatGLM and BigCode say "multi query" first.

@@ -107,9 +107,12 @@ func (c hfConfig) ffn(a *Architecture) error {
 func (c hfConfig) experts(a *Architecture, ffn int64) error {
 	countKey := ""
 	for _, key := range expertCountKeys {
-		if number, ok := whole(c.text[key]); ok && number >= 2 {
+		number, err := c.count(key)
+		if err != nil {
+			return err
+		}
+		if countKey == "" && number >= 2 {
 			countKey = key
-			break
 		}
 	}
 	if countKey == "" {
@@ -128,7 +131,7 @@ func (c hfConfig) experts(a *Architecture, ffn int64) error {
 		return err
 	}
 	if topK > experts {
-		return fmt.Errorf("%s=%d exceeds %s=%d", topKKey, topK, countKey, experts)
+		return fmt.Errorf("%s=%d exceeds %s=%d; expected at most that", topKKey, topK, countKey, experts)
 	}
 	a.NumExperts, a.ExpertsPerToken = experts, topK
 	if a.ExpertFFNSize, err = c.positive(ffn, "moe_intermediate_size"); err != nil {

@@ -20,6 +20,7 @@ const (
 	maxFeatures  = 32
 	maxMargin    = 100.0 // sum over trees of the largest |leaf|: exp of it stays finite
 	maxTokens    = 1<<31 - 1
+	maxSize      = 1 << 24 // of a model: the largest vocabulary has 2^18 rows
 )
 
 // readFile returns a regular file of at most MaxFileBytes: opening a pipe that nobody writes to would wait for ever.

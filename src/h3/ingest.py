@@ -1,6 +1,7 @@
 """Turn logs into a step table without training.
 
     python -m h3.ingest source=requests source.path=DIR out=steps.parquet
+    python -m h3.ingest source=requests source.path=DIR out=steps       # a folder, experiment by experiment
 
 Rejected rows lie beside the table, with file, line and reason.
 """
@@ -8,18 +9,20 @@ Rejected rows lie beside the table, with file, line and reason.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from h3.common import cli
 from h3.common.config import SourceConfig, Strict, from_hydra
 from h3.common.progress import Progress
-from h3.sources.experiment import Ingested
-from h3.sources.load import load
+from h3.sources.experiment import add_record, counted
+from h3.sources.load import load, parts
 from h3.sources.requests import caching
-from h3.steps import schema
+from h3.steps import partitions, schema
 
 
 class IngestConfig(Strict):
@@ -31,36 +34,61 @@ class IngestConfig(Strict):
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, and where."""
+    """What was written, and where: number of steps and experiments, rejects in words, and the record."""
 
-    ingested: Ingested
+    steps: int
+    experiments: int
+    rejected: str
+    record: dict[str, Any]
     out: Path
 
     def report(self) -> str:
         """The counts as printed."""
-        table, rejects = self.ingested.table, self.ingested.rejects
-        counts = rejects.groupby("reason").size().items()
-        rejected = ", ".join(f"{reason} {count}" for reason, count in counts) or "none"
+        beside = self.out if is_folder(self.out) else schema.rejects_path(self.out)
         lines = [
-            f"{len(table)} steps of {table['experiment'].nunique()} experiments: {self.out}",
-            f"rejected rows: {rejected}: {schema.rejects_path(self.out)}",
+            f"{self.steps} steps of {self.experiments} experiments: {self.out}",
+            f"{self.rejected}: {beside}",
         ]
-        lines += caching.lines(self.ingested.record)
-        for entry in self.ingested.record.get("left_out", []):
+        lines += caching.lines(self.record)
+        for entry in self.record.get("left_out", []):
             lines.append(f"left out {entry['experiment']}: {entry['reason']}")
         return "\n".join(lines)
 
 
+def is_folder(out: Path) -> bool:
+    """Whether steps go to a folder of parts, not to one file."""
+    return out.suffix != ".parquet"
+
+
 def ingest(config: IngestConfig) -> Written:
-    """Write the step table to `out` and its rejects beside it."""
+    """Write the steps to `out` and their rejects beside: to one file NAME.parquet, or to a folder, experiment
+    by experiment.
+    """
     say = Progress("ingest")
     say("data")
-    ingested = load(config.source, lambda text: say("data", detail=text))
+    write = _folder if is_folder(Path(config.out)) else _file
+    written = write(config, lambda text: say("data", detail=text))
     say.finish()
-    out = Path(config.out)
+    return written
+
+
+def _file(config: IngestConfig, progress: Callable[[str], None]) -> Written:
+    ingested, out = load(config.source, progress), Path(config.out)
     record = {"source": config.source.name, "record": ingested.record}
     schema.write(ingested.table, ingested.rejects, out, record)
-    return Written(ingested, out)
+    experiments = ingested.table["experiment"].nunique()
+    return Written(len(ingested.table), experiments, ingested.rejected(), ingested.record, out)
+
+
+def _folder(config: IngestConfig, progress: Callable[[str], None]) -> Written:
+    record: dict[str, Any] = {}
+    with partitions.writing(Path(config.out)) as folder:
+        for part in parts(config.source, progress):
+            folder.add(part.table, part.rejects)
+            add_record(record, part.record)
+        index = folder.close({"source": config.source.name, "record": record})
+    experiments = {name for part in index["parts"] for name in part["experiments"]}
+    return Written(index["rows"], len(experiments), counted(folder.rejected), record, Path(config.out))
 
 
 def main(cfg: DictConfig) -> None:

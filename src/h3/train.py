@@ -90,6 +90,8 @@ def _data(config: TrainConfig, say: Progress) -> Ingested:
     """The steps, with what was left out of them said."""
     say("data")
     ingested = load(config.source, lambda text: say("data", detail=text))
+    if len(ingested.rejects):
+        say.note(ingested.rejected())
     for line in caching.lines(ingested.record, brief=True):
         say.note(line)
     for entry in ingested.record.get("left_out", []):

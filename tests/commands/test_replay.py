@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import builders
 import numpy as np
 import pandas as pd
 import pytest
+from processes import h3
 
 from h3.models.protocol import Context
 from h3.models.xgboost_residual import Params, XGBoostResidual
@@ -49,18 +48,8 @@ def world(tmp_path_factory) -> tuple[Path, str, str]:
 
 
 def replay(world: tuple[Path, str, str], *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "h3.replay",
-        "source=requests",
-        f"source.path={world[0] / 'runs'}",
-        "biases_percent=[]",
-        *arguments,
-    ]
-    return subprocess.run(
-        command, cwd=world[0], capture_output=True, text=True, env=os.environ | environment, check=False
-    )
+    asked = ("source=requests", f"source.path={world[0] / 'runs'}", "biases_percent=[]", *arguments)
+    return h3(world[0], "replay", *asked, **environment)
 
 
 def test_champion_number_and_folder_of_a_bundle_give_the_same_requests_and_say_whose_overheads(world):

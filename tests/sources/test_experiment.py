@@ -162,7 +162,7 @@ def test_an_unknown_model_names_the_option_and_its_own_config_json_makes_it_know
     [
         ({"tensor_parallelism": "two"}, "tensor_parallelism='two'; expected a whole number"),
         ({"tensor_parallelism": 3}, "tensor parallelism 3 does not divide 32 heads"),
-        ({"tensor_parallelism": 0}, "tensor parallelism 0"),
+        ({"tensor_parallelism": 0}, "tensor_parallelism=0; expected a whole number from 1"),
         ({"max_num_seqs": "many"}, "max_num_seqs='many'; expected a number"),
         ({"max_num_seqs": True}, "max_num_seqs=True; expected a number"),
         ({"hardware": "TPU"}, "unknown hardware 'TPU'; expected one of H100"),

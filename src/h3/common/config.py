@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from h3.common.bounded import Bounds
 from h3.common.errors import InputError
 
 PACKAGE = Path(__file__).parents[1]
@@ -64,6 +65,8 @@ class SourceConfig(Strict):
     model_configs: folder of `<model>/config.json` for models that h3 does not know.
     sample_every, max_failed_ratio: request logs; every so many steps is a row, and a log in which more
     requests failed is left out.
+    most_rows: steps, from a folder; beyond so many rows every k-th of each experiment is read (null: all).
+    max_file_gb, max_file_ratio: how large a log may be when unpacked, and how many times its packed size.
     seed, prefix_caching, scale: simulated; scale shortens every stage and the sample alike. workers (null:
     one a CPU core) and cache_dir change nothing in the result.
     parts, view: measured; rows to read, and whether a row is one rank's step or the server's.
@@ -74,6 +77,9 @@ class SourceConfig(Strict):
     model_configs: str | None = None
     sample_every: int = Field(10, ge=1)
     max_failed_ratio: float = Field(0.1, ge=0, le=1)
+    most_rows: int | None = Field(2_000_000, ge=1000)
+    max_file_gb: float = Field(2.0, gt=0)
+    max_file_ratio: float = Field(200.0, ge=1)
     seed: int = Field(0, ge=0)
     prefix_caching: bool = True
     scale: float = Field(1.0, gt=0, le=1)
@@ -91,6 +97,11 @@ class SourceConfig(Strict):
                 " list of such"
             )
         return [self.path] if isinstance(self.path, str) else self.path
+
+    @property
+    def bounds(self) -> Bounds:
+        """How large a log may be."""
+        return Bounds(int(self.max_file_gb * 1e9), self.max_file_ratio)
 
     @property
     def origin(self) -> str:

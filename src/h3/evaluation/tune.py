@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -123,7 +124,8 @@ def _tried(
             if options.storage is None:
                 folder = stack.enter_context(TemporaryDirectory(prefix="h3-tune-"))
                 options = options.model_copy(update={"storage": folder})
-            stack.enter_context(workers.beside(options.workers - 1, _work, options, name, objective))
+            theirs = replace(objective)  # without the curves that this process makes meanwhile
+            stack.enter_context(workers.beside(options.workers - 1, _work, options, name, theirs))
         return _work(options, name, objective, progress)
 
 
@@ -249,8 +251,8 @@ class _Objective:
     tuned: Tuned
 
     def __call__(self, trial: optuna.Trial) -> float:
-        params, curve = replace(self.usual, **_suggest(trial)), self.tuned.learning_curve
-        curves = np.array([curve(params, train, held, self.context) for _, train, held in self.inner])
+        params = replace(self.usual, **_suggest(trial))
+        curves = np.array([curve(params) for curve in self._curves])
         best = self._best(curves)
         trial.set_user_attr("rounds", boosting.ROUNDS[best])
         trial.set_user_attr("without_trees", float(curves[:, 0].mean()))
@@ -259,6 +261,12 @@ class _Objective:
             {name: float(curve[best]) for (name, _, _), curve in zip(self.inner, curves, strict=True)},
         )
         return float(curves[:, best].mean())
+
+    @cached_property
+    def _curves(self) -> list[Callable[[Any], np.ndarray]]:
+        """The learning curve of each inner fold, with all that no trial changes."""
+        made = self.tuned.learning_curve
+        return [made(self.usual, train, held, self.context) for _, train, held in self.inner]
 
     @property
     def usual(self) -> Boosting:

@@ -55,6 +55,8 @@ def from_log(experiment: Experiment, log: RequestLog, assume: Assumptions) -> Re
     prompts repeat, of the same length are taken to share their blocks. Failed requests left no length and no
     times: they are counted, not replayed.
     """
+    if log.impossible:
+        raise InputError(f"{experiment.path}: {log.impossible}")
     if log.requests.empty:
         raise InputError(
             f"{experiment.path}: no usable request to replay; expected at least one that ended with status ok"

@@ -10,16 +10,18 @@ max_num_seqs, max_num_batched_tokens, ...), or a TraceV2 `header.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from h3.common import bounded
+from h3.common.bounded import Bounds
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
+from h3.common.shown import shown
 from h3.sources.requests.formats.table import only_log
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.batch import Deployment
@@ -31,6 +33,8 @@ TRACEV2_FILES = ("data.csv", "data.csv.gz")
 LIFECYCLE_FILES = ("per_request_lifecycle_metrics.json", "results/per_request_lifecycle_metrics.json")
 # Files of any name, beside an exp-config.yaml: logs are recognised by what they hold.
 JSON_FILES = ("*.json", "*.json.gz", "*.jsonl", "*.jsonl.gz")
+USUAL = Bounds()
+MOST_COUNT, MOST_NAME = 10**9, 250  # of tokens or requests; characters of a name
 NO_LOGS = ("config.json", "generation_config.json")
 REQUEST_FILES = TRACEV2_FILES + LIFECYCLE_FILES + JSON_FILES
 
@@ -50,6 +54,7 @@ class Experiment:
     block_size_tokens: float
     architecture: catalog.Architecture
     sampling: Sampling
+    max_model_len: float = float("nan")
 
     @property
     def deployment(self) -> Deployment:
@@ -82,6 +87,15 @@ class Ingested:
     rejects: pd.DataFrame
     record: dict[str, Any] = field(default_factory=dict)
 
+    def rejected(self) -> str:
+        """The rejects by reason, in words."""
+        return counted({str(k): int(n) for k, n in self.rejects.groupby("reason").size().items()})
+
+
+def counted(reasons: Mapping[str, int]) -> str:
+    """Rejects by reason, in words."""
+    return "rejected rows: " + (", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "none")
+
 
 def combine(parts: Iterable[Ingested]) -> Ingested:
     """One Ingested from several; records are joined by experiment, lists appended."""
@@ -92,16 +106,21 @@ def combine(parts: Iterable[Ingested]) -> Ingested:
         )
     record: dict[str, Any] = {}
     for part in parts:
-        for key, value in part.record.items():
-            if isinstance(value, list):
-                record.setdefault(key, []).extend(value)
-            elif isinstance(value, dict):
-                record.setdefault(key, {}).update(value)
-            else:
-                record[key] = value
+        add_record(record, part.record)
     table = pd.concat([part.table for part in parts], ignore_index=True)
     rejects = pd.concat([part.rejects for part in parts], ignore_index=True)
     return Ingested(schema.check(table, "ingested steps"), rejects, record)
+
+
+def add_record(record: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Join the record of one more part to that of the parts before: lists are appended, mappings united."""
+    for key, value in more.items():
+        if isinstance(value, list):
+            record.setdefault(key, []).extend(value)
+        elif isinstance(value, dict):
+            record.setdefault(key, {}).update(value)
+        else:
+            record[key] = value
 
 
 def find(paths: str | Path | Iterable[str | Path], names: tuple[str, ...]) -> list[Path]:
@@ -131,7 +150,7 @@ def _experiments_below(root: Path, names: tuple[str, ...]) -> list[Path]:
     folders = (
         [root]
         if log_file(root, names)
-        else sorted(path for path in root.iterdir() if path.is_dir() and log_file(path, names))
+        else sorted(bounded.named(path) for path in root.iterdir() if path.is_dir() and log_file(path, names))
     )
     if not folders:
         raise InputError(
@@ -145,7 +164,7 @@ def log_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next(iter(_logs(folder, names)), None)
 
 
-def required_log(folder: Path, names: tuple[str, ...]) -> Path:
+def required_log(folder: Path, names: tuple[str, ...], bounds: Bounds = USUAL) -> Path:
     """The log of a folder: the first of the files `names`, or the JSON file that is a log by what it holds.
 
     Raises InputError if the folder holds none, and for several logs under names of their own.
@@ -153,7 +172,7 @@ def required_log(folder: Path, names: tuple[str, ...]) -> Path:
     found = _logs(folder, names)
     if not found:
         raise InputError(f"{folder}: no log in it; expected one of {', '.join(names)}")
-    return found[0] if len(found) == 1 else only_log(found)
+    return found[0] if len(found) == 1 else only_log(found, bounds)
 
 
 def _logs(folder: Path, names: tuple[str, ...]) -> list[Path]:
@@ -175,7 +194,7 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
     """
     config = _configuration(folder)
     parsed = catalog.parse_experiment(folder.name) or {}
-    model_id = config.get("model") or parsed.get("model")
+    model_id = _name(folder, config, "model", parsed.get("model"))
     if not model_id:
         raise InputError(
             f"{folder}/exp-config.yaml: key 'model' is missing; expected the name of the served model"
@@ -192,17 +211,33 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         name=folder.name,
         path=folder,
         model=catalog.model_name(parsed.get("model", model_id)),
-        workload=str(config.get("workload") or parsed.get("workload") or folder.name),
-        hardware=hardware_file.named(
-            config.get("hardware") or config.get("gpu") or source.assume.hardware, folder
-        ),
+        workload=_workload(folder, config, parsed),
+        hardware=_hardware(folder, config, source),
         tensor_parallelism=tp,
-        max_num_seqs=_optional(folder, config, "max_num_seqs"),
-        max_num_batched_tokens=_optional(folder, config, "max_num_batched_tokens"),
-        block_size_tokens=_optional(folder, config, "block_size", source.assume.block_size_tokens),
+        max_num_seqs=_limit(folder, config, "max_num_seqs"),
+        max_num_batched_tokens=_limit(folder, config, "max_num_batched_tokens"),
+        block_size_tokens=_limit(folder, config, "block_size", source.assume.block_size_tokens),
         architecture=arch,
         sampling=_sampling(folder, config, model_id, source),
+        max_model_len=_limit(folder, config, "max_model_len"),
     )
+
+
+def _workload(folder: Path, config: dict[str, Any], parsed: dict[str, str]) -> str:
+    """The workload of the configuration, else of the folder's name, as workloads are compared."""
+    given = _name(folder, config, "workload", parsed.get("workload"))
+    return catalog.workload_name(given or "") or catalog.workload_name(folder.name)
+
+
+def _hardware(folder: Path, config: dict[str, Any], source: SourceConfig) -> str:
+    """The accelerator that the configuration names, else the assumed one."""
+    key = "gpu" if config.get("hardware") is None and config.get("gpu") is not None else "hardware"
+    name = _name(folder, config, key, None)
+    try:
+        return hardware_file.named(name or source.assume.hardware, folder)
+    except InputError as error:
+        where = f"{folder}/exp-config.yaml: " if name else ""
+        raise InputError(f"{where}{error}") from None
 
 
 def _served(folder: Path, config: dict[str, Any]) -> Served:
@@ -242,32 +277,38 @@ def _configuration(folder: Path) -> dict[str, Any]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: not YAML ({str(error).splitlines()[0]}); expected key: value lines"
-        ) from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds {type(content).__name__}; expected key: value lines")
-    return content
+    return bounded.yaml_of(path) if path.is_file() else {}
+
+
+def _name(folder: Path, config: dict[str, Any], key: str, default: str | None) -> str | None:
+    """A text of the configuration; a number is one where a name may be a number."""
+    value = config.get(key, default)
+    if value is None or (isinstance(value, str) and 0 < len(value.strip()) <= MOST_NAME):
+        return value
+    raise InputError(f"{folder}/exp-config.yaml: {key}={shown(value)}; expected a name")
 
 
 def _whole(folder: Path, config: dict[str, Any], key: str, fallback: str | None) -> int:
     value = config.get(key, fallback)
-    if isinstance(value, bool) or not (
-        isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
-    ):
-        raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a whole number")
-    return int(value)
+    known = value
+    if isinstance(value, str) and value.isdecimal() and len(value) < len(str(MOST_COUNT)):
+        known = int(value)
+    if isinstance(known, bool) or not isinstance(known, int) or not 0 < known <= MOST_COUNT:
+        raise InputError(
+            f"{folder}/exp-config.yaml: {key}={shown(value)}; expected a whole number from 1 to {MOST_COUNT}"
+        )
+    return known
 
 
-def _optional(folder: Path, config: dict[str, Any], key: str, default: float = float("nan")) -> float:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{folder}/exp-config.yaml: {key}={value!r}; expected a number")
+def _limit(folder: Path, config: dict[str, Any], key: str, default: float = float("nan")) -> float:
+    """An optional limit of the server, a number from 1 on; NaN where it names none."""
+    if config.get(key) is None:
+        return default
+    value = config[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MOST_COUNT:
+        raise InputError(
+            f"{folder}/exp-config.yaml: {key}={shown(value)}; expected a number from 1 to {MOST_COUNT}"
+        )
     return float(value)
 
 

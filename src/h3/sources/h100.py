@@ -11,7 +11,7 @@ overloaded, and left out by the same rule as a user's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -20,6 +20,7 @@ import pandas as pd
 from h3.common import packaged
 from h3.common.config import SourceConfig
 from h3.sources.experiment import Experiment, Ingested, combine
+from h3.sources.requests import plausible
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged, RequestLog
 from h3.steps import catalog, sampling, schema
@@ -30,12 +31,15 @@ REQUESTS, EXPERIMENTS = "h100_requests.parquet", "h100_experiments.csv"
 
 def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """The steps of the usable runs; raises InputError if a packaged file is not what it was."""
-    parts = []
+    return combine(parts(source, progress))
+
+
+def parts(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Iterator[Ingested]:
+    """The same run by run."""
     for name, make in request_logs(source).items():
         if progress:
             progress(name)
-        parts.append(requests.from_log(*make(), source))
-    return combine(parts)
+        yield requests.from_log(*make(), source)
 
 
 def experiment_names() -> list[str]:
@@ -56,7 +60,8 @@ def request_logs(source: SourceConfig) -> dict[str, Callable[[], Logged]]:
 
 
 def _logged(setup: pd.DataFrame, rows: pd.DataFrame) -> Logged:
-    return _experiment(setup.iloc[0]), _log(rows.reset_index(drop=True))
+    experiment = _experiment(setup.iloc[0])
+    return experiment, plausible.checked(experiment, _log(rows.reset_index(drop=True)))
 
 
 def _experiment(setup: pd.Series) -> Experiment:

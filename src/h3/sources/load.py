@@ -7,7 +7,7 @@ A new source is a file with a function like these and a line in LOADERS (CONTRIB
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from h3.common.config import SourceConfig
@@ -17,7 +17,7 @@ from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
-from h3.steps import hardware_file, schema
+from h3.steps import catalog, hardware_file, partitions, schema
 
 Progress = Callable[[str], None] | None
 
@@ -25,9 +25,13 @@ Progress = Callable[[str], None] | None
 def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
     if len(source.folders()) != 1 or not isinstance(source.path, str):
         raise InputError(
-            f"source=steps: source.path={source.path!r}; expected one Parquet file written by h3.ingest"
+            f"source=steps: source.path={source.path!r}; expected one file or folder written by h3.ingest"
         )
-    table, record = schema.read(Path(source.path))
+    path = Path(source.path)
+    table, record = partitions.read(path, source.most_rows) if path.is_dir() else schema.read(path)
+    named = (("model", catalog.model_name), ("workload", catalog.workload_name))
+    for column, name in named:  # tables of before, and of others
+        table[column] = table[column].map({each: name(each) for each in table[column].unique()})
     return Ingested(table, schema.empty_rejects(), {"read_from": source.path, **record})
 
 
@@ -41,6 +45,14 @@ LOADERS: dict[str, Callable[[SourceConfig, Progress], Ingested]] = {
     "requests": requests.load,
     "logs": logs.load,
     "steps": _steps,
+}
+
+# Sources that can be read experiment by experiment.
+PARTS: dict[str, Callable[[SourceConfig, Progress], Iterator[Ingested]]] = {
+    "h100": h100.parts,
+    "traces": traces.parts,
+    "requests": requests.parts,
+    "logs": logs.parts,
 }
 
 # Sources of requests as they were served: experiment name → what gives its setup and requests.
@@ -58,6 +70,18 @@ def load(source: SourceConfig, progress: Progress = None) -> Ingested:
     """
     hardware_file.named(source.assume.hardware)
     return loader(source)(source, progress)
+
+
+def parts(source: SourceConfig, progress: Progress = None) -> Iterator[Ingested]:
+    """The steps of a source experiment by experiment where it can be read so, else all at once; raises
+    InputError as `load` does, on the way.
+    """
+    hardware_file.named(source.assume.hardware)
+    whole = loader(source)
+    if source.name in PARTS:
+        yield from PARTS[source.name](source, progress)
+    else:
+        yield whole(source, progress)
 
 
 def loader(source: SourceConfig) -> Callable[[SourceConfig, Progress], Ingested]:

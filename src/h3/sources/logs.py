@@ -8,7 +8,7 @@ rather than recovered; the record says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +26,23 @@ from h3.sources.experiment import (
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
+from h3.steps import schema
 
 
 def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """All experiments below the source's folders, whatever their log; raises InputError as the single sources
     do.
     """
-    parts, read, twice = [], set(), []
+    ingested = combine(parts(source, progress))
+    if ingested.table.empty:
+        why = "".join(f" ({entry['reason']})" for entry in ingested.record.get("left_out", [])[:1])
+        raise InputError(f"{source.path}: no step in any experiment{why}; expected at least one usable log")
+    return ingested
+
+
+def parts(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Iterator[Ingested]:
+    """The same experiment by experiment; last, a part without steps where some are there in both forms."""
+    read, twice = set(), []
     for folder in _by_form(source.folders()):
         if folder.name in read:
             twice.append({"experiment": folder.name, "reason": f"{folder}: read from its trace instead"})
@@ -41,14 +51,11 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
         if progress:
             progress(folder.name)
         if log_file(folder, TRACE_FILES):
-            parts.append(traces.load_experiment(describe(folder, source), source))
+            yield traces.load_experiment(describe(folder, source), source)
         else:
-            parts.append(requests.from_log(*requests.read_experiment(folder, source), source))
-    ingested = combine(parts)
-    if ingested.table.empty:
-        raise InputError(f"{source.path}: no step in any experiment; expected at least one usable log")
-    ingested.record.setdefault("left_out", []).extend(twice)
-    return ingested
+            yield requests.from_log(*requests.read_experiment(folder, source), source)
+    if twice:
+        yield Ingested(schema.empty(), schema.empty_rejects(), {"left_out": twice})
 
 
 def request_logs(source: SourceConfig) -> dict[str, Callable[[], Logged]]:

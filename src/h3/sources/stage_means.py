@@ -200,7 +200,7 @@ def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
         name=str(first["experiment"]),
         path=Path(str(first["where"])),
         model=catalog.model_name(first["model"]),
-        workload=str(first["workload"]).removesuffix(LIGHTER),
+        workload=catalog.workload_name(first["workload"]).removesuffix(LIGHTER),
         hardware=hardware,
         tensor_parallelism=tp,
         max_num_seqs=_number(first, "max_num_seqs", Limits.max_num_seqs),

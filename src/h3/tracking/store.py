@@ -140,6 +140,8 @@ class Store:
     def active_run(self, name: str, tags: dict[str, str]) -> Iterator[str]:
         """A new run, MLflow's active one while the block runs; it ends as the block does."""
         mlflow.set_tracking_uri(self.uri)
+        with reported(self.uri):  # another store's experiment may be the active one
+            mlflow.set_experiment(experiment_id=self.experiment_id)
         run_id = self._created(name, tags | owner.tags())
         with self._ended(run_id), mlflow.start_run(run_id=run_id, log_system_metrics=False):
             yield run_id

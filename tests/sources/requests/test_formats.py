@@ -24,6 +24,7 @@ from bench_logs import (
 )
 from builders import Server, source
 
+from h3.common.bounded import Bounds
 from h3.common.errors import InputError
 from h3.latency.recorded import from_log
 from h3.sources import logs
@@ -319,8 +320,8 @@ def test_json_files_without_a_configuration_make_no_experiment(tmp_path):
 def test_a_file_that_is_too_large_is_refused_packed_or_not(tmp_path):
     for name, data in (("a.json", b"[" + b" " * 5000), ("a.json.gz", gzip.compress(b" " * 5000))):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(InputError, match="more than 4000 bytes; expected a log of at most that"):
-            content.load(tmp_path / name, max_bytes=4000)
+        with pytest.raises(InputError, match="more than 4000 bytes unpacked; expected less, or bounds"):
+            content.load(tmp_path / name, Bounds(max_bytes=4000))
 
 
 def broken_vllm():

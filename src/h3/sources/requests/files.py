@@ -12,14 +12,17 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from h3.common import bounded
+from h3.common.bounded import Bounds
 from h3.common.errors import InputError
 from h3.sources.experiment import Experiment
 from h3.sources.requests.formats import inference_perf
-from h3.sources.requests.formats.content import load, read_bytes
+from h3.sources.requests.formats.content import load
 from h3.sources.requests.formats.raw import Raw, Reject
 from h3.sources.requests.formats.table import recognise
 from h3.steps import schema
@@ -63,23 +66,30 @@ REQUIRED = (
     "status",
 )
 NUMBERS = ("prompt_tokens", "output_tokens", "arrival_us", "first_us", "last_us")
+# What is read of a line, beside the number of the line.
+READ = (*REQUIRED, "prefix_group", "prefix_length", "server_input_tokens", "send_time_us")
+MOST_BROKEN = 100_000
+USUAL = Bounds()
 LIFECYCLE = "per_request_lifecycle_metrics.json"
 
 
 @dataclass(frozen=True)
 class RequestLog:
-    """Usable requests of one experiment, the rejected ones, and how many the log held and how many failed."""
+    """Usable requests of one experiment, the rejected ones, and how many the log held and how many failed;
+    impossible: why the log cannot be used ("": it can).
+    """
 
     requests: pd.DataFrame
     rejects: pd.DataFrame
     total: int
     failed: int
+    impossible: str = ""
 
 
 Logged = tuple[Experiment, RequestLog]
 
 
-def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:
+def read(name: str, path: Path, block_size_tokens: float, bounds: Bounds = USUAL) -> RequestLog:
     """Read a request log of any format: a CSV file is TraceV2, a JSON file is what it holds.
 
     Requests that failed (status other than ok, or an error) are counted in `failed`; malformed ones are
@@ -87,9 +97,9 @@ def read(name: str, path: Path, block_size_tokens: float) -> RequestLog:
     request log.
     """
     if path.name.removesuffix(".gz").endswith(".csv"):
-        raw, rejects, failed = _tracev2(name, path, block_size_tokens)
+        raw, rejects, failed = _tracev2(name, path, block_size_tokens, bounds)
     else:
-        raw, rejects, failed = _json(name, path)
+        raw, rejects, failed = _json(name, path, bounds)
     requests, bad = _usable(raw, name, path)
     return RequestLog(requests, schema.rejects_frame(rejects + bad), len(raw) + len(rejects) + failed, failed)
 
@@ -127,60 +137,69 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
     return raw[reason == ""].reset_index(drop=True), rejects
 
 
-def _json(name: str, path: Path) -> Raw:
+def _json(name: str, path: Path, bounds: Bounds) -> Raw:
     """A JSON log; inference-perf's own name says what it must be."""
-    content = load(path)
+    content = load(path, bounds)
     if path.name == LIFECYCLE:
         return inference_perf.read(name, content)
     return recognise(content).read(name, content)
 
 
-def _tracev2(name: str, path: Path, block_size_tokens: float) -> Raw:
-    content, whole = read_bytes(path)
-    text = content.decode("utf-8", errors="replace")
-    rejects = []
-    if not whole:
+def _tracev2(name: str, path: Path, block_size_tokens: float, bounds: Bounds) -> Raw:
+    unpacked = bounded.read(path, bounds)
+    text = unpacked.content.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    rejects: list[Reject] = []
+    if unpacked.damage:
         text = text[: text.rfind("\n") + 1]
-        rejects.append(
-            (
-                name,
-                str(path),
-                text.count("\n"),
-                "truncated_gzip",
-                "the file ends early; the lines before are kept",
-            )
-        )
-    lines = csv.reader(io.StringIO(text))
-    header = next(lines, [])
-    _check_header(header, path)
-    rows = []
-    for cells in lines:
-        if len(cells) != len(header):
-            rejects.append(
-                (
-                    name,
-                    str(path),
-                    lines.line_num,
-                    "broken_line",
-                    f"{len(cells)} fields; expected {len(header)}",
-                )
-            )
-        else:
-            rows.append((lines.line_num, *cells))
-    frame = pd.DataFrame(rows, columns=["line", *header])
-    ok = frame[frame["status"] == "ok"].reset_index(drop=True)
+        rejects.append((name, str(path), text.count("\n"), unpacked.damage, "the lines before are kept"))
+    frame = _rows(name, path, csv.reader(io.StringIO(text, newline="")), rejects)
+    status = frame["status"].astype("str").str.strip().str.lower()
+    ok = frame[status == "ok"].reset_index(drop=True)
     return _from_tracev2(ok, block_size_tokens), rejects, len(frame) - len(ok)
 
 
+def _rows(name: str, path: Path, lines: Any, rejects: list[Reject]) -> pd.DataFrame:
+    """The lines as a table of texts, with their numbers; those of another number of fields become rejects.
+
+    Only the columns that are read are kept. Raises InputError for a header that is none, and for a file that
+    is no table.
+    """
+    try:
+        header = [cell.strip() for cell in next(lines, [])]
+        _check_header(header, path)
+        places = [(column, header.index(column)) for column in READ if column in header]
+        kept: dict[str, list[Any]] = {column: [] for column in ("line", *(column for column, _ in places))}
+        for cells in lines:
+            if len(cells) == len(header):
+                kept["line"].append(lines.line_num)
+                for column, place in places:
+                    kept[column].append(cells[place])
+            else:
+                said = f"{len(cells)} fields; expected {len(header)}"
+                rejects.append((name, str(path), lines.line_num, "broken_line", said))
+                if len(rejects) > MOST_BROKEN:
+                    where = f"{path}: line {lines.line_num}"
+                    raise InputError(f"{where}: more than {MOST_BROKEN} broken lines, this one of {said}")
+    except csv.Error as error:
+        raise InputError(f"{path}: line {lines.line_num}: {error}; expected a line of TraceV2") from None
+    return pd.DataFrame(kept)
+
+
 def _check_header(header: list[str], path: Path) -> None:
+    expected = f"expected a TraceV2 header with {', '.join(REQUIRED)}"
+    if not header:
+        raise InputError(f"{path}: empty; {expected}")
     unknown = [column for column in header if column not in TRACEV2_COLUMNS]
     if unknown:
-        raise InputError(f"{path}: unknown column {unknown[0]!r}; TraceV2 has {', '.join(TRACEV2_COLUMNS)}")
+        raise InputError(
+            f"{path}: unknown column {unknown[0][:60]!r}; TraceV2 has {', '.join(TRACEV2_COLUMNS)}"
+        )
     missing = [column for column in REQUIRED if column not in header]
     if missing:
-        raise InputError(
-            f"{path}: column {missing[0]!r} is missing; expected a TraceV2 header with {', '.join(REQUIRED)}"
-        )
+        raise InputError(f"{path}: column {missing[0]!r} is missing; {expected}")
+    twice = next((column for column in header if header.count(column) > 1), None)
+    if twice:
+        raise InputError(f"{path}: column {twice!r} is there twice; expected one")
 
 
 def _from_tracev2(ok: pd.DataFrame, block_size_tokens: float) -> pd.DataFrame:

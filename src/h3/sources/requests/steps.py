@@ -10,7 +10,7 @@ by the assumption `prefill_tokens`, or null.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from h3.sources.experiment import (
     find,
     required_log,
 )
-from h3.sources.requests import caching, files
+from h3.sources.requests import caching, files, plausible
 from h3.sources.requests import clock as step_clock
 from h3.steps import schema
 from h3.steps.batch import attended
@@ -45,12 +45,7 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
     Experiments with more failed requests than `max_failed_ratio` are left out and listed in
     record["left_out"]. Raises InputError if nothing usable is left.
     """
-    parts = []
-    for name, read in request_logs(source).items():
-        if progress:
-            progress(name)
-        parts.append(from_log(*read(), source))
-    ingested = combine(parts)
+    ingested = combine(parts(source, progress))
     if ingested.table.empty:
         reasons = "; ".join(
             f"{entry['experiment']}: {entry['reason']}" for entry in ingested.record.get("left_out", [])
@@ -59,6 +54,14 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
             f"{source.path}: no step in any experiment ({reasons or 'no request with two output tokens'})"
         )
     return ingested
+
+
+def parts(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Iterator[Ingested]:
+    """The same experiment by experiment, so that one is in memory at a time."""
+    for name, read in request_logs(source).items():
+        if progress:
+            progress(name)
+        yield from_log(*read(), source)
 
 
 def request_logs(source: SourceConfig) -> dict[str, Callable[[], files.Logged]]:
@@ -70,8 +73,9 @@ def request_logs(source: SourceConfig) -> dict[str, Callable[[], files.Logged]]:
 def read_experiment(folder: Path, source: SourceConfig) -> files.Logged:
     """Setup and requests of one experiment folder."""
     experiment = describe(folder, source)
-    path = required_log(folder, REQUEST_FILES)
-    return experiment, files.read(experiment.name, path, experiment.block_size_tokens)
+    path = required_log(folder, REQUEST_FILES, source.bounds)
+    log = files.read(experiment.name, path, experiment.block_size_tokens, source.bounds)
+    return experiment, plausible.checked(experiment, log)
 
 
 def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig) -> Ingested:
@@ -95,7 +99,7 @@ def from_log(experiment: Experiment, log: files.RequestLog, source: SourceConfig
     reason = _unusable(log, decoding, source)
     if reason:
         record["left_out"].append({"experiment": experiment.name, "reason": reason})
-        return Ingested(_empty(), log.rejects, record)
+        return Ingested(schema.empty(), log.rejects, record)
     inversion = step_clock.invert(_intervals(decoding))
     prefill = caching.decide(log.requests, experiment, source.assume)
     new = new_prompt_tokens(log.requests, prefill, experiment)
@@ -118,11 +122,10 @@ def _unusable(log: files.RequestLog, decoding: pd.DataFrame, source: SourceConfi
             f"{log.failed} of {log.total} requests failed, more than"
             f" max_failed_ratio={source.max_failed_ratio:g}"
         )
-    return "" if len(decoding) else "no usable request with two or more output tokens"
-
-
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in schema.COLUMNS})
+    if log.impossible or len(decoding):
+        return log.impossible
+    counts = ", ".join(f"{reason} {count}" for reason, count in log.rejects.groupby("reason").size().items())
+    return f"no usable request with two or more output tokens (rejected: {counts or 'none'})"
 
 
 def _intervals(decoding: pd.DataFrame) -> step_clock.Intervals:

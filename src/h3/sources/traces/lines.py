@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 
 from h3.sources.traces.blocks import Block
 from h3.sources.traces.layout import Layout
-from h3.sources.traces.types import DECODER, NAME_DECODER, RAW_DECODER, spans_of
+from h3.sources.traces.types import DECODER, NAME_DECODER, RAW_DECODER, UNREADABLE, spans_of
 
 LINES_TO_LEARN_FROM = 8
 Columns = dict[str, np.ndarray]
@@ -56,7 +55,7 @@ def _learn(line: bytes, scope: str, needs: dict[str, set[str]]) -> dict[str, Lay
                 layout = Layout.learn(bytes(raw)) if name in needs and name not in layouts else None
                 if layout and needs[name] <= layout.names:
                     layouts[name] = layout
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass  # a damaged line teaches nothing after its damage; the JSON decoder reports it
     return layouts
 
@@ -111,6 +110,6 @@ def _is_plain(text: bytes, begin: int, end: int, runs: list[tuple[int, int]], sc
         begin = last
     try:
         hull = DECODER.decode(b"".join([*pieces, text[begin:end]]))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return all(owner == scope and not span.events for owner, span in spans_of(hull))

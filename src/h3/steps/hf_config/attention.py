@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from h3.steps.hf_config.keys import Config
+from h3.steps.hf_config.keys import MOST_TOKENS, Config
 
 # Layers of a family whose config does not list them: one in so many attends to everything (None: the key
 # sliding_window_pattern says), the others to the window.
@@ -32,7 +32,7 @@ def sizes(config: Config) -> dict[str, Any]:
         "num_layers": layers,
         "hidden_size": hidden,
         "num_heads": heads,
-        "num_kv_heads": _kv_heads(config, heads),
+        "num_kv_heads": _dividing(config, _kv_heads(config, heads), heads),
         "head_dim": config.positive("head_dim", "kv_channels", default=max(1, hidden // heads)),
         "vocab_size": config.positive("vocab_size", "padded_vocab_size"),
         "window_tokens": window,
@@ -51,6 +51,14 @@ def _kv_heads(config: Config, heads: int) -> int:
     if text.get("multi_query_attention"):
         return config.positive("multi_query_group_num")
     return 1 if text.get("multi_query") else heads
+
+
+def _dividing(config: Config, kv_heads: int, heads: int) -> int:
+    """The key/value heads; raises InputError if they do not share the query heads evenly."""
+    if heads % kv_heads:
+        key = config.name("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
+        raise config.error(f"{key}={kv_heads}; expected a divisor of the {heads} heads")
+    return kv_heads
 
 
 def _latent(config: Config) -> dict[str, int]:
@@ -73,7 +81,10 @@ def windows(config: Config, layers: int) -> tuple[int, int]:
 
     Chunked attention (Llama 4) counts as a window of the chunk: exact up to one chunk, too much beyond.
     """
-    size = config.at_least_zero("sliding_window") or config.at_least_zero("attention_chunk_size")
+    window, chunk = (
+        config.at_least_zero(key, most=MOST_TOKENS) for key in ("sliding_window", "attention_chunk_size")
+    )
+    size = window or chunk
     kinds = config.list("layer_types")
     if kinds:
         other = next((kind for kind in kinds if kind not in (*WINDOW, FULL)), None)

@@ -86,7 +86,7 @@ def sizes(config: Config, layers: int, hidden: int) -> dict[str, int]:
 
 def _experts(config: Config, layers: int, ffn: int) -> dict[str, int]:
     keys = ("num_moe_layers", "num_experts", "experts_per_token", "expert_ffn_size", "shared_ffn_size")
-    counts = (key for key in EXPERT_COUNT_KEYS if isinstance(config.text.get(key), int))
+    counts = [key for key in EXPERT_COUNT_KEYS if config.at_least_zero(key)]
     count_key = next((key for key in counts if config.text[key] >= LEAST_EXPERTS), None)
     if count_key is None:
         return dict.fromkeys(keys, 0)
@@ -98,7 +98,7 @@ def _experts(config: Config, layers: int, ffn: int) -> dict[str, int]:
         )
     top_k = config.positive(top_k_key)
     if top_k > experts:
-        raise config.error(f"{top_k_key}={top_k} exceeds {count_key}={experts}")
+        raise config.error(f"{top_k_key}={top_k} exceeds {count_key}={experts}; expected at most that")
     expert_ffn = config.positive("moe_intermediate_size", default=ffn)
     return dict(
         zip(

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from h3.common.errors import InputError
+from h3.common.shown import shown
 
+# Sizes of models: the largest vocabulary has 2^18 rows. Windows are as long as contexts.
+MOST, MOST_TOKENS = 2**24, 2**31 - 1
 Mapping = dict[str, Any]
 LANGUAGE_MODEL = ("text_config", "llm_config", "language_config")  # where images are read, too
 # What published configs of a family leave out (transformers' Gemma3TextConfig).
@@ -54,35 +57,35 @@ class Config:
         """The first of the names that has a value, else the first."""
         return next((name for name in names if self.text.get(name) is not None), names[0])
 
-    def positive(self, *names: str, default: int | None = None) -> int:
-        """A positive whole number; raises InputError if there is none and no default."""
+    def positive(self, *names: str, default: int | None = None, most: int = MOST) -> int:
+        """A positive whole number; raises InputError if there is none and no default, and above `most`."""
         key = self.name(*names)
         value = self.text.get(key)
         if value is None:
             value = default
         if value is None:
             raise self.error(f"key {key!r} is missing; expected a positive whole number")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            raise self.error(f"{key}={value!r}; expected a positive whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise self.error(f"{key}={shown(value)}; expected a positive whole number, at most {most}")
         return value
 
-    def at_least_zero(self, *names: str) -> int:
+    def at_least_zero(self, *names: str, most: int = MOST) -> int:
         """An optional whole number; 0 where it is missing, null or false."""
         key = self.name(*names)
-        return self.positive(key) if self.text.get(key) else 0
+        return self.positive(key, most=most) if self.text.get(key) else 0
 
     def mapping(self, key: str, anywhere: bool = False) -> Mapping:
         """An optional mapping; empty where it is missing or null."""
         value = (self.anywhere(key) if anywhere else self.text.get(key)) or {}
         if not isinstance(value, dict):
-            raise self.error(f"{key}={value!r}; expected a mapping")
+            raise self.error(f"{key}={shown(value)}; expected a mapping")
         return value
 
     def list(self, key: str) -> list[Any]:
         """An optional list; empty where it is missing or null."""
         value = self.text.get(key)
         if value is not None and not isinstance(value, list):
-            raise self.error(f"{key}={value!r}; expected a list")
+            raise self.error(f"{key}={shown(value)}; expected a list")
         return value or []
 
     def layers(self, key: str) -> set[int]:

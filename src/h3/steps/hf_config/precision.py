@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from h3.common.shown import shown
 from h3.steps.hf_config.keys import Config, Mapping
 
 DTYPES = {"float32": 2.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0, "int8": 1.0}
@@ -97,7 +98,7 @@ def _stored_bytes(config: Config, quantised: Mapping) -> float:
 
 def _whole(config: Config, key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 16:
-        raise config.error(f"{key}={value!r}; expected a positive whole number, of bits up to 16")
+        raise config.error(f"{key}={shown(value)}; expected a positive whole number, of bits up to 16")
     return value
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from h3.common.bounded import Bounds
 from h3.common.errors import InputError
 from h3.sources.requests.formats import aiperf, genai_perf, guidellm, inference_perf, vllm_bench
 from h3.sources.requests.formats.content import Content, load
@@ -40,12 +41,12 @@ def recognise(content: Content) -> Format:
     return found
 
 
-def only_log(paths: Iterable[Path]) -> Path:
+def only_log(paths: Iterable[Path], bounds: Bounds) -> Path:
     """The one file among several that is a log; raises InputError if none or more than one is."""
     found, others = [], []
     for path in paths:
         try:
-            form = _format(load(path))
+            form = _format(load(path, bounds))
         except InputError:
             form = None
         if form is None:

@@ -1,12 +1,11 @@
-"""Do Go and Python agree on many random batches, and how fast are they?
+"""Do Go and Python agree on many random batches?
 
-    python scripts/bench_bundle.py                               # 100,000 batches on the tests' bundle
-    python scripts/bench_bundle.py --bundle dist/blis --batches 2000
+    python scripts/compare_go.py                               # 100,000 batches on the tests' bundle
+    python scripts/compare_go.py --bundle dist/blis --batches 2000
 
 Random deployments (h3/bundle/golden.py: ten architectures, TP 1-8, four accelerators) and batches of up to
-128 requests go through h3eval and through h3. Reported: largest relative differences, rows whose float32
-margin differs, rows a second of Bundle.predict; Go's time a step is `go test -bench . ./h3bundle` in go/.
-Ends with 1 if they do not agree.
+128 requests go through h3eval and through h3. Reported: largest relative differences, and rows whose float32
+margin differs. Ends with 1 if they do not agree. How fast both are: scripts/bench.py.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +60,6 @@ def compare(answers: list[dict], expected: pd.DataFrame, names: list[str]) -> di
     }
 
 
-def rows_per_second(read: bundle.Bundle, table: pd.DataFrame, repeats: int = 3) -> float:
-    """Rows a second of Bundle.predict, the best of the repeats."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        read.predict(table)
-        best = min(best, time.perf_counter() - start)
-    return len(table) / best
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "go" / "h3bundle" / "testdata" / "bundle")
@@ -80,29 +68,20 @@ def main() -> int:
     read = bundle.read(options.bundle)
     names = [feature.name for feature in read.manifest.features]
     generator = np.random.default_rng(1)
-    places, worst, tables = (
-        golden.deployments(generator),
-        {"features": 0.0, "us": 0.0, "margins_off": 0},
-        [],
-    )
+    places, worst = golden.deployments(generator), {"features": 0.0, "us": 0.0, "margins_off": 0}
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "h3eval"
         subprocess.run(["go", "build", "-o", program, "./cmd/h3eval"], cwd=ROOT / "go", check=True)
         for start in range(0, options.batches, CHUNK):
             size = min(CHUNK, options.batches - start)
             chosen = [(*next(places), golden.random_batch(generator)) for _ in range(size)]
-            tables.append(golden.table_of(chosen, golden.CONFIGS))
-            expected = bundle.predict(read.fitted_by_route(), tables[-1])
+            expected = bundle.predict(read.fitted_by_route(), golden.table_of(chosen, golden.CONFIGS))
             found = compare(ask_go(program, options.bundle.resolve(), chosen, Path(folder)), expected, names)
             worst = {
                 name: worst[name] + found[name] if name == "margins_off" else max(worst[name], found[name])
                 for name in worst
             }
             print(f"{start + size} batches: {worst}", flush=True)
-    speed = rows_per_second(
-        read, pd.concat([*tables] * max(1, 200_000 // options.batches), ignore_index=True)
-    )
-    print(f"Bundle.predict: {speed:,.0f} rows/s")
     return int(worst["features"] > 1e-6 or worst["us"] > 1e-5)
 
 

@@ -1,22 +1,9 @@
-"""How long does `python -m h3.compare` take on a large sweep?
-
-    python scripts/bench_compare.py                     # 200 runs: 25 predictors on the eight folds
-    python scripts/bench_compare.py --runs 80 --steps 30688 --keep DIR
-
-Writes a tracking store of finished runs (predictions of the size of the built-in data, SHAP rankings,
-replays, random errors), then compares it in a process of its own. Printed: seconds, seconds a run, CPU
-seconds (on a busy machine the first two tell little) and the target of 20 s for 200 runs.
-"""
+"""A tracking store with a finished sweep of any size: random errors, predictions of the size of the built-in
+data, SHAP rankings, replays."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +17,8 @@ from h3.evaluation.result import FoldResult
 from h3.models import zoo
 from h3.tracking import send
 from h3.tracking.record import Record
-from h3.tracking.store import Store, open_store
+from h3.tracking.store import Store
 
-TARGET_S, TARGET_RUNS = 20.0, 200
 PER_FOLD = 4  # experiments that a fold of the built-in data holds out
 FEATURES = 20
 PHASES = np.array(["decode", "mixed", "prefill"])
@@ -130,42 +116,3 @@ def fill(store: Store, runs: int, rows: int) -> str:
             send.fold(store, run_id, record.seal(result(frame, FOLDS[place], model, number)))
     store.client.set_terminated(parent, "FINISHED")
     return parent
-
-
-def main() -> None:
-    """Build the store, compare it, print the time."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=TARGET_RUNS)
-    parser.add_argument(
-        "--steps", type=int, default=30_688, help="held-out steps a fold (default: as the built-in data)"
-    )
-    parser.add_argument(
-        "--keep", type=Path, help="folder for the store and the report; default: a temporary one"
-    )
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="h3-bench-") as scratch:
-        folder = (options.keep or Path(scratch)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chdir(folder)
-        uri = f"sqlite:///{folder / 'mlflow.db'}"
-        start = time.perf_counter()
-        parent = fill(open_store(uri, "h3"), options.runs, options.steps)
-        seconds = time.perf_counter() - start
-        print(f"store of {options.runs} runs, {options.steps:,} steps each: {seconds:.0f} s", flush=True)
-        measure(parent, uri, options.runs)
-
-
-def measure(parent: str, uri: str, runs: int) -> None:
-    """Compare the sweep in a process of its own; print what it took."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "h3.compare", f"sweep={parent}", "out=compare"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-    seconds = time.perf_counter() - start
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = f"{1e3 * seconds / runs:.0f} ms a run, {used.ru_utime + used.ru_stime:.1f} s of CPU"
-    print(f"compare: {seconds:.1f} s, {spent} (target: {TARGET_S:g} s for {TARGET_RUNS} runs)")
-
-
-if __name__ == "__main__":
-    main()

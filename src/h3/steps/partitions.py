@@ -1,0 +1,152 @@
+"""A step table in a folder: a Parquet file an experiment, its rejects beside, and an index. It is written as
+it comes, so that one experiment is in memory at a time, and appears whole or not at all.
+
+    with writing(Path("steps")) as folder:
+        folder.add(table, rejects)              # experiment after experiment
+        index = folder.close({"source": "requests"})
+    table, record = read(Path("steps"), most_rows=2_000_000)
+
+The digest is that of the same rows in one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from h3.common import files
+from h3.common.errors import InputError
+from h3.steps import schema
+
+INDEX = "steps.json"
+
+
+@dataclass
+class Folder:
+    """A folder while it is filled: its parts in order, and how many rows were rejected for what."""
+
+    path: Path
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def add(self, table: pd.DataFrame, rejects: pd.DataFrame) -> None:
+        """Write the steps of one more experiment, and its rejects."""
+        number = f"{len(self.parts):05d}"
+        for reason, count in rejects.groupby("reason").size().items():
+            self.rejected[str(reason)] = self.rejected.get(str(reason), 0) + int(count)
+        if len(rejects):
+            _write(rejects, self.path / f"{number}.rejects.parquet")
+        if len(table):
+            table = schema.check(table, str(self.path))
+            names = sorted(table["experiment"].unique())
+            _write(table, self.path / f"{number}.parquet")
+            self.parts.append({"file": f"{number}.parquet", "rows": len(table), "experiments": names})
+
+    def close(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the index; its content. Raises InputError if there is no row."""
+        if not self.parts:
+            raise InputError("no step in any experiment; expected at least one usable log")
+        index = {
+            **metadata,
+            "format_version": schema.FORMAT_VERSION,
+            "digest": digest([self.path / part["file"] for part in self.parts]),
+            "rows": sum(part["rows"] for part in self.parts),
+            "parts": self.parts,
+            "rejected": self.rejected,
+        }
+        files.write_text(self.path / INDEX, json.dumps(index, indent=1, sort_keys=True, default=str))
+        return index
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Folder]:
+    """A new folder, at `path` once the block has ended well; raises InputError if something is there."""
+    if path.exists():
+        raise InputError(f"{path}: exists; expected a new folder for the steps")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.mkdir()
+    try:
+        yield Folder(scratch)
+        scratch.rename(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def digest(paths: list[Path]) -> str:
+    """schema.digest of the parts as one table, a column at a time."""
+    sha = hashlib.sha256()
+    for column in schema.COLUMNS:
+        sha.update(f"{column.name}:{column.dtype}".encode())
+        for path in paths:
+            values = pq.read_table(path, columns=[column.name]).to_pandas()[column.name]
+            known = schema.as_dtype(values, column)
+            sha.update(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes())
+    return sha.hexdigest()[:32]
+
+
+def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The steps in a folder and its record; beyond `most_rows` every k-th row of each part, which the record
+    says.
+
+    Raises InputError for a folder that is none, has another format version, or whose rows are not those of
+    its digest.
+    """
+    index = _index(path)
+    paths = [path / part["file"] for part in index["parts"]]
+    every = 1 if most_rows is None else max(1, -(-index["rows"] // most_rows))
+    try:
+        if digest(paths) != index["digest"]:
+            raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
+        tables = [_thinned(each, every) for each in paths]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not readable: {str(error).splitlines()[0][:160]}") from None
+    table = schema.check(pd.concat(tables, ignore_index=True), str(path))
+    return table, {**index, "every": every} if every > 1 else index
+
+
+def _index(path: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        known = {"digest": str, "rows": int, "parts": list}
+        whole = isinstance(index, dict) and all(
+            isinstance(index.get(key), kind) for key, kind in known.items()
+        )
+        names = [Path(str(part["file"])).name for part in index["parts"]] if whole else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: no step table ({said}); expected a folder with {INDEX}") from None
+    if not whole or names != [part["file"] for part in index["parts"]]:
+        raise InputError(f"{path}/{INDEX}: not an index of steps; expected what h3.ingest wrote")
+    if index.get("format_version") != schema.FORMAT_VERSION:
+        found = index.get("format_version")
+        raise InputError(f"{path}: step-table format {found!r}; expected {schema.FORMAT_VERSION!r}")
+    return index
+
+
+def _thinned(path: Path, every: int) -> pd.DataFrame:
+    if every == 1:
+        return pq.read_table(path).to_pandas()
+    kept, at = [], 0
+    for batch in pq.ParquetFile(path).iter_batches():
+        rows = np.arange((-at) % every, batch.num_rows, every)
+        kept.append(batch.take(pa.array(rows)))
+        at += batch.num_rows
+    return pa.Table.from_batches(kept).to_pandas()
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    files.write(path, lambda scratch: pq.write_table(arrow, scratch, compression="zstd"))

@@ -1,0 +1,171 @@
+"""A step table in a folder is that of one file, is written experiment by experiment, and is there whole or
+not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from builders import Server, Steps
+from processes import h3
+
+from h3.common.config import SourceConfig
+from h3.common.errors import InputError
+from h3.sources.load import load
+from h3.steps import partitions, schema
+
+
+def filled(path: Path, tables: list[pd.DataFrame]) -> dict:
+    with partitions.writing(path) as folder:
+        for table in tables:
+            folder.add(table, schema.empty_rejects())
+        return folder.close({"source": "requests"})
+
+
+@pytest.fixture
+def tables() -> list[pd.DataFrame]:
+    names = ("llama-2-7b", "llama-2-70b", "codellama-34b")
+    return [Steps(seed=n).run(name, rows=300).table() for n, name in enumerate(names)]
+
+
+def test_parts_are_the_same_table_with_the_same_digest_as_one_file(tables, tmp_path):
+    index = filled(tmp_path / "steps", tables)
+    whole = pd.concat(tables, ignore_index=True)
+    read, record = partitions.read(tmp_path / "steps", None)
+    pd.testing.assert_frame_equal(read, schema.check(whole, "whole"))
+    assert index["digest"] == record["digest"] == schema.digest(schema.check(whole, "whole"))
+
+
+def test_a_folder_is_read_as_a_source(tables, tmp_path):
+    filled(tmp_path / "steps", tables)
+    ingested = load(SourceConfig(name="steps", path=str(tmp_path / "steps")))
+    assert ingested.table["model"].nunique() == 3
+
+
+def test_beyond_a_number_of_rows_every_kth_of_each_part_is_read_and_said(tables, tmp_path):
+    filled(tmp_path / "steps", tables)
+    read, record = partitions.read(tmp_path / "steps", 250)
+    assert record["every"] == 4
+    assert read.groupby("experiment").size().tolist() == [75, 75, 75]
+    expected = pd.concat([table.iloc[::4] for table in tables], ignore_index=True)
+    pd.testing.assert_frame_equal(read, schema.check(expected, "expected"))
+
+
+def test_a_folder_that_is_there_is_not_overwritten(tables, tmp_path):
+    filled(tmp_path / "steps", tables)
+    with pytest.raises(InputError, match="steps: exists; expected a new folder for the steps"):
+        filled(tmp_path / "steps", tables)
+
+
+def test_a_block_that_fails_leaves_nothing(tables, tmp_path):
+    with pytest.raises(ZeroDivisionError), partitions.writing(tmp_path / "steps") as folder:
+        folder.add(tables[0], schema.empty_rejects())
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+DAMAGES = {
+    "no index": lambda folder: (folder / "steps.json").unlink(),
+    "an index that is no JSON": lambda folder: (folder / "steps.json").write_text("{"),
+    "an index that is a list": lambda folder: (folder / "steps.json").write_text("[]"),
+    "an index without parts": lambda folder: (folder / "steps.json").write_text('{"digest": "d", "rows": 1}'),
+    "a part elsewhere": lambda folder: edit(
+        folder, lambda index: index["parts"][0].update(file="../x.parquet")
+    ),
+    "another version": lambda folder: edit(folder, lambda index: index.update(format_version="0")),
+    "another digest": lambda folder: edit(folder, lambda index: index.update(digest="0" * 32)),
+    "a missing part": lambda folder: (folder / "00001.parquet").unlink(),
+    "a damaged part": lambda folder: (folder / "00001.parquet").write_bytes(b"PAR1"),
+    "a changed part": lambda folder: pq.write_table(
+        pq.read_table(folder / "00001.parquet").slice(1), folder / "00001.parquet"
+    ),
+}
+
+
+def edit(folder: Path, change) -> None:
+    index = json.loads((folder / "steps.json").read_text())
+    change(index)
+    (folder / "steps.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_folder_that_is_not_what_was_written_is_one_line(tables, tmp_path, name):
+    filled(tmp_path / "steps", tables)
+    DAMAGES[name](tmp_path / "steps")
+    with pytest.raises(InputError, match=r"steps.*; expected|not readable") as error:
+        partitions.read(tmp_path / "steps", None)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory) -> Path:
+    """Twelve logs of one server."""
+    folder = tmp_path_factory.mktemp("logs")
+    for number in range(12):
+        server = Server([20_000.0] * 2000).serve(0, 2000, 50).serve_at_random(300, seed=number)
+        server.write_tracev2(folder, f"20260101-{number:06d}-llama-2-7b-tp1-general", max_model_len=8192)
+    return folder
+
+
+def test_ingest_into_a_folder_says_what_ingest_into_a_file_says(logs, tmp_path):
+    asked = ("source=requests", f"source.path={logs}", "source.sample_every=1")
+    one, many = (h3(tmp_path, "ingest", *asked, f"out={out}") for out in ("steps.parquet", "steps"))
+    assert one.returncode == many.returncode == 0, many.stderr
+    assert "steps of 12 experiments" in one.stdout
+    assert one.stdout.splitlines()[0].split(":")[0] == many.stdout.splitlines()[0].split(":")[0]
+    table, _ = schema.read(tmp_path / "steps.parquet")
+    read, _ = partitions.read(tmp_path / "steps", None)
+    pd.testing.assert_frame_equal(read, table)
+
+
+def test_an_ingest_that_is_killed_leaves_no_table(logs, tmp_path):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "h3.ingest", "source=requests", f"source.path={logs}", "out=steps"),
+            "source.sample_every=1",
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if "000003" in line:
+            break
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "steps").exists()
+    assert h3(tmp_path, "ingest", "source=requests", f"source.path={logs}", "out=steps").returncode == 0
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from h3.common.config import SourceConfig
+from h3.ingest import IngestConfig, ingest
+source = SourceConfig(name="requests", path=sys.argv[1:], sample_every=1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ingest(IngestConfig(source=source, out="steps"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_is_that_of_one_experiment_however_many_there_are(logs, tmp_path):
+    grown = []
+    for count in (3, 12):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        asked = [str(path) for path in sorted(logs.iterdir())[:count]]
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, *asked], cwd=folder, capture_output=True, text=True, check=True
+        )
+        grown.append(int(done.stdout.splitlines()[-1]))
+    assert grown[1] < 1.5 * grown[0] + 20_000  # KiB; the table of twelve is four times that of three
