@@ -278,7 +278,7 @@ def _damaged(path: Path) -> None:
 
 FILES = {
     "absent": (lambda path: None, "no such file; expected a step table"),
-    "folder": (lambda path: path.mkdir(), "is a folder; expected a step table"),
+    "folder": (lambda path: path.mkdir(), "is a folder without steps.json; expected a step table"),
     "fifo": (lambda path: os.mkfifo(path), "is no regular file; expected a step table"),
     "link_to_itself": (lambda path: path.symlink_to(path), "no such file; expected a step table"),
     "empty": (lambda path: path.touch(), "not a readable Parquet file: Parquet file size is 0 bytes"),

@@ -118,6 +118,8 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
 
 
 def _index(path: Path) -> dict[str, Any]:
+    if not (path / INDEX).is_file():
+        raise InputError(f"{path}: is a folder without {INDEX}; expected a step table")
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
         known = {"digest": str, "rows": int, "parts": list}
