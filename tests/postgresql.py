@@ -12,7 +12,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy
+from servers import free_port
 
 FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian keeps them off the PATH
 
@@ -52,13 +52,6 @@ def _binary(name: str) -> str:
     if found[0] is None:
         pytest.skip(f"{name} is not installed: a real PostgreSQL is tested (Debian: apt install postgresql)")
     return str(found[0])
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -51,12 +51,17 @@ def slow(pause_at: int | None, out: Path):
     calls: list[int] = []
 
     def curve(*arguments):
-        calls.append(1)
-        if pause_at is not None and len(calls) == pause_at * len(MODELS) + 2:
-            files.write_text(out, json.dumps({"pid": os.getpid()}))
-            time.sleep(600)
-        time.sleep(SLOW_S)
-        return xgboost_residual.learning_curve(*arguments)
+        whole = xgboost_residual.learning_curve(*arguments)
+
+        def fitted(params):
+            calls.append(1)
+            if pause_at is not None and len(calls) == pause_at * len(MODELS) + 2:
+                files.write_text(out, json.dumps({"pid": os.getpid()}))
+                time.sleep(600)
+            time.sleep(SLOW_S)
+            return whole(params)
+
+        return fitted
 
     return replace(xgboost_residual.TUNED, learning_curve=curve)
 

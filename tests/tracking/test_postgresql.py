@@ -19,6 +19,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from processes import h3
+from servers import free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
@@ -57,7 +58,7 @@ def tracking(tmp_path_factory) -> Iterator[Tracking]:
     with postgresql.running() as server:
         address = server.database("mlflow")
         password = address.split(":")[2].split("@")[0]
-        port, artifacts = postgresql.free_port(), folder / "artifacts"
+        port, artifacts = free_port(), folder / "artifacts"
         there = {
             "MLFLOW_BACKEND_STORE_URI": address.replace(f":{password}@", "@"),
             "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts),

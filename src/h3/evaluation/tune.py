@@ -124,7 +124,8 @@ def _tried(
             if options.storage is None:
                 folder = stack.enter_context(TemporaryDirectory(prefix="h3-tune-"))
                 options = options.model_copy(update={"storage": folder})
-            stack.enter_context(workers.beside(options.workers - 1, _work, options, name, objective))
+            theirs = replace(objective)  # without the curves that this process makes meanwhile
+            stack.enter_context(workers.beside(options.workers - 1, _work, options, name, theirs))
         return _work(options, name, objective, progress)
 
 
