@@ -276,7 +276,13 @@ def _damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _name_not_utf8(path: Path) -> None:
+    store(path, TABLE)
+    path.write_bytes(path.read_bytes().replace(b"period_us", b"peri\xfcd_us"))
+
+
 FILES = {
+    "name_not_utf8": (_name_not_utf8, "not a readable Parquet file ('utf-8' codec can't decode byte 0xfc"),
     "absent": (lambda path: None, "no such file; expected a step table"),
     "folder": (lambda path: path.mkdir(), "is a folder without steps.json; expected a step table"),
     "fifo": (lambda path: os.mkfifo(path), "is no regular file; expected a step table"),

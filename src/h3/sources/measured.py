@@ -121,7 +121,7 @@ def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
     stored.check(path, "a table of scripts/measure_steps.py pack")
     try:
         arrow = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except stored.DAMAGED as error:
         raise stored.unreadable(path, error) from None
     record = stored.metadata(arrow.schema, path)
     if record.get("format") != FORMAT:

@@ -114,8 +114,8 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
         if digest(paths) != index["digest"]:
             raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
         tables = [_thinned(each, every) for each in paths]
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not readable: {str(error).splitlines()[0][:160]}") from None
+    except stored.DAMAGED as error:
+        raise stored.unreadable(path, error) from None
     table = schema.check(pd.concat(tables, ignore_index=True), str(path))
     return table, {**index, "every": every} if every > 1 else index
 

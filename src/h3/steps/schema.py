@@ -323,7 +323,7 @@ def read(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     stored.check(path, "a step table")
     try:
         arrow = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except stored.DAMAGED as error:
         raise stored.unreadable(path, error) from None
     record = stored.metadata(arrow.schema, path)
     found = record.get("format_version")

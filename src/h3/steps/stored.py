@@ -24,6 +24,8 @@ LONGEST_NAME = 1000
 MOST_COLUMNS = 1000
 MOST_METADATA_BYTES = 64 << 20
 BYTES_OF_VALUE = 8
+# What pyarrow raises for files that are not as they should be: names may be no UTF-8, sizes any number.
+DAMAGED = (pa.ArrowException, OSError, UnicodeError, OverflowError, MemoryError)
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
 
@@ -43,7 +45,7 @@ def check(path: str | Path, expected: str) -> int:
         _check_size(path, footer)
         _check_names(path, footer.schema.to_arrow_schema())
         return int(footer.num_rows)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise unreadable(path, error) from None
 
 
