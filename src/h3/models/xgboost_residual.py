@@ -22,6 +22,8 @@ import xgboost as xgb
 from h3.models import boosting, physical_base
 from h3.models.boosted import Boosted
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
+from h3.models.engines import engine
+from h3.models.engines.rows import Rows
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
 from h3.models.support import Support
@@ -76,9 +78,9 @@ def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> 
         params = _guarded(params, weight, shape_groups(train))
     elif not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
-    data = xgb.DMatrix(matrix, label=label, weight=weight)
     rising = features.monotone_constraints(names, dropped)
-    booster = xgb.train(params.booster_params(context, rising), data, rounds)
+    rows = Rows(matrix, label, weight)
+    booster = engine.train(params.booster_params(context, rising), rows, rounds, context)
     support = Support.of(matrix, train, params.known_only)
     return FittedResidual(fitted_base, Boosted.trained(booster), support, names, dropped)
 
@@ -112,7 +114,7 @@ def learning_curve(
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
-    fitted = _fit(train, context, params, boosting.ROUNDS[-1])
+    fitted = _fit(train, context.in_memory(), params, boosting.ROUNDS[-1])
     terms = physics.terms_us(held_out)
     matrix = features.build(fitted.features, held_out, fitted.drop_groups, terms)
     trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)

@@ -23,6 +23,8 @@ import xgboost as xgb
 from h3.models import boosting
 from h3.models.boosted import Boosted, contributions
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
+from h3.models.engines import engine
+from h3.models.engines.rows import Rows
 from h3.models.protocol import Context
 from h3.steps import features, peak
 
@@ -96,9 +98,9 @@ def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> 
     name, dropped, weight = _set_of(context), context.features.drop_groups, weights_of(train, context)
     label = np.log(train[context.target].to_numpy(float) / _scale_us(train))
     level = float(np.average(label, weights=weight))
-    data = xgb.DMatrix(features.build(name, train, dropped), label=label - level, weight=weight)
+    rows = Rows(features.build(name, train, dropped), label - level, weight)
     rising = features.monotone_constraints(name, dropped)
-    booster = xgb.train(params.booster_params(context, rising), data, rounds)
+    booster = engine.train(params.booster_params(context, rising), rows, rounds, context)
     return FittedScaleFree(level, Boosted.trained(booster), name, dropped)
 
 
@@ -108,7 +110,7 @@ def learning_curve(
     """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
     |log(predicted / observed)|. The first value is the level alone.
     """
-    fitted = _fit(train, context, params, boosting.ROUNDS[-1])
+    fitted = _fit(train, context.in_memory(), params, boosting.ROUNDS[-1])
     data = xgb.DMatrix(fitted.inputs_matrix(held_out))
     label = np.log(held_out[context.target].to_numpy(float) / _scale_us(held_out)) - fitted.level
 
