@@ -28,8 +28,9 @@ USUAL_FEATURES, WHOLE = FeaturesConfig(), AblationConfig()
 @dataclass(frozen=True)
 class Context:
     """What a fit may know besides the training rows: target column, group of the folds, seed, threads,
-    feature set, which idea an ablation switches off, and where trees are trained (models/engines; dask_address:
-    of a Dask scheduler, None: two processes on this machine).
+    feature set, which idea an ablation switches off, and where trees are trained (models/engines).
+
+    dask_address: of a Dask scheduler; None: two processes on this machine.
     """
 
     target: str = "period_us"

@@ -51,9 +51,9 @@ class Recipe:
     two_boosters: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """JSON that `Recipe.of` reads."""
+        """JSON that `Recipe.of` reads; it is published, so no address of a scheduler is in it."""
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json", exclude={"model": {"dask_address"}}),
             "params": self.params,
             "folds": [fold.model_dump() for fold in self.folds],
             "two_boosters": self.two_boosters,

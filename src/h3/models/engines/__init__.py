@@ -1,1 +1,1 @@
-"""Where trees are trained: in memory, from disk, or by several processes, one file each (engine.py chooses)."""
+"""Where trees are trained: in memory, from batches on disk, or by several processes (engine.py chooses)."""

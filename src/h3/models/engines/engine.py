@@ -2,9 +2,10 @@
 
     booster = engine.train(params, Rows(matrix, label, weight), rounds, context)
 
-The trees are the same in kind and in their JSON. `memory` is xgboost.train itself. The two others draw their
-bins batch by batch, or worker by worker, so that a split may lie in the next bin: predictions agree closely,
-not bit by bit.
+`memory` is xgboost.train itself. `external` gives the same trees while XGBoost's sketch of the features need
+not be pruned, and nearly the same beyond that. With `dask` each worker draws its own rows of `subsample`, and
+bins come from sketches that are merged: trees differ as they do between two seeds. The JSON is the same in
+kind.
 """
 
 from __future__ import annotations
