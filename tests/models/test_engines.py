@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
-import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import distributed
 import numpy as np
+import psutil
 import pytest
 import xgboost as xgb
 from builders import Steps
@@ -80,20 +84,29 @@ def assert_close(difference: tuple[float, float], name: str):
     assert difference[0] <= mean and difference[1] <= largest
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A Dask scheduler of our own with two worker processes."""
+@contextmanager
+def scheduler(workers: int):
+    """A Dask scheduler of our own with so many worker processes."""
     with (
         tempfile.TemporaryDirectory() as scratch,
+        dask.config.set(temporary_directory=scratch),
         distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address=None,
-            local_directory=scratch,
+            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as started,
     ):
         yield started
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One for all tests here that give an address."""
+    with scheduler(2) as started:
+        yield started
+
+
+def ranks(said: tuple[str, str]) -> set[str]:
+    """Addresses of the workers that XGBoost says it trains on."""
+    return set(re.findall(r"(\S+) got rank", "".join(said).replace("]:", " ")))
 
 
 def at(cluster, **changes) -> Context:
@@ -139,24 +152,27 @@ def test_external_memory_leaves_nothing_behind_if_the_fit_fails(tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "all the same"])
-def test_both_worker_processes_of_a_scheduler_train_and_agree_with_memory(cluster, weighted):
-    rows = some_rows(weighted)
-    with distributed.Client(cluster) as client, client.get_task_stream() as tasks:
+def test_both_worker_processes_of_a_scheduler_train_and_agree_with_memory(capfd):
+    rows = some_rows(weighted=False)
+    with scheduler(2) as cluster:
         booster = engine.train(PARAMS, rows, ROUNDS, at(cluster))
-    trained = {task["worker"] for task in tasks.data if "dispatched_train" in str(task["key"])}
-    assert trained == {worker.address for worker in cluster.scheduler.workers.values()}
-    assert len(trained) == 2
+        with distributed.Client(cluster) as client:
+            processes = client.run(os.getpid)
+    assert len({os.getpid(), *processes.values()}) == 3
+    assert ranks(capfd.readouterr()) == set(processes)
+    assert booster.num_boosted_rounds() == ROUNDS
     assert_close(off(booster, engine.train(PARAMS, rows, ROUNDS, Context()), rows), "dask")
 
 
 def test_without_an_address_two_processes_are_started_and_end_with_the_fit(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    rows = some_rows()
+    rows, before = some_rows(), set(psutil.Process().children())
     booster = engine.train(PARAMS, rows, ROUNDS, Context(engine="dask"))
-    ranks = [line for line in "".join(capfd.readouterr()).splitlines() if "got rank" in line]
-    assert len(ranks) == 2 and all("tls://127.0.0.1" in line for line in ranks)
+    trained = ranks(capfd.readouterr())
+    assert len(trained) == 2 and all(worker.startswith("tls://127.0.0.1:") for worker in trained)
     assert not list(tmp_path.iterdir())
+    left = set(psutil.Process().children()) - before
+    assert not [each for each in left if "spawn_main" in " ".join(each.cmdline())]
     assert_close(off(booster, engine.train(PARAMS, rows, ROUNDS, Context()), rows), "dask")
 
 
@@ -227,40 +243,37 @@ def test_an_address_that_does_not_answer_is_one_line(address, monkeypatch):
 
 def test_a_scheduler_without_workers_is_one_line(monkeypatch):
     monkeypatch.setattr(dask_cluster, "ANSWER_S", 1)
-    alone = distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, processes=False)
-    with alone, pytest.raises(InputError, match="the scheduler has no worker"):
+    with scheduler(0) as alone, pytest.raises(InputError, match="the scheduler has no worker"):
         engine.train(PARAMS, some_rows(), 2, at(alone))
 
 
-def test_dask_is_imported_only_if_it_is_asked_for():
-    script = "import sys, h3.train; print({'dask', 'distributed', 'xgboost.dask'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A sweep over the engines where Dask cannot be imported."""
+    folder = tmp_path_factory.mktemp("swept")
+    missing = "raise ModuleNotFoundError(\"No module named 'distributed'\", name='distributed')\n"
+    (folder / "distributed.py").write_text(missing)
+    path = f"{folder}:{Path(zoo.__file__).parents[2]}"
+    asked = ("fold=lowo_general", "+model.params.n_estimators=40", "model.engine=memory,external,dask")
+    return folder, h3(folder, "train", "-m", "debug=quick", *asked, PYTHONPATH=path)
 
 
-def test_without_dask_the_command_says_so_in_one_line(tmp_path):
-    """A package of that name that cannot be imported stands for none."""
-    package = tmp_path / "distributed.py"
-    package.write_text("raise ModuleNotFoundError(\"No module named 'distributed'\", name='distributed')\n")
-    path = f"{tmp_path}:{Path(zoo.__file__).parents[2]}"
-    done = h3(tmp_path, "train", "fold=lowo_general", "debug=quick", "model.engine=dask", PYTHONPATH=path)
+def test_without_dask_the_command_says_so_in_one_line(swept):
+    _, done = swept
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+    assert [line for line in done.stderr.splitlines() if "error" in line] == [
         "error: model.engine=dask needs Dask, which is not installed; expected pip install 'h3[cluster]', or"
         " model.engine=memory"
     ]
-    assert not list(tmp_path.glob("outputs/*/*/result.json"))
+    assert "Traceback" not in done.stderr
 
 
-def test_a_fold_trained_from_disk_errs_as_one_trained_in_memory(tmp_path):
+def test_a_fold_trained_from_disk_errs_as_one_trained_in_memory_neither_needs_dask(swept):
+    folder, _ = swept
     found = {}
-    for name in ("memory", "external"):
-        folder = tmp_path / name
-        folder.mkdir()
-        trees = ("+model.params.n_estimators=40", f"source.cache_dir={tmp_path}", f"model.engine={name}")
-        done = h3(folder, "train", "fold=lowo_general", "debug=quick", *trees)
-        assert done.returncode == 0, done.stderr
-        (result,) = folder.glob("outputs/*/*/result.json")
-        found[name] = json.loads(result.read_text())
+    for path in folder.glob("multirun/*/*/*/result.json"):
+        (engine_of,) = re.findall(r"model.engine=(\w+)", (path.parent / ".hydra/overrides.yaml").read_text())
+        found[engine_of] = json.loads(path.read_text())
+    assert set(found) == {"memory", "external"}
     assert found["external"]["mape"] == pytest.approx(found["memory"]["mape"], abs=0.05)
     assert abs(found["memory"]["mape"] - found["memory"]["mape_base"]) > 0.05

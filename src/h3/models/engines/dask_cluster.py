@@ -74,15 +74,17 @@ def _client(distributed: Any, context: Context) -> Iterator[Any]:
         with _connected(distributed, context.dask_address) as client:
             yield client
         return
+    import dask
+
     with (
         tempfile.TemporaryDirectory(prefix="h3-dask-") as scratch,
+        dask.config.set(temporary_directory=scratch),
         distributed.LocalCluster(
             n_workers=LOCAL_WORKERS,
             threads_per_worker=context.threads,
             host="127.0.0.1",
             security=True,
-            dashboard_address=None,
-            local_directory=scratch,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,
         ) as cluster,
         distributed.Client(cluster) as client,
