@@ -26,6 +26,7 @@ from h3.evaluation import result as fold_result
 from h3.evaluation.one_fold import fold_of, run_fold
 from h3.evaluation.result import FoldResult
 from h3.latency.fold import replay_fold, replays
+from h3.models.engines import engine
 from h3.sources.experiment import Ingested
 from h3.sources.load import load, loader
 from h3.sources.requests import caching
@@ -44,6 +45,7 @@ def train(config: TrainConfig, out_dir: Path) -> FoldResult:
     cannot be used.
     """
     loader(config.source)  # a name that is none is refused before a run is there
+    engine.check(config.model.engine)
     parent = os.environ.get(PARENT_VARIABLE)
     if parent:
         return _fold(config, out_dir, joined(config.tracking, parent))

@@ -142,11 +142,26 @@ class Fold(Strict):
         return self.holdout
 
 
+Engine = Literal["memory", "external", "dask"]
+
+
 class ModelConfig(Strict):
-    """Predictor and its parameters; parameters given here are not tuned."""
+    """Predictor and its parameters; parameters given here are not tuned.
+
+    engine: where trees are trained: in memory, from batches on disk, or by Dask's worker processes.
+    dask_address: of the Dask scheduler, such as tcp://HOST:8786 (null: two processes on this machine).
+    """
 
     name: str
     params: dict[str, Any] = {}
+    engine: Engine = "memory"
+    dask_address: str | None = None
+
+    @model_validator(mode="after")
+    def _addressed(self) -> ModelConfig:
+        if self.dask_address is not None and self.engine != "dask":
+            raise ValueError(f"dask_address={self.dask_address} needs engine=dask, not engine={self.engine}")
+        return self
 
 
 class FeaturesConfig(Strict):

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from h3.common.config import AblationConfig, FeaturesConfig, TrainConfig
+from h3.common.config import AblationConfig, Engine, FeaturesConfig, TrainConfig
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -28,7 +28,9 @@ USUAL_FEATURES, WHOLE = FeaturesConfig(), AblationConfig()
 @dataclass(frozen=True)
 class Context:
     """What a fit may know besides the training rows: target column, group of the folds, seed, threads,
-    feature set, and which idea an ablation switches off.
+    feature set, which idea an ablation switches off, and where trees are trained (models/engines).
+
+    dask_address: of a Dask scheduler; None: two processes on this machine.
     """
 
     target: str = "period_us"
@@ -37,15 +39,31 @@ class Context:
     threads: int = 1
     features: FeaturesConfig = USUAL_FEATURES
     ablation: AblationConfig = WHOLE
+    engine: Engine = "memory"
+    dask_address: str | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, group: str) -> Context:
         """The context of a run's folds, which leave `group` ("model" or "workload") out."""
-        return cls(config.target_column, group, config.seed, config.threads, config.features, config.ablation)
+        return cls(
+            config.target_column,
+            group,
+            config.seed,
+            config.threads,
+            config.features,
+            config.ablation,
+            config.model.engine,
+            config.model.dask_address,
+        )
+
+    def in_memory(self) -> Context:
+        """The same, trees trained in memory: for the few rows that a search over inner folds uses."""
+        return replace(self, engine="memory", dask_address=None)
 
     def describe(self) -> dict[str, Any]:
         """JSON: everything that a fit follows from beside the rows (threads change nothing)."""
-        return {
+        engine = {} if self.engine == "memory" else {"engine": self.engine}
+        return engine | {
             "target": self.target,
             "group": self.group,
             "seed": self.seed,

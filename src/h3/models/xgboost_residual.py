@@ -23,6 +23,8 @@ import xgboost as xgb
 from h3.models import boosting, physical_base
 from h3.models.boosted import Boosted
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
+from h3.models.engines import engine
+from h3.models.engines.rows import Rows
 from h3.models.physical_base import Base
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
@@ -70,7 +72,7 @@ class _Ready:
     """
 
     base: Base
-    data: xgb.DMatrix
+    data: Rows
     weight: np.ndarray
     models: np.ndarray
     support: Support
@@ -83,7 +85,7 @@ class _Ready:
         names, dropped = self.features, self.context.features.drop_groups
         params = _guarded(params, self.weight, self.models) if self.levels else params
         rising = features.monotone_constraints(names, dropped)
-        booster = xgb.train(params.booster_params(self.context, rising), self.data, rounds)
+        booster = engine.train(params.booster_params(self.context, rising), self.data, rounds, self.context)
         return FittedResidual(self.base, Boosted.trained(booster), self.support, names, dropped)
 
 
@@ -100,7 +102,7 @@ def _ready(train: pd.DataFrame, context: Context, params: Params, levels: bool) 
     label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
     if not levels and not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
-    data = xgb.DMatrix(matrix, label=label, weight=weight)
+    data = Rows(matrix, label, weight)
     support = Support.of(matrix, train, params.known_only)
     return _Ready(fitted_base, data, weight, shape_groups(train), support, names, context, levels)
 
@@ -134,7 +136,7 @@ def learning_curve(
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
-    ready = _ready(train, context, usual, usual.levels)
+    ready = _ready(train, context.in_memory(), usual, usual.levels)
     terms = physics.terms_us(held_out)
     matrix = features.build(ready.features, held_out, context.features.drop_groups, terms)
     trust, data = ready.support.trust(matrix, held_out), xgb.DMatrix(matrix)

@@ -24,6 +24,8 @@ import xgboost as xgb
 from h3.models import boosting
 from h3.models.boosted import Boosted, contributions
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
+from h3.models.engines import engine
+from h3.models.engines.rows import Rows
 from h3.models.protocol import Context
 from h3.steps import features, peak
 
@@ -98,7 +100,7 @@ class _Ready:
     """Training rows with all that the trees do not decide: level, features and labels."""
 
     level: float
-    data: xgb.DMatrix
+    data: Rows
     features: str
     context: Context
 
@@ -106,7 +108,7 @@ class _Ready:
         """Level and so many trees."""
         name, dropped = self.features, self.context.features.drop_groups
         rising = features.monotone_constraints(name, dropped)
-        booster = xgb.train(params.booster_params(self.context, rising), self.data, rounds)
+        booster = engine.train(params.booster_params(self.context, rising), self.data, rounds, self.context)
         return FittedScaleFree(self.level, Boosted.trained(booster), name, dropped)
 
 
@@ -114,7 +116,7 @@ def _ready(train: pd.DataFrame, context: Context) -> _Ready:
     name, dropped, weight = _set_of(context), context.features.drop_groups, weights_of(train, context)
     label = np.log(train[context.target].to_numpy(float) / _scale_us(train))
     level = float(np.average(label, weights=weight))
-    data = xgb.DMatrix(features.build(name, train, dropped), label=label - level, weight=weight)
+    data = Rows(features.build(name, train, dropped), label - level, weight)
     return _Ready(level, data, name, context)
 
 
@@ -124,7 +126,7 @@ def learning_curve(
     """What gives, for parameters of trees, the error on a held-out inner group after each number of trees in
     boosting.ROUNDS: weighted mean |log(predicted / observed)|. The first value is the level alone.
     """
-    ready = _ready(train, context)
+    ready = _ready(train, context.in_memory())
     data = xgb.DMatrix(features.build(ready.features, held_out, context.features.drop_groups))
     label = np.log(held_out[context.target].to_numpy(float) / _scale_us(held_out)) - ready.level
     weight = weights_of(held_out, context)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from h3.common.config import Fold, ModelConfig, TrainConfig
+from h3.common.config import Fold, TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
 from h3.evaluation import folds
@@ -51,9 +51,9 @@ class Recipe:
     two_boosters: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """JSON that `Recipe.of` reads."""
+        """JSON that `Recipe.of` reads; it is published, so no address of a scheduler is in it."""
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json", exclude={"model": {"dask_address"}}),
             "params": self.params,
             "folds": [fold.model_dump() for fold in self.folds],
             "two_boosters": self.two_boosters,
@@ -107,7 +107,7 @@ def evaluated(
     jobs = _jobs(recipe, table)
     found, left_out = [], []
     for number, (fold, data) in enumerate(jobs):
-        model = ModelConfig(name=recipe.config.model.name, params=recipe.params)
+        model = recipe.config.model.model_copy(update={"params": recipe.params})
         config = recipe.config.model_copy(update={"fold": fold, "model": model})
         asked = fold_of(config, data)
         if why := _missing(asked, data):

@@ -210,12 +210,18 @@ def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     unknown = [name for name in frame.columns if name not in NAMES]
     if unknown:
         raise InputError(f"{where}: unknown column {unknown[0]!r}; a step table has {', '.join(NAMES)}")
-    table = pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS})
-    for column in ARCHITECTURE:
-        if column.default is not None and table[column.name].isna().any():
-            other = table[column.default] if isinstance(column.default, str) else column.default
-            table[column.name] = table[column.name].fillna(other)
+    table = with_defaults(pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS}))
     limits.check_parts(table, where)
+    return table
+
+
+def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the defaults of architecture columns that are absent or null."""
+    for column in ARCHITECTURE:
+        absent = column.name not in table.columns
+        if column.default is not None and (absent or table[column.name].isna().any()):
+            other = table[column.default] if isinstance(column.default, str) else column.default
+            table[column.name] = other if absent else table[column.name].fillna(other)
     return table
 
 

@@ -18,6 +18,8 @@ import pandas as pd
 import xgboost as xgb
 
 from h3.models.boosted import contributions
+from h3.models.engines import engine
+from h3.models.engines.rows import Rows
 from h3.models.protocol import Context
 from h3.steps import features
 
@@ -77,9 +79,9 @@ class XGBoostRaw:
         """Fit on the training rows."""
         values = asdict(self.params)
         rounds = values.pop("n_estimators")
-        matrix = xgb.DMatrix(
+        rows = Rows(
             features.build(context.features.name, train, context.features.drop_groups),
-            label=train[context.target].to_numpy(float),
+            train[context.target].to_numpy(float),
         )
         params = values | {
             "objective": "reg:squarederror",
@@ -87,6 +89,5 @@ class XGBoostRaw:
             "seed": context.seed,
             "nthread": context.threads,
         }
-        return FittedRaw(
-            xgb.train(params, matrix, rounds), context.features.name, context.features.drop_groups
-        )
+        booster = engine.train(params, rows, rounds, context)
+        return FittedRaw(booster, context.features.name, context.features.drop_groups)
