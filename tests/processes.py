@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,3 +61,21 @@ def _forked(
     if not ended:
         raise subprocess.TimeoutExpired(command, TIMEOUT_S, texts["stdout"], texts["stderr"])
     return subprocess.CompletedProcess(command, status, **texts)
+
+
+def limited(
+    folder: Path, verb: str, *arguments: str, memory_bytes: int = 4 << 30
+) -> subprocess.CompletedProcess:
+    """The same with a limit on the process's address space, and a minute to live."""
+    line = (
+        f"ulimit -v {memory_bytes >> 10}; exec timeout 60 {shlex.quote(sys.executable)} -m h3.{verb} "
+        + shlex.join(arguments)
+    )
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MLFLOW_TRACKING_URI": "", "OPENBLAS_NUM_THREADS": "1"},
+    )

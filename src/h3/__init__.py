@@ -18,5 +18,8 @@ import os
 # Two trainings at once spin on each other's threads otherwise (30 times slower); read when XGBoost's libgomp
 # loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# Sums of products in one order, however many cores there are and whichever launcher: by threads the last bits
+# of a fit differ, and matrices of this size take twice as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.2.0"

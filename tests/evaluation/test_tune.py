@@ -131,10 +131,15 @@ def test_a_search_interrupted_within_a_trial_resumes_and_ends_where_an_uninterru
     calls = []
 
     def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 11:  # four inner folds a trial: within the third
-            raise KeyboardInterrupt
-        return xgboost_residual.learning_curve(*arguments)
+        whole = xgboost_residual.learning_curve(*arguments)
+
+        def curve(params):
+            calls.append(1)
+            if len(calls) == 11:  # four inner folds a trial: within the third
+                raise KeyboardInterrupt
+            return whole(params)
+
+        return curve
 
     with pytest.raises(KeyboardInterrupt):
         tune.search(
@@ -288,9 +293,9 @@ def test_the_number_of_trees_must_gain_and_harm_no_inner_group(rows, best):
 def test_the_rows_used_are_spread_over_the_table_and_no_more_than_allowed():
     seen = []
 
-    def record(params, train, held, context):
+    def record(usual, train, held, context):
         seen.append(pd.concat([train, held]))
-        return np.ones(len(ROUNDS))
+        return lambda params: np.ones(len(ROUNDS))
 
     tune.search(
         training(BENT),

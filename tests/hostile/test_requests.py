@@ -236,7 +236,10 @@ REFUSED = {
         header(lambda names: ["request_id" if name == "client_id" else name for name in names]),
         r"data\.csv: column 'request_id' is there twice; expected one",
     ),
-    "binary": (text(lambda _: bytes(range(256)) * 40), r"data\.csv: (line \d+: .*; expected|unknown column)"),
+    "binary": (
+        text(lambda _: bytes(range(256)) * 40),
+        r"data\.csv: (line \d+: .*; expected|unknown column|UTF-16; expected)",
+    ),
     "an unclosed quote": (
         text(lambda data: data[:1500] + b'\n"' + data * 100),
         r"data\.csv: line \d+: field larger than field limit \(131072\); expected a line of TraceV2",

@@ -228,7 +228,7 @@ def test_trees_for_known_deployments_survive_writing_and_reading():
 
 def test_the_learning_curve_starts_at_the_base_alone_and_ends_where_the_full_fit_does():
     held_out = served(40, seed=6)
-    curve = xgboost_residual.learning_curve(PARAMS, TRAIN, held_out, Context())
+    curve = xgboost_residual.learning_curve(PARAMS, TRAIN, held_out, Context())(PARAMS)
     assert len(curve) == len(boosting.ROUNDS)
     weight = row_weights(held_out)
     for index in (0, 4, len(curve) - 1):

@@ -101,7 +101,7 @@ def test_it_explains_itself_by_shap_values_that_add_up_to_its_correction():
 
 def test_the_learning_curve_starts_at_the_level_alone_and_ends_where_the_full_fit_does():
     held_out = served(with_launches_us, ["llama-3.1-8b-instruct"], seed=5)
-    curve = xgboost_scale_free.learning_curve(PARAMS, TRAIN, held_out, Context())
+    curve = xgboost_scale_free.learning_curve(PARAMS, TRAIN, held_out, Context())(PARAMS)
     for rounds, found in ((0, curve[0]), (200, curve[-1])):
         fitted = XGBoostScaleFree(Params(**(vars(PARAMS) | {"n_estimators": rounds}))).fit(TRAIN, Context())
         off = np.log(fitted.predict(held_out) / held_out["period_us"].to_numpy())

@@ -20,7 +20,7 @@ from h3.common.errors import InputError
 from h3.evaluation.fold_table import FoldRow
 from h3.evaluation.folds import without_targets
 from h3.promotion.card import card
-from h3.tracking import journal, registry
+from h3.tracking import journal, pyfunc, registry
 
 OUT = "dist/blis"
 GOLDEN = Path(__file__).parents[2] / "go" / "h3bundle" / "testdata" / "bundle"
@@ -140,7 +140,8 @@ def test_the_pyfunc_predicts_from_raw_step_rows_what_the_bundle_predicts(opened,
 
 def test_the_pyfunc_needs_no_nullable_column_and_names_one_that_it_needs(opened, tracking, steps):
     model = mlflow.pyfunc.load_model("models:/blis-step-time@champion")
-    needed = [column.name for column in model.metadata.signature.inputs if column.required]
+    needed = list(pyfunc.REQUIRED)
+    assert set(needed) < {column.name for column in model.metadata.signature.inputs}
     assert {"hardware", "tensor_parallelism", "num_layers", "num_decode_reqs"} <= set(needed)
     assert not {"decode_kv_tokens_sum", "waiting_reqs", "period_us"} & set(needed)
     unknown = steps.assign(

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,9 @@ def read(path: Path, bounds: Bounds) -> Unpacked:
     if path.suffix != ".gz":
         if size > bounds.max_bytes:
             raise too_large(path, bounds.max_bytes)
-        return Unpacked(_text(path, path.read_bytes()))
+        return Unpacked(text(path, path.read_bytes()))
     parts, total, damage = [], 0, ""
-    for part in _unpacked(path):
+    for part in unpacked(path):
         if isinstance(part, str):
             damage = part
             break
@@ -69,7 +70,7 @@ def read(path: Path, bounds: Bounds) -> Unpacked:
         if total > limit:
             raise too_large(path, limit)
         parts.append(part)
-    return Unpacked(_text(path, b"".join(parts)), damage)
+    return Unpacked(text(path, b"".join(parts)), damage)
 
 
 def _size(path: Path) -> int:
@@ -83,6 +84,15 @@ def _limit(size: int, bounds: Bounds) -> int:
     return min(bounds.max_bytes, max(FREE_BYTES, int(size * bounds.max_ratio)))
 
 
+def limit(path: Path, bounds: Bounds) -> int:
+    """Most bytes that a gzip file read as a stream may unpack to, by its size alone; none for another file.
+
+    Raises InputError for what is no regular file, OSError if it cannot be looked at.
+    """
+    size = _size(path)
+    return _limit(size, replace(bounds, max_bytes=sys.maxsize)) if path.suffix == ".gz" else sys.maxsize
+
+
 def too_large(path: Path, limit: int) -> InputError:
     """The error for a file that is larger than its bound, bytes."""
     return InputError(
@@ -91,13 +101,14 @@ def too_large(path: Path, limit: int) -> InputError:
     )
 
 
-def _text(path: Path, content: bytes) -> bytes:
-    if content.startswith(UTF_16):
+def text(path: Path, content: bytes) -> bytes:
+    """The beginning of a file without a byte-order mark; raises InputError if it is UTF-16."""
+    if content.startswith(UTF_16) or b"\0" in content[:4]:
         raise InputError(f"{path}: UTF-16; expected UTF-8")
     return content.removeprefix(BOM)
 
 
-def _unpacked(path: Path) -> Iterator[bytes | str]:
+def unpacked(path: Path) -> Iterator[bytes | str]:
     """The parts of a gzip file of one stream or several; last, if it is damaged, how."""
     with path.open("rb") as file:
         unpack, fed, given = zlib.decompressobj(wbits=31), b"", False
@@ -145,9 +156,9 @@ def yaml_of(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises InputError for a file that holds none, or none that is bounded."""
     if path.stat().st_size > MOST_YAML_BYTES:
         raise InputError(f"{path}: more than {MOST_YAML_BYTES} bytes; expected a configuration")
-    text = _text(path, path.read_bytes())
+    decoded = text(path, path.read_bytes())
     try:
-        content = yaml.safe_load(text.decode("utf-8"))
+        content = yaml.safe_load(decoded.decode("utf-8"))
     except RecursionError:
         raise InputError(f"{path}: not YAML (nested too deep); expected key: value lines") from None
     except (yaml.YAMLError, ValueError) as error:  # dates and digits that are none, bytes that are no UTF-8

@@ -31,6 +31,8 @@ from h3.common.config import CONF
 from h3.common.errors import InputError
 
 Job = Callable[[DictConfig], object]
+# What Hydra's launchers (joblib, submitit) raise where the process of a job was killed or ran out of time.
+LOST_JOBS = ("TerminatedWorkerError", "UncompletedJobError", "FailedJobError")
 _reported: list[str] = []
 
 
@@ -64,6 +66,10 @@ def run(
         fail(_unreachable(error))
     except KeyboardInterrupt:
         sys.exit(interrupts.STATUS["Ctrl-C"])
+    except RuntimeError as error:
+        if type(error).__name__ not in LOST_JOBS:
+            raise
+        fail(_lost_job(error))
 
 
 def report(text: str) -> None:
@@ -107,6 +113,14 @@ def _reporting(main: Job) -> Job:
             return None
 
     return job
+
+
+def _lost_job(error: RuntimeError) -> str:
+    said = " ".join(str(error).split())[:200]
+    return (
+        f"a job of the sweep was lost: {said}; expected time and memory enough for each job: docs/cluster.md;"
+        " resume=true goes on with the finished folds"
+    )
 
 
 def _unreachable(error: OSError) -> str:

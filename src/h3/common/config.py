@@ -173,12 +173,27 @@ class FeaturesConfig(Strict):
 
 class TuneConfig(Strict):
     """Search over inner folds: trials (0: off), most rows used (experiments of a few rows are kept beyond
-    it), folder of resumable studies (null: not kept).
+    it).
+
+    storage: folder of resumable studies, or sqlite:///FILE or postgresql://HOST/DATABASE; null: not kept.
+    generation: trials that are drawn at once, from those of the generations before; it decides what is drawn.
+    workers: processes of this command that share them; it decides nothing. Other commands may share them too.
     """
 
     trials: int = Field(20, ge=0)
     max_rows: int = Field(24_000, ge=100)
     storage: str | None = "mlruns/tune"
+    generation: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _shareable(self) -> TuneConfig:
+        if self.workers > self.generation:
+            raise ValueError(
+                f"{self.workers} workers, and tune.generation={self.generation} trials are drawn at once;"
+                f" expected tune.generation={self.workers} or more"
+            )
+        return self
 
 
 class TrackingConfig(Strict):

@@ -9,7 +9,6 @@ what it has not been given it cannot leak. Only evaluation reads `split.truth`.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ import pandas as pd
 
 from h3.common.config import Fold
 from h3.common.errors import InputError
-from h3.steps import catalog, schema
+from h3.steps import catalog, schema, shapes
 
 TARGET_NAMES = tuple(column.name for column in schema.TARGETS)
 
@@ -39,8 +38,8 @@ class Split:
 
 
 def make_split(table: pd.DataFrame, fold: Fold) -> Split:
-    """Split a step table by the fold; a model's fine-tunes, which step like it, are held out with it
-    (`held_rows`).
+    """Split a step table by the fold; what steps like a model, or has the group's name in another spelling,
+    is held out with it (`held_rows`).
 
     Guarantees: every row of the (model-restricted) table on exactly one side, no experiment on both, targets
     of the held-out side only in `truth`. Raises InputError listing what is there if the holdout is not, or if
@@ -61,7 +60,7 @@ def make_split(table: pd.DataFrame, fold: Fold) -> Split:
 
 
 def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    kept = table[table["model"] == catalog.model_name(name)]
+    kept = table[_names(table, "model") == catalog.comparable("model", name)]
     if kept.empty:
         raise InputError(
             f"model {name!r} is not in the data; there are {', '.join(sorted(table['model'].unique()))}"
@@ -70,34 +69,35 @@ def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
-    """Rows of the group, and for a model those of any other with the same shape (SHAPE_NAMES), bool of shape
-    (rows,).
+    """Rows of the group in any spelling, and for a model those of any other that steps like it
+    (steps/shapes.py), bool of shape (rows,).
 
-    A chat model beside its base model, or one model under two names, would give the held-out times away.
+    A chat model beside its base model, a copy with a size one larger, or one model under two names, would
+    give the held-out times away.
     """
-    own = (table[group] == name).to_numpy()
+    names = _names(table, group)
+    own = names == catalog.comparable(group, name)
     if group != "model" or own.all() or not own.any():
         return own
-    shapes = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False).ngroup().to_numpy()
-    return np.isin(shapes, shapes[own]) | own
+    return shapes.alike(table, own, names)
 
 
-def _slug(name: str) -> str:
-    """A model's name as experiment folders spell it: no dots."""
-    return re.sub(r"[^a-z0-9]+", "-", catalog.model_name(name))
+def _names(table: pd.DataFrame, group: str) -> np.ndarray:
+    """The group of each row, shape (rows,), as names are compared."""
+    spelled = {name: catalog.comparable(group, name) for name in table[group].unique()}
+    return np.asarray(table[group].map(spelled).to_numpy(object))
 
 
 def _resolve(table: pd.DataFrame, fold: Fold) -> str:
     there = sorted(table[fold.group].unique())
     asked = fold.held_out(there)
-    holdout = catalog.model_name(asked) if fold.group == "model" else asked
-    if fold.group == "model" and holdout not in there:
-        holdout = next((name for name in there if _slug(name) == _slug(holdout)), holdout)
-    if holdout not in there:
+    wanted = catalog.comparable(fold.group, asked)
+    same = [name for name in there if catalog.comparable(fold.group, name) == wanted]
+    if not same:
         raise InputError(
             f"fold {fold.name}: {fold.group} {asked!r} is not in the data; there are {', '.join(there)}"
         )
-    return holdout
+    return asked if asked in same else same[0]
 
 
 def without_targets(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,25 +13,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import xgboost as xgb
-from optuna.storages import InMemoryStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial
 from scipy import stats
 
 from h3 import models, steps
-from h3.common import files, packaged
+from h3.common import packaged, workers
 from h3.common.config import TuneConfig
 from h3.evaluation import folds
+from h3.evaluation.shared_trials import open_trials
 from h3.models import boosting, xgboost_residual
 from h3.models.boosting import Boosting, Tuned
 from h3.models.protocol import Context
@@ -43,6 +45,9 @@ TOLERANCE = 0.0025  # in mean |log ratio|: a quarter of a point
 LEAST_GROUPS = {"model": 4, "workload": 3}
 LEAST_GAIN = 0.05  # smaller gains over two or three inner groups did not carry over (EXPERIMENTS.md, tuning)
 RANDOM_PARTS = 3
+PAUSE_S = 0.2  # between looks at what other workers have finished
+SEARCHED = ("max_depth", "learning_rate", "min_child_weight", "reg_lambda", "subsample")
+FOUND = ("rounds", "without_trees", "inner_errors")  # beside a trial's value
 # From so many models on the gain of trees has an interval over models, and its lower end must be above 0.
 GROUPS_FOR_INTERVAL, SURE = 8, 0.9
 # What a trial's value follows from beside data and context: all code of these packages, the figures that it
@@ -71,7 +76,7 @@ def search(
 
     With fewer training groups than are needed (`_least_groups`) the outcome is the usual parameters: for the
     residual model the base alone. A stopped search resumes from its storage and ends at the same parameters
-    as an uninterrupted one.
+    as an uninterrupted one, and so do workers that share a storage, however many there are.
     """
     thinned = _thinned(train, options.max_rows)
     inner = (
@@ -111,15 +116,64 @@ def _tried(
     options: TuneConfig,
     objective: _Objective,
     progress: Callable[[int, int], None] | None,
-) -> list[optuna.trial.FrozenTrial]:
-    """The finished trials, those of an earlier search included."""
-    with _study(train, objective, options) as study:
-        for number in range(len(_finished(study)), options.trials):
-            study.sampler = _sampler(objective.context.seed, number)
-            study.optimize(objective, n_trials=1)
-            if progress:
-                progress(number + 1, options.trials)
-    return _finished(study)[: options.trials]  # an earlier search may have gone further
+) -> list[FrozenTrial]:
+    """The finished trials, those of an earlier search and of other workers included."""
+    name = _study_name(train, objective, options)
+    with ExitStack() as stack:
+        if options.workers > 1:
+            if options.storage is None:
+                folder = stack.enter_context(TemporaryDirectory(prefix="h3-tune-"))
+                options = options.model_copy(update={"storage": folder})
+            theirs = replace(objective)  # without the curves that this process makes meanwhile
+            stack.enter_context(workers.beside(options.workers - 1, _work, options, name, theirs))
+        return _work(options, name, objective, progress)
+
+
+def _work(
+    options: TuneConfig,
+    name: str,
+    objective: _Objective,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[FrozenTrial]:
+    """Make trials until there are as many as asked for, whoever made them: generation by generation, and in
+    each those that no other worker is at.
+    """
+    with open_trials(options.storage, name, options.generation) as kept:
+        while missing := _missing(finished := kept.finished(), options):
+            made = 0
+            for number in missing:
+                with kept.claimed(number) as mine:
+                    if mine and number not in kept.finished():
+                        kept.add(number, _made(objective, number, finished, options.generation))
+                        made += 1
+                        if progress:
+                            progress(len(kept.finished()), options.trials)
+            if not made:
+                time.sleep(PAUSE_S)
+    return list(finished.values())[: options.trials]  # an earlier search may have gone further
+
+
+def _missing(finished: Mapping[int, FrozenTrial], options: TuneConfig) -> list[int]:
+    """The numbers that are to be made of the first generation that is not whole."""
+    missing = [number for number in range(options.trials) if number not in finished]
+    return [number for number in missing if number // options.generation == missing[0] // options.generation]
+
+
+def _made(
+    objective: _Objective, number: int, finished: Mapping[int, FrozenTrial], generation: int
+) -> FrozenTrial:
+    """Draw and evaluate one trial: what it draws follows from its number and the generations before its own;
+    the first tries the usual parameters.
+    """
+    study = optuna.create_study(sampler=_sampler(objective.context.seed, number))
+    first = number // generation * generation
+    study.add_trials([trial for other, trial in finished.items() if other < first])
+    if number == 0:
+        start = asdict(objective.usual)
+        study.enqueue_trial({key: start[key] for key in SEARCHED})
+    trial = study.ask()
+    study.tell(trial, objective(trial))
+    return study.trials[-1]
 
 
 def _thinned(train: pd.DataFrame, max_rows: int) -> pd.DataFrame:
@@ -171,37 +225,11 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _study(train: pd.DataFrame, objective: _Objective, options: TuneConfig) -> Iterator[optuna.Study]:
-    """The study of this training table, predictor, context and code, held by one process at a time."""
-    context, tuned = objective.context, objective.tuned
-    known = [schema.digest(train), tuned.name, context.describe(), options.max_rows, _code_digest()]
-    name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
-    start = asdict(objective.usual)
-    if options.storage is None:
-        yield _opened(name, InMemoryStorage(), start)
-        return
-    path = Path(options.storage) / f"{name}.log"
-    with files.lock(path.with_suffix(".lock")):
-        yield _opened(name, JournalStorage(JournalFileBackend(str(path))), start)
-
-
-def _opened(name: str, storage: optuna.storages.BaseStorage, start: Mapping[str, Any]) -> optuna.Study:
-    """The study; a new one tries the usual parameters first."""
-    study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
-    if not _finished(study) and not any(trial.state == TrialState.WAITING for trial in study.trials):
-        study.enqueue_trial(
-            {
-                key: start[key]
-                for key in ("max_depth", "learning_rate", "min_child_weight", "reg_lambda", "subsample")
-            }
-        )
-    return study
-
-
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Finished trials; one that a stopped search left behind does not count and is run again."""
-    return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+def _study_name(train: pd.DataFrame, objective: _Objective, options: TuneConfig) -> str:
+    """The study of this training table, predictor, context and code."""
+    data, predictor, context = schema.digest(train), objective.tuned.name, objective.context.describe()
+    known = [data, predictor, context, options.max_rows, options.generation, _code_digest()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]
 
 
 def _suggest(trial: optuna.Trial) -> dict[str, Any]:
@@ -223,8 +251,8 @@ class _Objective:
     tuned: Tuned
 
     def __call__(self, trial: optuna.Trial) -> float:
-        params, curve = replace(self.usual, **_suggest(trial)), self.tuned.learning_curve
-        curves = np.array([curve(params, train, held, self.context) for _, train, held in self.inner])
+        params = replace(self.usual, **_suggest(trial))
+        curves = np.array([curve(params) for curve in self._curves])
         best = self._best(curves)
         trial.set_user_attr("rounds", boosting.ROUNDS[best])
         trial.set_user_attr("without_trees", float(curves[:, 0].mean()))
@@ -233,6 +261,12 @@ class _Objective:
             {name: float(curve[best]) for (name, _, _), curve in zip(self.inner, curves, strict=True)},
         )
         return float(curves[:, best].mean())
+
+    @cached_property
+    def _curves(self) -> list[Callable[[Any], np.ndarray]]:
+        """The learning curve of each inner fold, with all that no trial changes."""
+        made = self.tuned.learning_curve
+        return [made(self.usual, train, held, self.context) for _, train, held in self.inner]
 
     @property
     def usual(self) -> Boosting:
@@ -270,9 +304,12 @@ def surest_rounds(curves: np.ndarray) -> int:
     return int(np.argmin(np.where(allowed, mean, np.inf)))
 
 
-def _trials_frame(trials: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:
+def _trials_frame(trials: list[FrozenTrial]) -> pd.DataFrame:
+    """A row a trial; the columns in one order, whatever that of a database."""
     rows = [
-        {"trial": trial.number, "inner_error": trial.value, **trial.params, **trial.user_attrs}
-        for trial in trials
+        {"trial": number, "inner_error": trial.value}
+        | {name: trial.params[name] for name in SEARCHED}
+        | {name: trial.user_attrs[name] for name in FOUND}
+        for number, trial in enumerate(trials)
     ]
     return pd.DataFrame(rows).astype({"inner_errors": "str"})

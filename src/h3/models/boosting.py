@@ -52,14 +52,16 @@ class Tuned:
     """A predictor whose number of trees is searched.
 
     usual: its parameters where nothing was searched, by context and number of training groups.
-    learning_curve: error on held-out rows after each number of trees in ROUNDS, shape (len(ROUNDS),), of a
-    fit on the training rows. trees_must_gain: it answers well without trees, so they must earn their place.
+    learning_curve: of usual parameters, training and held-out rows and context: what gives, for parameters of
+    the trees, the error on the held-out rows after each number of trees in ROUNDS, shape (len(ROUNDS),), of
+    a fit on the training rows. All that no trial changes is computed once.
+    trees_must_gain: it answers well without trees, so they must earn their place.
     without_trees: what answers then, in words.
     """
 
     name: str
     usual: Callable[[Context, int], Boosting]
-    learning_curve: Callable[[Any, pd.DataFrame, pd.DataFrame, Context], np.ndarray]
+    learning_curve: Callable[[Any, pd.DataFrame, pd.DataFrame, Context], Callable[[Any], np.ndarray]]
     trees_must_gain: bool
     without_trees: str
 

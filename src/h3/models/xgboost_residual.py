@@ -13,6 +13,7 @@ What comes of it is residual.FittedResidual.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from h3.models.boosted import Boosted
 from h3.models.boosting import Boosting, Tuned, errors_by_rounds, weights_of
 from h3.models.engines import engine
 from h3.models.engines.rows import Rows
+from h3.models.physical_base import Base
 from h3.models.protocol import Context
 from h3.models.residual import FittedResidual
 from h3.models.support import Support
@@ -59,30 +61,50 @@ class XGBoostResidual:
 
     def fit(self, train: pd.DataFrame, context: Context) -> FittedResidual:
         """Fit base and booster on the training rows."""
-        return _fit(train, context, self.params, self.params.n_estimators)
+        params, rounds = self.params, self.params.n_estimators
+        return _ready(train, context, params, params.levels and rounds > 0).boosted(params, rounds)
 
 
-def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedResidual:
+@dataclass(frozen=True)
+class _Ready:
+    """Training rows with all that the trees do not decide: base, features and labels. Every trial of a search
+    boosts on the same.
+    """
+
+    base: Base
+    data: Rows
+    weight: np.ndarray
+    models: np.ndarray
+    support: Support
+    features: str
+    context: Context
+    levels: bool
+
+    def boosted(self, params: Params, rounds: int) -> FittedResidual:
+        """Base and so many trees."""
+        names, dropped = self.features, self.context.features.drop_groups
+        params = _guarded(params, self.weight, self.models) if self.levels else params
+        rising = features.monotone_constraints(names, dropped)
+        booster = engine.train(params.booster_params(self.context, rising), self.data, rounds, self.context)
+        return FittedResidual(self.base, Boosted.trained(booster), self.support, names, dropped)
+
+
+def _ready(train: pd.DataFrame, context: Context, params: Params, levels: bool) -> _Ready:
     weight = weights_of(train, context)
     fitted_base = (
         physical_base.fit(train, context.target, weight)
         if context.ablation.base
         else physical_base.constant(train, context.target, weight)
     )
-    levels = params.levels and rounds > 0
     names, dropped = base_shares.NAME if levels else context.features.name, context.features.drop_groups
     terms = physics.terms_us(train)
     matrix = features.build(names, train, dropped, terms)
     label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
-    if levels:
-        params = _guarded(params, weight, shape_groups(train))
-    elif not params.known_only and context.group == "model" and context.ablation.base:
+    if not levels and not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
-    rising = features.monotone_constraints(names, dropped)
-    rows = Rows(matrix, label, weight)
-    booster = engine.train(params.booster_params(context, rising), rows, rounds, context)
+    data = Rows(matrix, label, weight)
     support = Support.of(matrix, train, params.known_only)
-    return FittedResidual(fitted_base, Boosted.trained(booster), support, names, dropped)
+    return _Ready(fitted_base, data, weight, shape_groups(train), support, names, context, levels)
 
 
 def _guarded(params: Params, weight: np.ndarray, models: np.ndarray) -> Params:
@@ -107,25 +129,31 @@ def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) ->
 
 
 def learning_curve(
-    params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
-) -> np.ndarray:
-    """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
-    |log(predicted / observed)|.
+    usual: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
+) -> Callable[[Params], np.ndarray]:
+    """What gives, for parameters of trees that are else as usual, the error on a held-out inner group after
+    each number of trees in boosting.ROUNDS: weighted mean |log(predicted / observed)|.
 
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
-    fitted = _fit(train, context.in_memory(), params, boosting.ROUNDS[-1])
+    ready = _ready(train, context.in_memory(), usual, usual.levels)
     terms = physics.terms_us(held_out)
-    matrix = features.build(fitted.features, held_out, fitted.drop_groups, terms)
-    trust, data = fitted.support.trust(matrix, held_out), xgb.DMatrix(matrix)
-    label = np.log(held_out[context.target].to_numpy(float) / fitted.base.of_terms(terms))
+    matrix = features.build(ready.features, held_out, context.features.drop_groups, terms)
+    trust, data = ready.support.trust(matrix, held_out), xgb.DMatrix(matrix)
+    label = np.log(held_out[context.target].to_numpy(float) / ready.base.of_terms(terms))
+    weight = weights_of(held_out, context)
 
-    def margin(rounds: int) -> np.ndarray:
-        """The correction of so many trees."""
-        margins: np.ndarray = trust * fitted.booster.predict(data, iteration_range=(0, rounds))
-        return margins
+    def curve(params: Params) -> np.ndarray:
+        booster = ready.boosted(params, boosting.ROUNDS[-1]).booster
 
-    return errors_by_rounds(margin, label, weights_of(held_out, context))
+        def margin(rounds: int) -> np.ndarray:
+            """The correction of so many trees."""
+            margins: np.ndarray = trust * booster.predict(data, iteration_range=(0, rounds))
+            return margins
+
+        return errors_by_rounds(margin, label, weight)
+
+    return curve
 
 
 def _usual(context: Context, groups: int) -> Params:

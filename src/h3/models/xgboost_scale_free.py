@@ -13,6 +13,7 @@ trees are constant.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,7 @@ class XGBoostScaleFree:
 
     def fit(self, train: pd.DataFrame, context: Context) -> FittedScaleFree:
         """Fit level and booster on the training rows."""
-        return _fit(train, context, self.params, self.params.n_estimators)
+        return _ready(train, context).boosted(self.params, self.params.n_estimators)
 
 
 def _scale_us(table: pd.DataFrame) -> np.ndarray:
@@ -94,32 +95,53 @@ def _set_of(context: Context) -> str:
     return peak.NAME if context.features.name == features.USUAL else context.features.name
 
 
-def _fit(train: pd.DataFrame, context: Context, params: Params, rounds: int) -> FittedScaleFree:
+@dataclass(frozen=True)
+class _Ready:
+    """Training rows with all that the trees do not decide: level, features and labels."""
+
+    level: float
+    data: Rows
+    features: str
+    context: Context
+
+    def boosted(self, params: Params, rounds: int) -> FittedScaleFree:
+        """Level and so many trees."""
+        name, dropped = self.features, self.context.features.drop_groups
+        rising = features.monotone_constraints(name, dropped)
+        booster = engine.train(params.booster_params(self.context, rising), self.data, rounds, self.context)
+        return FittedScaleFree(self.level, Boosted.trained(booster), name, dropped)
+
+
+def _ready(train: pd.DataFrame, context: Context) -> _Ready:
     name, dropped, weight = _set_of(context), context.features.drop_groups, weights_of(train, context)
     label = np.log(train[context.target].to_numpy(float) / _scale_us(train))
     level = float(np.average(label, weights=weight))
-    rows = Rows(features.build(name, train, dropped), label - level, weight)
-    rising = features.monotone_constraints(name, dropped)
-    booster = engine.train(params.booster_params(context, rising), rows, rounds, context)
-    return FittedScaleFree(level, Boosted.trained(booster), name, dropped)
+    data = Rows(features.build(name, train, dropped), label - level, weight)
+    return _Ready(level, data, name, context)
 
 
 def learning_curve(
-    params: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
-) -> np.ndarray:
-    """Error on a held-out inner group after each number of trees in boosting.ROUNDS: weighted mean
-    |log(predicted / observed)|. The first value is the level alone.
+    usual: Params, train: pd.DataFrame, held_out: pd.DataFrame, context: Context
+) -> Callable[[Params], np.ndarray]:
+    """What gives, for parameters of trees, the error on a held-out inner group after each number of trees in
+    boosting.ROUNDS: weighted mean |log(predicted / observed)|. The first value is the level alone.
     """
-    fitted = _fit(train, context.in_memory(), params, boosting.ROUNDS[-1])
-    data = xgb.DMatrix(fitted.inputs_matrix(held_out))
-    label = np.log(held_out[context.target].to_numpy(float) / _scale_us(held_out)) - fitted.level
+    ready = _ready(train, context.in_memory())
+    data = xgb.DMatrix(features.build(ready.features, held_out, context.features.drop_groups))
+    label = np.log(held_out[context.target].to_numpy(float) / _scale_us(held_out)) - ready.level
+    weight = weights_of(held_out, context)
 
-    def margin(rounds: int) -> np.ndarray:
-        """What so many trees say."""
-        margins: np.ndarray = fitted.booster.predict(data, iteration_range=(0, rounds))
-        return margins
+    def curve(params: Params) -> np.ndarray:
+        booster = ready.boosted(params, boosting.ROUNDS[-1]).booster
 
-    return errors_by_rounds(margin, label, weights_of(held_out, context))
+        def margin(rounds: int) -> np.ndarray:
+            """What so many trees say."""
+            margins: np.ndarray = booster.predict(data, iteration_range=(0, rounds))
+            return margins
+
+        return errors_by_rounds(margin, label, weight)
+
+    return curve
 
 
 TUNED = Tuned(

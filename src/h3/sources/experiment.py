@@ -211,7 +211,7 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         name=folder.name,
         path=folder,
         model=catalog.model_name(parsed.get("model", model_id)),
-        workload=_name(folder, config, "workload", parsed.get("workload")) or folder.name,
+        workload=_workload(folder, config, parsed),
         hardware=_hardware(folder, config, source),
         tensor_parallelism=tp,
         max_num_seqs=_limit(folder, config, "max_num_seqs"),
@@ -221,6 +221,12 @@ def describe(folder: Path, source: SourceConfig) -> Experiment:
         sampling=_sampling(folder, config, model_id, source),
         max_model_len=_limit(folder, config, "max_model_len"),
     )
+
+
+def _workload(folder: Path, config: dict[str, Any], parsed: dict[str, str]) -> str:
+    """The workload of the configuration, else of the folder's name, as workloads are compared."""
+    given = _name(folder, config, "workload", parsed.get("workload"))
+    return catalog.workload_name(given or "") or catalog.workload_name(folder.name)
 
 
 def _hardware(folder: Path, config: dict[str, Any], source: SourceConfig) -> str:

@@ -17,7 +17,7 @@ from h3.sources.experiment import Ingested
 from h3.sources.requests import steps as requests
 from h3.sources.requests.files import Logged
 from h3.sources.traces import steps as traces
-from h3.steps import hardware_file, partitions, schema
+from h3.steps import catalog, hardware_file, partitions, schema
 
 Progress = Callable[[str], None] | None
 
@@ -29,6 +29,9 @@ def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
         )
     path = Path(source.path)
     table, record = partitions.read(path, source.most_rows) if path.is_dir() else schema.read(path)
+    named = (("model", catalog.model_name), ("workload", catalog.workload_name))
+    for column, name in named:  # tables of before, and of others
+        table[column] = table[column].map({each: name(each) for each in table[column].unique()})
     return Ingested(table, schema.empty_rejects(), {"read_from": source.path, **record})
 
 

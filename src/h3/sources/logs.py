@@ -35,7 +35,8 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
     """
     ingested = combine(parts(source, progress))
     if ingested.table.empty:
-        raise InputError(f"{source.path}: no step in any experiment; expected at least one usable log")
+        why = "".join(f" ({entry['reason']})" for entry in ingested.record.get("left_out", [])[:1])
+        raise InputError(f"{source.path}: no step in any experiment{why}; expected at least one usable log")
     return ingested
 
 

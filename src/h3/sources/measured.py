@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import Ingested
-from h3.steps import schema
+from h3.steps import schema, stored
 from h3.steps.schema import Column
 
 PACKAGED = Path(__file__).with_name("measured_steps.parquet")
@@ -118,23 +118,19 @@ def read(path: str | Path | None = None) -> tuple[pd.DataFrame, dict[str, Any]]:
             " scripts/measure_steps.py (docs/measure.md) and give source.path=FILE, or use source=simulated"
         )
     path = path or PACKAGED
+    stored.check(path, "a table of scripts/measure_steps.py pack")
     try:
         arrow = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a table of scripts/measure_steps.py pack") from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    record = json.loads((arrow.schema.metadata or {}).get(b"h3", b"{}"))
+        raise stored.unreadable(path, error) from None
+    record = stored.metadata(arrow.schema, path)
     if record.get("format") != FORMAT:
         raise InputError(
-            f"{path}: format {record.get('format')!r}; expected {FORMAT!r}, a table of"
+            f"{path}: format {record.get('format')!r:.60}; expected {FORMAT!r}, a table of"
             " scripts/measure_steps.py pack"
         )
     table = _checked(arrow.to_pandas(), str(path))
-    if schema.digest(table) != record["digest"]:
-        raise InputError(
-            f"{path}: digest {schema.digest(table)} of the rows is not the {record['digest']} in its metadata"
-        )
+    stored.check_digest(record, schema.digest(table), path)
     return table, {name: value for name, value in record.items() if name not in ("format", "digest")}
 
 
@@ -155,11 +151,11 @@ def _values(values: pd.Series, column: Column, where: str) -> pd.Series:
     """One of COLUMNS in its exact type; times and counts are finite and at least the column's minimum."""
     if column.kind != "text":
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(float)
-        bad = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= column.minimum)))
+        bad = np.flatnonzero(~((numbers >= column.minimum) & (numbers <= column.maximum)))
         if len(bad):
             found = values.iloc[bad[0]]
             raise InputError(
-                f"{where}: column {column.name!r} is {found} in row {bad[0]}; expected a number of at least"
-                f" {column.minimum}"
+                f"{where}: column {column.name!r} is {found!s:.60} in row {bad[0]}; expected a number of at"
+                f" least {column.minimum} and at most {column.maximum:g}"
             )
     return schema.as_dtype(values, column)

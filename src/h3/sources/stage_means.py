@@ -16,19 +16,22 @@ weigh the same; experiments of a model weigh the same (steps/weights.py), howeve
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from h3.common import packaged
+from h3.common import bounded, packaged
+from h3.common.bounded import Bounds
 from h3.common.config import SourceConfig
 from h3.common.errors import InputError
 from h3.server.requests import Limits
 from h3.sources import h100
 from h3.sources.experiment import Experiment, Ingested, assumptions_record, combine
 from h3.sources.requests import caching
+from h3.sources.requests.plausible import least_step_us
 from h3.sources.requests.steps import new_prompt_tokens
 from h3.steps import catalog, hardware_file, sampling, schema
 from h3.steps.sampling import Sampling
@@ -52,6 +55,9 @@ SETUP = (
 # Counts of a client's own tokenizer: the same requests then have another mean time between tokens.
 MOST_MISCOUNT = 0.1
 LIGHTER = "-lite"
+MOST_BYTES, MOST_STAGES, MOST_NAME = 16 << 20, 10_000, 250
+# Beyond these a number is no server's: a week of latency, ten thousand GPUs.
+MOST_NUMBER, MOST = 1e9, {"e2e_mean_ms": 6.1e8, "ttft_mean_ms": 6.1e8, "tensor_parallelism": 1e4}
 # Assumptions on prefill_tokens that need no request to look at.
 WITHOUT_LOG = ("repeat", "uncached", "none")
 
@@ -59,7 +65,8 @@ WITHOUT_LOG = ("repeat", "uncached", "none")
 def load(source: SourceConfig, progress: Callable[[str], None] | None = None) -> Ingested:
     """A row a stage; raises InputError naming file and row for one that cannot be, or where none is left."""
     paths = source.folders() if source.path else [packaged.checked(PACKAGED)]
-    table = _staged(pd.concat([_read(path) for path in paths], ignore_index=True))
+    read = [_read(Path(path), source.bounds) for path in paths]
+    table = _staged(pd.concat(read, ignore_index=True))
     parts = []
     for name, rows in table.groupby("experiment", sort=True):
         if progress:
@@ -79,14 +86,20 @@ def load_wide(source: SourceConfig, progress: Callable[[str], None] | None = Non
     return combine([h100.load(source, progress), load(source, progress)])
 
 
-def _read(path: Path | str) -> pd.DataFrame:
+def _read(path: Path, bounds: Bounds) -> pd.DataFrame:
     """One CSV with its columns checked; `where` says file and row of each."""
     try:
-        table = pd.read_csv(path)
+        unpacked = bounded.read(path, bounds)
+        if unpacked.damage or len(unpacked.content) > MOST_BYTES:
+            found = unpacked.damage or f"{len(unpacked.content)} bytes"
+            raise InputError(f"{path}: {found}; expected a whole CSV of at most {MOST_BYTES} bytes")
+        table = pd.read_csv(io.BytesIO(unpacked.content))
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        said = str(error).splitlines()[0]
+        said = str(error).splitlines()[0][:200]
         raise InputError(f"{path}: cannot be read ({said}); expected a CSV of stage means") from None
     _check_columns(list(table.columns), path)
+    if len(table) > MOST_STAGES:
+        raise InputError(f"{path}: {len(table)} stages; expected at most {MOST_STAGES}")
     if table.empty or not isinstance(table.index, pd.RangeIndex):
         found = "no row below the header" if table.empty else "rows with more cells than the header"
         raise InputError(f"{path}: {found}; expected a row a stage")
@@ -100,6 +113,8 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     for name in NAMES:
         _first(table, table[name].isna().to_numpy(), f"{name} is empty; expected a name")
         table[name] = table[name].astype(str)
+        long = (table[name].str.len() > MOST_NAME).to_numpy()
+        _first(table, long, f"{name} has more than {MOST_NAME} characters; expected a name")
     return table
 
 
@@ -110,7 +125,9 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
         bad = ~(np.isfinite(numbers) & (numbers > 0))
         if name in OPTIONAL_NUMBERS:
             bad &= table[name].notna().to_numpy()
-        _first(table, bad, f"{name}={{{name}}}; expected a number above 0")
+        _first(table, bad, f"{name}={{{name}!s:.60}}; expected a number above 0")
+        most = MOST.get(name, MOST_NUMBER)
+        _first(table, numbers > most, f"{name}={{{name}!s:.60}}; expected a number of at most {most:g}")
         table[name] = numbers
     ranks, tokens = table["tensor_parallelism"].to_numpy(), table["output_tokens"].to_numpy()
     late = (table["e2e_mean_ms"] <= table["ttft_mean_ms"]).to_numpy()
@@ -145,7 +162,7 @@ def _check_columns(there: Sequence[str], path: Path | str) -> None:
     unknown = next((name for name in there if name not in known), None)
     missing = next((name for name in (*NAMES, *NUMBERS) if name not in there), None)
     if unknown or missing:
-        what = f"unknown column {unknown!r}" if unknown else f"column {missing!r} is missing"
+        what = f"unknown column {unknown!r:.60}" if unknown else f"column {missing!r} is missing"
         optional = ", ".join(OPTIONAL)
         raise InputError(
             f"{path}: {what}; expected {', '.join((*NAMES, *NUMBERS))}, and where they are known {optional}"
@@ -175,7 +192,7 @@ def _experiment_steps(rows: pd.DataFrame, source: SourceConfig) -> Ingested:
         "left_out": left_out,
         "experiments": {experiment.name: {"log": "stage_means", "steps": int(kept.sum())}},
     }
-    table = schema.check(frame[kept].reset_index(drop=True), experiment.name)
+    table = schema.check(frame[kept].reset_index(drop=True), f"{experiment.path}: {experiment.name}")
     return Ingested(table, schema.empty_rejects(), record)
 
 
@@ -200,7 +217,7 @@ def _described(rows: pd.DataFrame, source: SourceConfig) -> Experiment:
         name=str(first["experiment"]),
         path=Path(str(first["where"])),
         model=catalog.model_name(first["model"]),
-        workload=str(first["workload"]).removesuffix(LIGHTER),
+        workload=catalog.workload_name(first["workload"]).removesuffix(LIGHTER),
         hardware=hardware,
         tensor_parallelism=tp,
         max_num_seqs=_number(first, "max_num_seqs", Limits.max_num_seqs),
@@ -269,13 +286,18 @@ def _unusable(rows: pd.DataFrame, frame: pd.DataFrame, experiment: Experiment) -
     """Why each stage is left out; "": it is not."""
     batch, most = frame["num_decode_reqs"].to_numpy(), experiment.max_num_seqs
     itl_ms = rows["itl_mean_ms"].to_numpy(float) if "itl_mean_ms" in rows else np.full(len(rows), np.nan)
-    period_ms = frame["period_us"].to_numpy() / 1e3
+    period_ms, least_ms = frame["period_us"].to_numpy() / 1e3, least_step_us(experiment) / 1e3
     reasons = []
     for requests, itl, period in zip(batch, itl_ms, period_ms, strict=True):
         if requests > most:
             reasons.append(
                 f"saturated: rate and latency imply {requests:.0f} requests at once, more than"
                 f" max_num_seqs={most:.0f}"
+            )
+        elif period < least_ms:
+            reasons.append(
+                f"impossible: a step of {period:.3g} ms, less than the weights take to be read"
+                f" ({least_ms:.3g} ms); expected times in ms"
             )
         elif abs(period / itl - 1) > MOST_MISCOUNT:
             reasons.append(

@@ -12,6 +12,7 @@ models.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +32,14 @@ __all__ = [
     "Hardware",
     "architecture",
     "check_tensor_parallelism",
+    "comparable",
     "from_hf_config",
     "hardware",
     "is_moe",
     "model_name",
     "parse_experiment",
     "read_hf_config",
+    "workload_name",
 ]
 
 
@@ -150,6 +153,21 @@ def model_name(name_or_id: str) -> str:
     """The name of a model from its name or HuggingFace id: last part, lower case, known aliases joined."""
     name = name_or_id.strip().rstrip("/").split("/")[-1].lower()
     return MODEL_ALIASES.get(name, name)
+
+
+def workload_name(name: str) -> str:
+    """The name of a workload: lower case, one space where there are several, no letters that only look alike
+    or cannot be seen.
+    """
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    seen = (" " if char.isspace() else char for char in plain if unicodedata.category(char) != "Cf")
+    return " ".join("".join(seen).split())
+
+
+def comparable(group: str, name: str) -> str:
+    """A model's or a workload's name as names are compared: no case, "-" for all that separates."""
+    plain = model_name(workload_name(name)) if group == "model" else workload_name(name)
+    return re.sub(r"[\W_]+", "-", plain).strip("-") or plain
 
 
 def architecture(

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from h3.common import files
 from h3.common.errors import InputError
-from h3.steps import schema
+from h3.steps import schema, stored
 
 INDEX = "steps.json"
 
@@ -106,6 +106,9 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
     """
     index = _index(path)
     paths = [path / part["file"] for part in index["parts"]]
+    rows = sum(stored.check(each, "a part of a step table") for each in paths)
+    if not rows or rows != index["rows"]:
+        raise InputError(f"{path}: {rows} rows, {INDEX} says {index['rows']}; expected what h3 wrote")
     every = 1 if most_rows is None else max(1, -(-index["rows"] // most_rows))
     try:
         if digest(paths) != index["digest"]:
@@ -118,6 +121,8 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
 
 
 def _index(path: Path) -> dict[str, Any]:
+    if not (path / INDEX).is_file():
+        raise InputError(f"{path}: is a folder without {INDEX}; expected a step table")
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
         known = {"digest": str, "rows": int, "parts": list}
@@ -125,7 +130,7 @@ def _index(path: Path) -> dict[str, Any]:
             isinstance(index.get(key), kind) for key, kind in known.items()
         )
         names = [Path(str(part["file"])).name for part in index["parts"]] if whole else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         said = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: no step table ({said}); expected a folder with {INDEX}") from None
     if not whole or names != [part["file"] for part in index["parts"]]:

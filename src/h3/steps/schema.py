@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from h3.common import files
 from h3.common.errors import InputError
+from h3.steps import limits, stored
 
 FORMAT_VERSION = "1"
 
@@ -44,6 +45,11 @@ class Column:
     nullable: bool = False
     minimum: float | None = 0.0
     default: float | str | None = None  # in place of null: a number, or that column's value
+
+    @property
+    def maximum(self) -> float:
+        """Beyond it, and as far below 0 where there is no minimum, a value is no server's."""
+        return limits.most(self.name, self.unit)
 
     @property
     def dtype(self) -> str:
@@ -69,7 +75,8 @@ def _real(name: str, unit: str, meaning: str, minimum: float | None = 0.0) -> Co
 
 def _later(name: str, unit: str, meaning: str, default: float | str) -> Column:
     """A column that tables of before do not have."""
-    return Column(name, "real", unit, meaning, nullable=True, default=default)
+    minimum = limits.LEAST_WEIGHT_BYTES if unit == "bytes" else 0.0
+    return Column(name, "real", unit, meaning, nullable=True, minimum=minimum, default=default)
 
 
 IDENTITY = (
@@ -102,7 +109,10 @@ ARCHITECTURE = (
     _count("experts_per_token", "experts", "routed experts that a token visits"),
     _count("expert_ffn_size", "", "FFN width of a routed expert"),
     _count("shared_ffn_size", "", "total FFN width of the shared experts"),
-    Column("bytes_per_parameter", "real", "bytes", "stored bytes of a weight of the FFN", minimum=0.0),
+    Column(
+        *("bytes_per_parameter", "real", "bytes", "stored bytes of a weight of the FFN"),
+        minimum=limits.LEAST_WEIGHT_BYTES,
+    ),
     _later("attention_bytes_per_parameter", "bytes", "the same of attention", "bytes_per_parameter"),
     _later("head_bytes_per_parameter", "bytes", "the same of the output projection", "bytes_per_parameter"),
     _later("kv_bytes_per_value", "bytes", "stored bytes of a value of the KV cache", 2.0),
@@ -195,16 +205,23 @@ def check(frame: pd.DataFrame, where: str) -> pd.DataFrame:
     Columns that are absent and nullable are added as null; nulls get the column's default, where it has one,
     so that a model is the same in tables of before and of now. Raises InputError naming the column, what was
     found and what was expected, for an unknown or missing column, a null where none may be, an infinite
-    value, or a value below the column's minimum.
+    value, a value outside the column's minimum and maximum, or a part above its whole.
     """
     unknown = [name for name in frame.columns if name not in NAMES]
     if unknown:
         raise InputError(f"{where}: unknown column {unknown[0]!r}; a step table has {', '.join(NAMES)}")
-    table = pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS})
+    table = with_defaults(pd.DataFrame({column.name: _checked(frame, column, where) for column in COLUMNS}))
+    limits.check_parts(table, where)
+    return table
+
+
+def with_defaults(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the defaults of architecture columns that are absent or null."""
     for column in ARCHITECTURE:
-        if column.default is not None and table[column.name].isna().any():
+        absent = column.name not in table.columns
+        if column.default is not None and (absent or table[column.name].isna().any()):
             other = table[column.default] if isinstance(column.default, str) else column.default
-            table[column.name] = table[column.name].fillna(other)
+            table[column.name] = other if absent else table[column.name].fillna(other)
     return table
 
 
@@ -226,11 +243,12 @@ def _checked(frame: pd.DataFrame, column: Column, where: str) -> pd.Series:
     if not column.nullable and values.isna().any():
         row = int(np.flatnonzero(values.isna())[0])
         raise InputError(f"{where}: column {column.name!r} is null in row {row}; expected {column.kind}")
-    if column.kind == "count" and values.dtype.kind == "f":
+    if column.kind == "count" and values.dtype.kind in "fu":
         _check_whole(values.to_numpy(), column, where)
+        _check_numbers(values.to_numpy(), column, where)  # before the cast, which wraps what is too large
     try:
         values = as_dtype(values, column)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{where}: column {column.name!r} holds {values.dtype}; expected {column.kind}: {error}"
         ) from None
@@ -249,14 +267,15 @@ def _check_whole(values: np.ndarray, column: Column, where: str) -> None:
 
 
 def _check_numbers(values: np.ndarray, column: Column, where: str) -> None:
-    low = -np.inf if column.minimum is None else column.minimum
+    low, high = -column.maximum if column.minimum is None else column.minimum, column.maximum
     with np.errstate(invalid="ignore"):
-        bad = np.isinf(values) | (values < low)
+        bad = np.isinf(values) | (values < low) | (values > high)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
+        unit = f" {column.unit}" if column.unit else ""
         raise InputError(
             f"{where}: column {column.name!r} is {values[row]} in row {row}; expected a finite number of at"
-            f" least {low}"
+            f" least {low:g} and at most {high:g}{unit}"
         )
 
 
@@ -307,18 +326,16 @@ def read(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """A step table and its metadata; raises InputError if it is none, is damaged or has another format
     version.
     """
+    stored.check(path, "a step table")
     try:
         arrow = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a step table") from None
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
-    record = json.loads((arrow.schema.metadata or {}).get(b"h3", b"{}"))
+        raise stored.unreadable(path, error) from None
+    record = stored.metadata(arrow.schema, path)
     found = record.get("format_version")
     if found != FORMAT_VERSION:
-        raise InputError(f"{path}: step-table format {found!r}; expected {FORMAT_VERSION!r}")
+        raise InputError(f"{path}: step-table format {found!r:.60}; expected {FORMAT_VERSION!r}")
     table = check(arrow.to_pandas(), str(path))
-    stored = digest(table[[name for name in NAMES if name in arrow.column_names]])  # of its own columns
-    if stored != record["digest"]:
-        raise InputError(f"{path}: digest {stored} of the rows is not the {record['digest']} in its metadata")
+    own = [name for name in NAMES if name in arrow.column_names]
+    stored.check_digest(record, digest(table[own]), path)
     return table, record

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from h3.steps import schema
+from h3.steps import schema, shapes
 
 
 def row_weights(table: pd.DataFrame) -> np.ndarray:
     """Weights of shape (rows,), mean 1: models weigh the same, within a model its experiments, within those
-    1/gap_steps. Models of one shape are one where the table has the shape's columns.
+    1/gap_steps. Models that step alike (shapes.py) are one where the table has the shape's columns.
 
     A row's composition is known for one step of the gap that its period averages, so a long gap says less
     about it.
@@ -29,13 +29,12 @@ def row_weights(table: pd.DataFrame) -> np.ndarray:
 
 
 def _models(table: pd.DataFrame) -> np.ndarray:
-    """The model of each row, shape (rows,); models of one shape have the name of the first."""
+    """The model of each row, shape (rows,); models that step alike have the name of the first."""
     if not set(schema.SHAPE_NAMES) <= set(table.columns):
         return table["model"].to_numpy()
-    shapes = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False)["model"]
-    return shapes.transform("first").to_numpy()
+    return table["model"].groupby(shapes.groups(table)).transform("first").to_numpy()
 
 
 def shape_groups(table: pd.DataFrame) -> np.ndarray:
-    """Number of each row's model, from 0, models of one shape as one; int of shape (rows,)."""
+    """Number of each row's model, from 0, models that step alike as one; int of shape (rows,)."""
     return np.asarray(pd.factorize(_models(table))[0])

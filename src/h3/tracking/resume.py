@@ -34,9 +34,12 @@ ELSEWHERE = {
     "threads": ...,
     "resume": ...,
     "source": {"workers", "cache_dir"},
-    "tune": {"storage"},
+    "tune": {"storage", "workers"},
 }
-NOT_OF_A_SWEEP = ("resume=", "tracking.", "threads=", "source.workers=", "source.cache_dir=", "tune.storage=")
+NOT_OF_A_SWEEP = (
+    *("resume=", "tracking.", "threads=", "source.workers=", "source.cache_dir="),
+    *("tune.storage=", "tune.workers="),
+)
 
 
 def key(config: TrainConfig) -> str:

@@ -145,7 +145,8 @@ def test_the_decision_is_in_the_record_is_printed_and_is_the_replays(tmp_path):
     decided = ingested.record["experiments"][folder.name]["prefill"]
     line = f"prefill of {folder.name}: {decided['sentence']}"
     assert caching.lines(ingested.record) == [line]
-    assert line in Written(ingested, tmp_path / "out.parquet").report().splitlines()
+    written = Written(1, 1, ingested.rejected(), ingested.record, tmp_path / "out.parquet")
+    assert line in written.report().splitlines()
     assert from_log(*steps.read_experiment(folder, config), config.assume).prefix_hits == decided["sentence"]
 
 

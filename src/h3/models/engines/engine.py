@@ -34,4 +34,4 @@ def train(params: dict[str, Any], rows: Rows, rounds: int, context: Context) -> 
         return external.train(params, rows, rounds)
     if context.engine == "dask":
         return dask_cluster.train(params, rows, rounds, context)
-    return xgb.train(params, xgb.DMatrix(rows.matrix, label=rows.label, weight=rows.weight), rounds)
+    return xgb.train(params, rows.dmatrix, rounds)

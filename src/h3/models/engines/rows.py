@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xgboost as xgb
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,11 @@ class Rows:
     matrix: pd.DataFrame
     label: np.ndarray
     weight: np.ndarray | None = None
+
+    @cached_property
+    def dmatrix(self) -> xgb.DMatrix:
+        """All rows in memory, as every trial of a search trains on them."""
+        return xgb.DMatrix(self.matrix, label=self.label, weight=self.weight)
 
     def __len__(self) -> int:
         return len(self.matrix)

@@ -30,6 +30,7 @@ from scipy.optimize import lsq_linear
 from h3.common.config import Assumptions
 from h3.sources.experiment import Experiment
 from h3.sources.requests.low_load import observed
+from h3.steps import catalog
 
 FALLBACK = "uncached"
 # Requests below this share of max_num_seqs find a free place; near the turn of a round a few more count.
@@ -129,7 +130,8 @@ def decide(requests: pd.DataFrame, experiment: Experiment, assume: Assumptions) 
     unknown = requests["cached_tokens"].isna().to_numpy()
     if len(requests) and not unknown.any():
         return Caching("recorded", "recorded", "recorded")
-    tokens = assume.shared_prefix_tokens.get(experiment.workload)
+    shared = {catalog.workload_name(name): tokens for name, tokens in assume.shared_prefix_tokens.items()}
+    tokens = shared.get(experiment.workload)
     if tokens is not None:
         words = f"assumed: shared_prefix_tokens={tokens}"
         return Caching("shared", "set", words, tokens=tokens)

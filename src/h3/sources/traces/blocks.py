@@ -18,14 +18,27 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 from isal import igzip, igzip_lib
 
+from h3.common import bounded
+from h3.common.bounded import Bounds
 from h3.common.errors import InputError
 
 BLOCK_BYTES = 2 << 20  # small enough that its memory is reused from block to block, without page faults
 CHUNK_BYTES = 128 << 10
 LONGEST_LINE = 32 << 20
-DAMAGED: tuple[type[Exception], ...] = (gzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))
+USUAL = Bounds()
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    cast(type[Exception], igzip_lib.IsalError),
+)
+SAID = {
+    "truncated_gzip": "the gzip stream ends early, after",
+    "damaged_gzip": "the gzip stream is damaged after",
+    "bytes_after_gzip": "more bytes follow the gzip stream of",
+}
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,10 @@ class Block:
     damage: tuple[str, str] | None = None
 
     @cached_property
-    def bounds(self) -> list[int]:
+    def bounds(self) -> np.ndarray:
         """Where each line begins in the text; last, where the next line would begin."""
-        starts, at = [0], self.text.find(b"\n")
-        while at >= 0:
-            starts.append(at + 1)
-            at = self.text.find(b"\n", at + 1)
-        return [*starts, len(self.text) + 1]
+        ends = np.flatnonzero(np.frombuffer(self.text, dtype=np.uint8) == ord("\n"))
+        return np.concatenate([[0], ends + 1, [len(self.text) + 1]])
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -54,15 +64,15 @@ class Block:
         return self.text[self.bounds[index] : self.bounds[index + 1] - 1]
 
 
-def blocks(path: Path) -> Iterator[Block]:
-    """The file's lines in order. Raises InputError for a file that cannot be read or a line that is too long.
+def blocks(path: Path, bounds: Bounds = USUAL) -> Iterator[Block]:
+    """The file's lines in order, without a byte-order mark. Raises InputError for a file that cannot be read,
+    that is UTF-16, that unpacks to more than the bounds' ratio allows, or has a line that is too long.
 
     A gzip stream that ends early or is damaged gives the whole lines before, the last block with the damage.
     """
     pending: list[bytes] = []
     size, line, document = 0, 1, None
-    chunks = _chunks(path)
-    for chunk in chunks:
+    for chunk in _chunks(path, bounds):
         if isinstance(chunk, tuple):
             yield _last(b"".join(pending), line, bool(document), chunk)
             return
@@ -102,21 +112,43 @@ def _opened(path: Path) -> BufferedIOBase:
     return opened
 
 
-def _chunks(path: Path) -> Iterator[bytes | tuple[str, str]]:
+def _chunks(path: Path, bounds: Bounds) -> Iterator[bytes | tuple[str, str]]:
     """Text of the file; last, if a gzip stream is cut or damaged, the reason and the detail."""
     total = 0
     try:
+        limit = bounded.limit(path, bounds)
         with _opened(path) as file:
-            while chunk := file.read1(CHUNK_BYTES):  # at most one chunk is lost where a stream breaks off
-                total += len(chunk)
-                yield chunk
-    except EOFError:
-        yield "truncated_gzip", f"the gzip stream ends early, after {total} bytes of text"
+            while chunk := file.read1(CHUNK_BYTES):
+                first, total = not total, total + len(chunk)
+                if total > limit:
+                    raise bounded.too_large(path, limit)
+                yield bounded.text(path, chunk) if first else chunk
     except DAMAGED as error:
-        if not total:
+        with path.open("rb") as file:
+            magic = file.read(len(bounded.GZIP))
+        if magic != bounded.GZIP:
             raise InputError(
                 f"{path}: not a gzip file ({error}); expected gzip-compressed OTLP/JSON"
             ) from None
-        yield "damaged_gzip", f"the gzip stream is damaged after {total} bytes of text: {error}"
+        for part in _before_damage(path, total):
+            total += len(part) if isinstance(part, bytes) else 0
+            if total > limit:
+                raise bounded.too_large(path, limit) from None
+            yield part
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; expected a trace file") from None
+
+
+def _before_damage(path: Path, given: int) -> Iterator[bytes | tuple[str, str]]:
+    """What a damaged stream holds after `given` bytes of text, then the damage; the fast reader loses the
+    piece that it is in.
+    """
+    total = 0
+    for part in bounded.unpacked(path):
+        if isinstance(part, str):
+            yield part, f"{SAID[part]} {total} bytes of text"
+            return
+        new = part[max(0, given - total) :]
+        total += len(part)
+        if new:
+            yield bounded.text(path, new) if total == len(part) and not given else new

@@ -79,23 +79,28 @@ def _by_request(events: list[Journey]) -> dict[str, list[Event]]:
     return journeys
 
 
+def _ends(journey: list[Event]) -> list[Event]:
+    """For each event the one after it at which the request leaves the batch; ENDLESS where none does."""
+    ends, after = [], Event("", ENDLESS, 0, 0, ENDLESS)
+    for event in reversed(journey):
+        ends.append(after)
+        after = event if event.kind in ("PREEMPTED", "FINISHED") else after
+    return ends[::-1]
+
+
 def _decode_runs(journey: list[Event]) -> list[tuple[int, int, int]]:
     """(first, last, offset) of each run; the tokens between two events say how many steps it had."""
     runs = []
     resumed = 0  # output tokens at the preemption, while the KV cache is computed anew
-    for index, (kind, step, _, total, tokens) in enumerate(journey):
-        end, end_tokens = next(
-            ((e.step, e.tokens) for e in journey[index + 1 :] if e.kind in ("PREEMPTED", "FINISHED")),
-            (ENDLESS, ENDLESS),
-        )
+    for (kind, step, _, total, tokens), ended in zip(journey, _ends(journey), strict=True):
+        end, end_tokens = ended.step, ended.tokens
         if kind == "FIRST_TOKEN" and end_tokens > tokens:
             last = ENDLESS if end == ENDLESS else step + end_tokens - tokens
             runs.append((step + 1, last, total + tokens - 1 - step))
         elif kind == "PREEMPTED":
             resumed = tokens
         elif kind == "SCHEDULED" and resumed and end != ENDLESS:
-            ended_by = next(e.kind for e in journey[index + 1 :] if e.step == end)
-            last = end - (ended_by == "PREEMPTED")  # a preempted request is not in the batch of that step
+            last = end - (ended.kind == "PREEMPTED")  # a preempted request is not in the batch of that step
             runs.append((last - (end_tokens - resumed - 1) + 1, last, total + end_tokens - 1 - last))
     return [run for run in runs if run[1] >= run[0]]
 

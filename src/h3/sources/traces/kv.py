@@ -99,9 +99,11 @@ def from_journeys(events: list[Journey], steps: pd.DataFrame) -> Columns:
     """
     columns = unknown(len(steps))
     clock = clock_at(np.array([event[0] for event in events], dtype=np.int64), steps)
-    for number, rows in steps.groupby("clock").indices.items():
-        mine = [event for event, owner in zip(events, clock, strict=True) if owner == number]
-        part = steps.iloc[rows]
+    owner = steps["clock"].to_numpy()
+    for number in np.unique(owner).tolist():  # events and steps are in order of lines, and so of clocks
+        first, end = np.searchsorted(clock, [number, number + 1]).tolist()
+        rows = slice(*np.searchsorted(owner, [number, number + 1]).tolist())
+        mine, part = events[first:end], steps.iloc[rows]
         for name, values in {**_decode(decodes(mine), part), **_prefill(prefills(mine), part)}.items():
             columns[name][rows] = values
     return columns

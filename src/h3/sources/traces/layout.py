@@ -29,6 +29,7 @@ VALUE = re.compile(
 KEY = re.compile(rb'"key":"([^"\\]+)","value":\{"(?:intValue|doubleValue|stringValue)":"?$')
 TENS = 10 ** np.arange(9)
 LONGEST_TEXT = 64
+LONGEST_EVENT = 8 << 10  # of those with a layout
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class Layout:
 
     @classmethod
     def learn(cls, event: bytes) -> Layout | None:
-        """The layout of one event given as JSON, or None if it holds none or attributes other than numbers
-        and texts.
+        """The layout of one event given as JSON, or None if it is long, holds no values, or attributes
+        other than numbers and texts.
         """
+        if len(event) > LONGEST_EVENT:
+            return None
         values = list(VALUE.finditer(event))
         ends = [(value.end("value"), after.start("value")) for value, after in pairwise(values)]
         ends += [(value.end("value"), len(event)) for value in values[-1:]]
@@ -79,9 +82,10 @@ class Layout:
         return cls(event[: values[0].start("value")], tuple(fields), event.find(b"["))
 
     @property
-    def names(self) -> set[str]:
-        """Attributes whose values the layout finds."""
-        return {name for name, _, _ in self.fields}
+    def kinds(self) -> dict[str, str]:
+        """Attributes whose values the layout finds: "whole", "real" or "text"."""
+        named = {reader: kind for kind, reader in READERS.items()}
+        return {name: named[reader] for name, reader, _ in self.fields}
 
     def match(self, block: bytes) -> Found:
         """All events of the block that have this layout: values are int64, float64, or the first eight bytes

@@ -1,7 +1,7 @@
 """Lines that hold nothing but events of known byte layouts. This file owns which lines are read without a
 JSON decoder.
 
-    needs = {"step.BATCH_SUMMARY": {"step.id"}}
+    needs = {"step.BATCH_SUMMARY": Needs({"step.id"}, {"step.id": ("whole",)})}
     taken, columns, layouts = read(block, "vllm.scheduler", needs, {})
     columns["step.BATCH_SUMMARY"]["step.id"]      # and "line", the index of the line in the block
 
@@ -12,27 +12,42 @@ JSON decoder.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 
 from h3.sources.traces.blocks import Block
 from h3.sources.traces.layout import Layout
-from h3.sources.traces.types import DECODER, NAME_DECODER, RAW_DECODER, spans_of
+from h3.sources.traces.types import DECODER, NAME_DECODER, RAW_DECODER, UNREADABLE, spans_of
 
 LINES_TO_LEARN_FROM = 8
 Columns = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Needs:
+    """The attributes without which a layout is of no use, and the kinds that those it reads may have."""
+
+    names: set[str]
+    kinds: dict[str, tuple[str, ...]]
+
+    def met_by(self, layout: Layout) -> bool:
+        """Whether a layout has all names, and no attribute of another kind."""
+        there = layout.kinds
+        return self.names <= set(there) and all(
+            there[name] in kinds for name, kinds in self.kinds.items() if name in there
+        )
+
+
 def read(
-    block: Block, scope: str, needs: dict[str, set[str]], layouts: dict[str, Layout]
+    block: Block, scope: str, needs: dict[str, Needs], layouts: dict[str, Layout]
 ) -> tuple[np.ndarray, dict[str, Columns], dict[str, Layout]]:
     """Which lines of the block are taken, columns of their events by event name, and the layouts that are
     known now.
 
-    scope: the scope of the events; needs: names of events, and the attributes without which a layout is of no
-    use. Layouts are learned from the first lines that cannot be taken.
+    scope: the scope of the events; needs: names of events, and what a layout of them must have. Layouts are
+    learned from the first lines that cannot be taken.
     """
     taken, columns = _by_layouts(block, scope, layouts)
     for _ in needs:
@@ -46,7 +61,7 @@ def read(
     return taken, columns, layouts
 
 
-def _learn(line: bytes, scope: str, needs: dict[str, set[str]]) -> dict[str, Layout]:
+def _learn(line: bytes, scope: str, needs: dict[str, Needs]) -> dict[str, Layout]:
     """Layouts of the first event of each name in a line."""
     layouts: dict[str, Layout] = {}
     try:
@@ -54,9 +69,9 @@ def _learn(line: bytes, scope: str, needs: dict[str, set[str]]) -> dict[str, Lay
             for raw in span.events if owner == scope else ():
                 name = NAME_DECODER.decode(raw).name
                 layout = Layout.learn(bytes(raw)) if name in needs and name not in layouts else None
-                if layout and needs[name] <= layout.names:
+                if layout and needs[name].met_by(layout):
                     layouts[name] = layout
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass  # a damaged line teaches nothing after its damage; the JSON decoder reports it
     return layouts
 
@@ -111,6 +126,6 @@ def _is_plain(text: bytes, begin: int, end: int, runs: list[tuple[int, int]], sc
         begin = last
     try:
         hull = DECODER.decode(b"".join([*pieces, text[begin:end]]))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return all(owner == scope and not span.events for owner, span in spans_of(hull))

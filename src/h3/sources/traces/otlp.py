@@ -20,11 +20,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from h3.common.bounded import Bounds
+from h3.common.shown import shown
 from h3.sources.traces import lines
-from h3.sources.traces.blocks import blocks
+from h3.sources.traces.blocks import USUAL, blocks
 from h3.sources.traces.journeys import Journey
 from h3.sources.traces.layout import Layout
-from h3.sources.traces.types import DECODER, Attribute, Event, Lines, Span, Value, spans_of
+from h3.sources.traces.lines import Needs
+from h3.sources.traces.types import DECODER, UNREADABLE, Attribute, Event, Lines, Span, Value, spans_of
+from h3.steps import limits
 
 SCHEDULER_SCOPE = "vllm.scheduler"
 STEP, SNAPSHOT, JOURNEY = "step.BATCH_SUMMARY", "step.REQUEST_SNAPSHOT", "journey."
@@ -46,7 +50,17 @@ OPTIONAL = (
 STEP_COLUMNS = ("line", *NEEDED, *OPTIONAL)
 SNAPSHOT_NUMBERS = ("step.id", "request.num_computed_tokens", "request.scheduled_tokens_this_step")
 LARGEST = 1 << 62
-LAYOUT_NEEDS = {STEP: set(NEEDED), SNAPSHOT: {*SNAPSHOT_NUMBERS, "request.phase"}}
+MOST_COUNTED = int(limits.UNITS["steps"])  # sums over a million of them are still whole numbers
+NUMERIC = ("whole", "real")
+LAYOUT_NEEDS = {
+    STEP: Needs(
+        set(NEEDED), {**dict.fromkeys((*NEEDED, *OPTIONAL), NUMERIC), **dict.fromkeys(WHOLE, ("whole",))}
+    ),
+    SNAPSHOT: Needs(
+        {*SNAPSHOT_NUMBERS, "request.phase"},
+        {**dict.fromkeys(SNAPSHOT_NUMBERS, NUMERIC), "request.phase": ("text",)},
+    ),
+}
 JOURNEY_KINDS = ("SCHEDULED", "FIRST_TOKEN", "PREEMPTED", "FINISHED")
 JOURNEY_NUMBERS = ("scheduler.step", "prefill.done_tokens", "prefill.total_tokens", "decode.done_tokens")
 
@@ -92,12 +106,12 @@ class Batch:
         )
 
 
-def read(path: Path) -> Iterator[Batch]:
+def read(path: Path, bounds: Bounds = USUAL) -> Iterator[Batch]:
     """Events of a trace file, block by block, in order of the file; raises InputError as `blocks`
     does.
     """
     layouts: dict[str, Layout] = {}
-    for block in blocks(path):
+    for block in blocks(path, bounds):
         taken, fast, layouts = lines.read(block, SCHEDULER_SCOPE, LAYOUT_NEEDS, layouts)
         batch, slow = Batch(), Slow()
         for index in np.flatnonzero(~taken).tolist():
@@ -152,19 +166,27 @@ def _decode(line: bytes, number: int, batch: Batch, slow: Slow) -> None:
         return
     try:
         decoded = DECODER.decode(line)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         try:
             # json also takes the bare NaN and Infinity that Python writes.
-            decoded = msgspec.convert(json.loads(line), Lines)
+            decoded = msgspec.convert(json.loads(line.decode("utf-8")), Lines)
         except msgspec.ValidationError as other:
             batch.rejects.append((number, "malformed_otlp", str(other)))
             return
-        except ValueError:
-            batch.rejects.append((number, "broken_json", str(error)))
+        except (ValueError, RecursionError):
+            batch.rejects.append((number, "broken_json", _said(error)))
             return
     for scope, span in spans_of(decoded):
         for event in span.events:
             _take(scope, span, event, number, batch, slow)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte {error.object[error.start]:#04x}"
+    return str(error)
 
 
 def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, slow: Slow) -> None:
@@ -173,12 +195,12 @@ def _take(scope: str, span: Span, event: Event, number: int, batch: Batch, slow:
         if event.name == STEP and scope == SCHEDULER_SCOPE:
             slow.steps.append({"line": number, **_numbers(event, NEEDED, OPTIONAL)})
         elif event.name == SNAPSHOT and scope == SCHEDULER_SCOPE:
-            step, computed, scheduled = _numbers(event, SNAPSHOT_NUMBERS).values()
+            step, computed, scheduled = _counted(_numbers(event, SNAPSHOT_NUMBERS)).values()
             decodes = _text(event.attributes, "request.phase") == "DECODE"
             slow.snapshots.append((number, step, decodes, computed, scheduled))
         elif event.name.startswith(JOURNEY) and event.name.removeprefix(JOURNEY) in JOURNEY_KINDS:
             request, kind = _text(span.attributes, "gen_ai.request.id"), event.name.removeprefix(JOURNEY)
-            step, before, total, done = map(int, _numbers(event, JOURNEY_NUMBERS).values())
+            step, before, total, done = map(int, _counted(_numbers(event, JOURNEY_NUMBERS)).values())
             batch.journeys.append((number, request, kind, step, before, total, done))
     except _Unusable as problem:
         batch.rejects.append((number, *problem.args))
@@ -198,15 +220,25 @@ def _numbers(event: Event, needed: tuple[str, ...], optional: tuple[str, ...] = 
     return {name: _number(found[name], name) for name in (*needed, *optional) if name in found}
 
 
+def _counted(numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers, which are steps and tokens of a request; raises _Unusable for one that cannot be."""
+    for name, number in numbers.items():
+        if not 0 <= number <= MOST_COUNTED:
+            raise _Unusable("bad_value", f"attribute {name} is {number:g}; expected 0 to {MOST_COUNTED:g}")
+    return numbers
+
+
 def _number(value: Value, name: str) -> float:
     raw = value.intValue if value.intValue is not None else value.doubleValue
     try:
         number = math.nan if raw is None else int(raw) if value.intValue is not None else float(raw)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or abs(number) >= LARGEST:
-        shown = value.stringValue if raw is None else raw
-        raise _Unusable("not_finite", f"attribute {name} is {shown!r}; expected a finite number below 2^62")
+    fraction = name in WHOLE and number != math.floor(number) if math.isfinite(number) else True
+    if fraction or abs(number) >= LARGEST:
+        found = shown(value.stringValue if raw is None else raw)
+        kind = "whole" if name in WHOLE else "finite"
+        raise _Unusable("not_finite", f"attribute {name} is {found}; expected a {kind} number below 2^62")
     return int(number) if name in WHOLE else number
 
 

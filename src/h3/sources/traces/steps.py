@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from h3.common.bounded import Bounds
 from h3.common.config import Assumptions, SourceConfig
 from h3.common.errors import InputError
 from h3.sources.experiment import (
@@ -33,7 +34,7 @@ from h3.sources.experiment import (
 )
 from h3.sources.traces import clock as trace_clock
 from h3.sources.traces import kv as trace_kv
-from h3.sources.traces import otlp
+from h3.sources.traces import otlp, plausible
 from h3.sources.traces.journeys import Journey
 from h3.steps import schema
 
@@ -55,6 +56,7 @@ RENAMED = {
     "kv.blocks_free_gpu": "kv_blocks_free",
     "kv.usage_gpu_ratio": "kv_usage_ratio",
 }
+FREE_REJECTS = 10_000
 COUNTS = ("num_prefill_reqs", "num_decode_reqs")
 
 
@@ -67,10 +69,11 @@ def load(source: SourceConfig, progress: Callable[[str], None] | None = None) ->
     # One table is exact as it is: a copy would double the memory.
     ingested = read[0] if len(read) == 1 else combine(read)
     if ingested.table.empty:
-        reasons = Counter(ingested.rejects["reason"])
+        reasons = _listed(Counter(ingested.rejects["reason"]))
+        why = "".join(f"; {entry['reason']}" for entry in ingested.record.get("left_out", [])[:1])
         raise InputError(
-            f"{source.path}: no usable step in any trace (rejected: {_listed(reasons)}); expected sampled"
-            " steps of one server"
+            f"{source.path}: no usable step in any trace (rejected: {reasons}{why}); expected sampled steps"
+            " of one server"
         )
     return ingested
 
@@ -87,27 +90,26 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
     """The steps of one experiment's trace.
 
     Guarantees: every step event of the file is a row of the table or of the rejects; an attribute that no
-    step has is null, one that only some lack rejects those. Raises InputError for a file without step events.
+    step has is null, one that only some lack rejects those; a trace that contradicts its configuration or
+    physics is left out with the reason (plausible.py). Raises InputError for a file without step events.
     """
     path = required_log(experiment.path, TRACE_FILES)
-    log = _read(path, experiment.architecture.window_tokens)
-    if not len(log.steps["line"]):
-        found = _listed(Counter(reason for _, reason, _ in log.rejects))
-        raise InputError(
-            f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
-            " expected some"
-        )
-    counts = {
-        "log": "traces",
-        "events": len(log.steps["line"]) + log.rejected_steps,
-        "sampling": experiment.sampling.told(),
-    }
+    log = _read(path, experiment.architecture.window_tokens, source.bounds)
+    misplaced = _drop_misplaced(log)
+    _check_some(log, path)
+    events = len(log.steps["line"]) + log.rejected_steps
     clock = _clock(log.steps, experiment)
     kind, kv = _kv_tokens(log, clock, experiment, source.assume)
-    rejects, keep = _step_rejects(log.steps, clock)
+    impossible = plausible.impossible(log.steps, kv, clock, experiment)
+    why = plausible.contradiction(impossible, misplaced, clock, experiment)
+    rejects, keep = _step_rejects(log.steps, clock, impossible)
+    keep &= not why
     rejects = sorted(log.rejects + rejects, key=lambda entry: entry[0])
     table = _table(log.steps, kv, clock, experiment, keep)
-    counts |= {
+    counts = {
+        "log": "traces",
+        "events": events,
+        "sampling": experiment.sampling.told(),
         "rows": len(table),
         "clocks": int(clock.clock[-1]) + 1,
         "kv_tokens": kind,
@@ -115,11 +117,18 @@ def load_experiment(experiment: Experiment, source: SourceConfig) -> Ingested:
         "rejected": dict(sorted(Counter(reason for _, reason, _ in rejects).items())),
     }
     rows = [(experiment.name, str(path), *entry) for entry in rejects]
-    return Ingested(
-        table,
-        schema.rejects_frame(rows),
-        {**assumptions_record(source), "experiments": {experiment.name: counts}},
-    )
+    left_out = [{"experiment": experiment.name, "reason": f"{path}: {why}"}] if why else []
+    record = {"experiments": {experiment.name: counts}, "left_out": left_out}
+    return Ingested(table, schema.rejects_frame(rows), {**assumptions_record(source), **record})
+
+
+def _check_some(log: _Log, path: Path) -> None:
+    if not len(log.steps["line"]):
+        found = _listed(Counter(reason for _, reason, _ in log.rejects))
+        raise InputError(
+            f"{path}: no usable {otlp.STEP} event of scope {otlp.SCHEDULER_SCOPE} (rejected: {found});"
+            " expected some"
+        )
 
 
 def _listed(reasons: Counter[str]) -> str:
@@ -139,17 +148,35 @@ class _Log:
     rejected_steps: int
 
 
-def _read(path: Path, window_tokens: int) -> _Log:
-    parts, log = [], _Log({}, [], [], [], 0)
-    for batch in otlp.read(path):
+def _read(path: Path, window_tokens: int, bounds: Bounds) -> _Log:
+    parts, log, steps = [], _Log({}, [], [], [], 0), 0
+    for batch in otlp.read(path, bounds):
         parts.append(batch.steps)
+        steps += len(batch.steps["line"])
         log.journeys += batch.journeys
         log.rejects += batch.rejects
         log.rejected_steps += batch.rejected_steps
         if len(batch.snapshots):
             log.snapshot_sums.append(trace_kv.snapshot_sums(batch.snapshots, window_tokens))
+        if len(log.rejects) > max(FREE_REJECTS, steps):
+            line, reason, detail = log.rejects[0]
+            raise InputError(
+                f"{path}: {len(log.rejects)} rejects against {steps} steps so far, the first in line {line}"
+                f" ({reason}: {detail}); expected OTLP/JSON, one resourceSpans object a line"
+            )
     log.steps = {new: np.concatenate([part.pop(old) for part in parts]) for old, new in RENAMED.items()}
     return log
+
+
+def _drop_misplaced(log: _Log) -> plausible.Found:
+    """Take the steps whose id or time is none out of the log, into its rejects."""
+    found = plausible.places(log.steps)
+    if found:
+        rows = list(found)
+        log.rejects += [(int(log.steps["line"][row]), *found[row]) for row in rows]
+        log.rejected_steps += len(rows)
+        log.steps = {name: np.delete(values, rows) for name, values in log.steps.items()}
+    return found
 
 
 def _clock(steps: dict[str, np.ndarray], experiment: Experiment) -> trace_clock.TraceClock:
@@ -168,7 +195,9 @@ def _kv_tokens(
 ) -> tuple[str, dict[str, np.ndarray]]:
     """What the KV tokens come from, and the columns that it gives; snapshots give the composition, too."""
     steps = {**log.steps, "clock": clock.clock}
-    if log.snapshot_sums:
+    if plausible.several_servers(clock):
+        kind, kv = "null", trace_kv.unknown(len(clock.clock))
+    elif log.snapshot_sums:
         kind, kv = (
             "snapshots",
             trace_kv.from_snapshots(pd.concat(log.snapshot_sums, ignore_index=True), pd.DataFrame(steps)),
@@ -214,7 +243,7 @@ def _table(
 
 
 def _step_rejects(
-    steps: dict[str, np.ndarray], clock: trace_clock.TraceClock
+    steps: dict[str, np.ndarray], clock: trace_clock.TraceClock, impossible: plausible.Found
 ) -> tuple[list[tuple[int, str, str]], np.ndarray]:
     """Rejects (line, reason, detail) of steps, and which steps are kept; the last rule that a step breaks is
     its reason.
@@ -236,6 +265,7 @@ def _step_rejects(
                 "bad_value",
                 f"step {ids[row]}: attribute {old} is {values[row]:g}; expected at least 0, counts whole",
             )
+    found = {**impossible, **found}
     keep = np.ones(len(ids), dtype=bool)
     keep[list(found)] = False
     return [(int(steps["line"][row]), *what) for row, what in found.items()], keep

@@ -89,6 +89,8 @@ RawLines = Line[RawSpan] | list[Line[RawSpan]]
 DECODER: msgspec.json.Decoder[Lines] = msgspec.json.Decoder(Lines)
 RAW_DECODER: msgspec.json.Decoder[RawLines] = msgspec.json.Decoder(RawLines)
 NAME_DECODER = msgspec.json.Decoder(Named)
+# What the decoders raise for a line that is broken, not UTF-8, or nested too deep.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def spans_of(line: Line[AnySpan] | list[Line[AnySpan]]) -> Iterator[tuple[str, AnySpan]]:
