@@ -197,8 +197,9 @@ def test_fits_of_an_engine_are_the_same_twice():
 @pytest.mark.parametrize("tuned", [xgboost_residual, xgboost_scale_free], ids=lambda module: module.__name__)
 def test_learning_curves_of_the_search_stay_in_memory(tuned):
     train, held_out = TABLE[TABLE["model"] != MODELS[0]], TABLE[TABLE["model"] == MODELS[0]]
+    usual = tuned.Params()
     curves = [
-        tuned.learning_curve(tuned.Params(), train.reset_index(drop=True), held_out, context)
+        tuned.learning_curve(usual, train.reset_index(drop=True), held_out, context)(usual)
         for context in (Context(), Context(engine="dask", dask_address="tcp://127.0.0.1:1"))
     ]
     assert (curves[0] == curves[1]).all()

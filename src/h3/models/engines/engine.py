@@ -4,8 +4,8 @@
 
 `memory` is xgboost.train itself. `external` gives the same trees while XGBoost's sketch of the features need
 not be pruned, and nearly the same beyond that. With `dask` each worker draws its own rows of `subsample`, and
-bins come from sketches that are merged: trees differ as they do between two seeds. The JSON is the same in
-kind.
+bins come from sketches that are merged: trees differ about as much as between two seeds. The JSON is the
+same in kind.
 """
 
 from __future__ import annotations
