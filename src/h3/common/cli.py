@@ -33,6 +33,7 @@ from h3.common.errors import InputError
 Job = Callable[[DictConfig], object]
 # What Hydra's launchers (joblib, submitit) raise where the process of a job was killed or ran out of time.
 LOST_JOBS = ("TerminatedWorkerError", "UncompletedJobError", "FailedJobError")
+BROKEN_PIPE = 141  # as of a command that SIGPIPE ends
 _reported: list[str] = []
 
 
@@ -106,6 +107,8 @@ def _reporting(main: Job) -> Job:
         interrupts.check()
         try:
             return main(cfg)
+        except BrokenPipeError:
+            _end_without_reader()
         except (InputError, OSError) as error:
             if os.getpid() != process:
                 raise
@@ -123,6 +126,12 @@ def _lost_job(error: RuntimeError) -> str:
     )
 
 
+def _end_without_reader() -> NoReturn:
+    """End quietly where whoever read our output has gone, as `| head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(BROKEN_PIPE)
+
+
 def _unreachable(error: OSError) -> str:
     """One line for a place that cannot be read or written."""
     said = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())[:200]
@@ -132,6 +141,7 @@ def _unreachable(error: OSError) -> str:
 def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:
     version.setbase("1.3")
     parser = get_args_parser()
+    parser.error = _refused  # type: ignore[method-assign]  # argparse prints its usage, Hydra's own
     args = parser.parse_args(arguments)
     if args.experimental_rerun is not None:
         raise InputError("config: --experimental-rerun reads a pickle, which h3 does not; expected overrides")
@@ -142,6 +152,10 @@ def _compose_and_run(job: Job, config_name: str, arguments: list[str]) -> None:
         config_path=str(CONF),
         config_name=config_name,
     )
+
+
+def _refused(message: str) -> NoReturn:
+    fail(f"{message}; expected KEY=VALUE (--help lists the keys)")
 
 
 def fail(text: str) -> NoReturn:
@@ -156,7 +170,8 @@ def _explain(error: Exception, config_name: str) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         there = ", ".join(_keys_beside(unknown[1], config_name))
-        return f"config: unknown key {unknown[1]!r}; expected one of {there}"
+        added = f"+{unknown[1]}=VALUE, which adds it"
+        return f"config: unknown key {unknown[1]!r}; expected {f'one of {there}' if there else added}"
     return f"config: {text}"
 
 

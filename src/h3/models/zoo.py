@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from h3.common.errors import InputError
+from h3.common.shown import shown
 from h3.models import xgboost_residual, xgboost_scale_free
 from h3.models.boosting import Tuned
 from h3.models.peers import (
@@ -75,7 +78,12 @@ def make(name: str, params: Mapping[str, Any]) -> Predictor:
     unknown = sorted(set(params) - known)
     if unknown:
         raise InputError(f"model {name}: unknown parameter {unknown[0]!r}; expected {_some_of(known)}")
-    return entry.predictor(entry.params(**params))
+    try:
+        return entry.predictor(TypeAdapter(entry.params).validate_python(dict(params)))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"model {name}: {where}={shown(problem['input'])}: {problem['msg']}") from None
 
 
 def tuned(name: str) -> Tuned | None:

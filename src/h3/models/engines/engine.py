@@ -14,6 +14,7 @@ from typing import Any
 
 import xgboost as xgb
 
+from h3.common.errors import InputError
 from h3.models.engines import dask_cluster, external
 from h3.models.engines.rows import Rows
 from h3.models.protocol import Context
@@ -30,6 +31,14 @@ def train(params: dict[str, Any], rows: Rows, rounds: int, context: Context) -> 
 
     Raises InputError if Dask is asked for and not installed, or its address does not answer.
     """
+    try:
+        return _trained(params, rows, rounds, context)
+    except xgb.core.XGBoostError as error:
+        said = " ".join(str(error).splitlines()[0].split())[-200:]
+        raise InputError(f"XGBoost cannot train with these parameters: {said}") from None
+
+
+def _trained(params: dict[str, Any], rows: Rows, rounds: int, context: Context) -> xgb.Booster:
     if context.engine == "external":
         return external.train(params, rows, rounds)
     if context.engine == "dask":
