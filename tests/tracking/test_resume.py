@@ -57,7 +57,7 @@ def test_a_stopped_sweep_ends_with_the_same_table_and_no_run_twice(whole, tmp_pa
     stopped_at(tmp_path, line, number, *QUICK, after_s=after_s)
     again = h3(tmp_path, "train", *QUICK, "resume=true")
     assert again.returncode == 0, again.stderr
-    assert "goes on with sweep" in again.stderr
+    assert "goes on with the sweep of run " in again.stderr
     check_whole(tmp_path, whole)
 
 

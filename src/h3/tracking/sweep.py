@@ -101,7 +101,7 @@ def end(opened: Opened, failed: bool) -> list[str]:
 def _continued(store: Store, found: Run | None) -> str:
     if found is None:
         return "nothing to go on with: no sweep of this code and configuration; it starts anew"
-    return f"goes on with sweep {found.info.run_id}: {_finished(store, found)}"
+    return f"goes on with the sweep of {_finished(store, found)}"
 
 
 def _newest_stopped(store: Store, key: str) -> Run | None:
