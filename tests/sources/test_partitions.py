@@ -50,13 +50,22 @@ def test_a_folder_is_read_as_a_source(tables, tmp_path):
     assert ingested.table["model"].nunique() == 3
 
 
-def test_beyond_a_number_of_rows_every_kth_of_each_part_is_read_and_said(tables, tmp_path):
-    filled(tmp_path / "steps", tables)
-    read, record = partitions.read(tmp_path / "steps", 250)
-    assert record["every"] == 4
-    assert read.groupby("experiment").size().tolist() == [75, 75, 75]
+def test_of_an_experiment_of_more_rows_every_kth_is_read_and_said(tables, tmp_path):
+    filled(tmp_path / "steps", [tables[0], pd.concat(tables[1:], ignore_index=True)])
+    read, record = partitions.read(tmp_path / "steps", 75)
+    assert sorted(set(record["every"].values())) == [4] and len(record["every"]) == 3
     expected = pd.concat([table.iloc[::4] for table in tables], ignore_index=True)
     pd.testing.assert_frame_equal(read, schema.check(expected, "expected"))
+
+
+def test_which_rows_of_an_experiment_are_read_does_not_depend_on_the_others(tables, tmp_path):
+    """Else the size of what is held out would reach the rows that train."""
+    filled(tmp_path / "alone", [tables[0].iloc[:50], tables[1]])
+    filled(tmp_path / "beside", [tables[0], tables[1]])
+    kept = [partitions.read(tmp_path / name, 100)[0] for name in ("alone", "beside")]
+    mine = [table[table["model"] == "llama-2-70b"].reset_index(drop=True) for table in kept]
+    pd.testing.assert_frame_equal(*mine)
+    assert len(mine[0]) == 100
 
 
 def test_a_folder_that_is_there_is_not_overwritten(tables, tmp_path):

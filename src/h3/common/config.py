@@ -65,7 +65,7 @@ class SourceConfig(Strict):
     model_configs: folder of `<model>/config.json` for models that h3 does not know.
     sample_every, max_failed_ratio: request logs; every so many steps is a row, and a log in which more
     requests failed is left out.
-    most_rows: steps, from a folder; beyond so many rows every k-th of each experiment is read (null: all).
+    most_rows: steps, from a folder; of an experiment of more rows every k-th is read (null: all).
     max_file_gb, max_file_ratio: how large a log may be when unpacked, and how many times its packed size.
     seed, prefix_caching, scale: simulated; scale shortens every stage and the sample alike. workers (null:
     one a CPU core) and cache_dir change nothing in the result.
@@ -77,7 +77,7 @@ class SourceConfig(Strict):
     model_configs: str | None = None
     sample_every: int = Field(10, ge=1)
     max_failed_ratio: float = Field(0.1, ge=0, le=1)
-    most_rows: int | None = Field(2_000_000, ge=1000)
+    most_rows: int | None = Field(15_000, ge=100)
     max_file_gb: float = Field(2.0, gt=0)
     max_file_ratio: float = Field(200.0, ge=1)
     seed: int = Field(0, ge=0)

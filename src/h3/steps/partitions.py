@@ -4,7 +4,7 @@ it comes, so that one experiment is in memory at a time, and appears whole or no
     with writing(Path("steps")) as folder:
         folder.add(table, rejects)              # experiment after experiment
         index = folder.close({"source": "requests"})
-    table, record = read(Path("steps"), most_rows=2_000_000)
+    table, record = read(Path("steps"), most_rows=15_000)
 
 The digest is that of the same rows in one table.
 """
@@ -98,8 +98,10 @@ def digest(paths: list[Path]) -> str:
 
 
 def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The steps in a folder and its record; beyond `most_rows` every k-th row of each part, which the record
-    says.
+    """The steps in a folder and its record; of an experiment of more than `most_rows` every k-th row, which
+    the record says.
+
+    k follows from that experiment alone: how many rows another has, held out or not, changes none of its own.
 
     Raises InputError for a folder that is none, has another format version, or whose rows are not those of
     its digest.
@@ -109,15 +111,15 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
     rows = sum(stored.check(each, "a part of a step table") for each in paths)
     if not rows or rows != index["rows"]:
         raise InputError(f"{path}: {rows} rows, {INDEX} says {index['rows']}; expected what h3 wrote")
-    every = 1 if most_rows is None else max(1, -(-index["rows"] // most_rows))
     try:
         if digest(paths) != index["digest"]:
             raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
-        tables = [_thinned(each, every) for each in paths]
+        parts = [_thinned(each, most_rows) for each in paths]
     except stored.DAMAGED as error:
         raise stored.unreadable(path, error) from None
-    table = schema.check(pd.concat(tables, ignore_index=True), str(path))
-    return table, {**index, "every": every} if every > 1 else index
+    table = schema.check(pd.concat([part for part, _ in parts], ignore_index=True), str(path))
+    every = {name: step for _, thinned in parts for name, step in thinned.items()}
+    return table, {**index, "every": every} if every else index
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -141,15 +143,20 @@ def _index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _thinned(path: Path, every: int) -> pd.DataFrame:
-    if every == 1:
-        return pq.read_table(path).to_pandas()
-    kept, at = [], 0
+def _thinned(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, int]]:
+    """A part, and by experiment of how many rows one was kept where that is not 1."""
+    names = pq.read_table(path, columns=["experiment"]).to_pandas()["experiment"]
+    number, size = names.groupby(names).cumcount(), names.groupby(names).transform("size")
+    every = np.maximum(1, -(-size.to_numpy() // (most_rows or len(names))))
+    kept = np.asarray(number.to_numpy() % every == 0)
+    if kept.all():
+        return pq.read_table(path).to_pandas(), {}
+    batches, at = [], 0
     for batch in pq.ParquetFile(path).iter_batches():
-        rows = np.arange((-at) % every, batch.num_rows, every)
-        kept.append(batch.take(pa.array(rows)))
+        batches.append(batch.filter(pa.array(kept[at : at + batch.num_rows])))
         at += batch.num_rows
-    return pa.Table.from_batches(kept).to_pandas()
+    steps = dict(zip(names, every.tolist(), strict=True))
+    return pa.Table.from_batches(batches).to_pandas(), {name: k for name, k in steps.items() if k > 1}
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
