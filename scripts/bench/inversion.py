@@ -16,13 +16,17 @@ PERIOD_US, AT_ONCE, TOKENS = 15_000.0, 60, 200
 
 
 def intervals(requests: int) -> Intervals:
-    """Requests of a server whose period swings slowly, AT_ONCE at a time, of TOKENS tokens in the mean."""
+    """Requests of a server whose period swings slowly, AT_ONCE at a time, of TOKENS tokens in the mean; in
+    order, as ingest hands them over.
+    """
     rng = np.random.default_rng(0)
     steps = requests * TOKENS // AT_ONCE + 2 * TOKENS
     swing = 1 + 0.3 * np.sin(np.arange(steps) / 3000)
     times_us = np.cumsum(PERIOD_US * swing)
     tokens = rng.integers(2, 2 * TOKENS, requests)
     first = rng.integers(0, steps - tokens)
+    order = np.argsort(first)
+    first, tokens = first[order], tokens[order]
     return Intervals(times_us[first], times_us[first + tokens], tokens.astype(float))
 
 

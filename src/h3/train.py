@@ -28,7 +28,7 @@ from h3.evaluation.result import FoldResult
 from h3.latency.fold import replay_fold, replays
 from h3.models.engines import engine
 from h3.sources.experiment import Ingested
-from h3.sources.load import load, loader
+from h3.sources.load import load_once, loader
 from h3.sources.requests import caching
 from h3.steps import schema
 from h3.tracking import outcome as fold_outcome
@@ -91,7 +91,7 @@ def _fold(config: TrainConfig, out_dir: Path, opened: Opened) -> FoldResult:
 def _data(config: TrainConfig, say: Progress) -> Ingested:
     """The steps, with what was left out of them said."""
     say("data")
-    ingested = load(config.source, lambda text: say("data", detail=text))
+    ingested = load_once(config.source, lambda text: say("data", detail=text))
     if len(ingested.rejects):
         say.note(ingested.rejected())
     for line in caching.lines(ingested.record, brief=True):

@@ -6,6 +6,7 @@ import json
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from builders import Steps, step
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from h3.evaluation import folds
 from h3.models import physical_base
 from h3.models.protocol import digest
 from h3.steps import metrics, physics
+from h3.steps.blocks import BLOCK_ROWS
 
 DENSE = ["llama-2-7b", "llama-2-70b", "codellama-34b"]
 DIVERSE = ["llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1"]
@@ -50,6 +52,14 @@ def error(fitted, table):
 def test_known_coefficients_are_recovered_from_four_diverse_models():
     fitted = physical_base.fit(served(DIVERSE), "period_us", strength=1e-12)
     assert dict(zip(physics.TERMS, fitted.coefficients, strict=True)) == pytest.approx(TRUTH, rel=0.01)
+
+
+def test_more_rows_than_a_block_give_the_fit_and_the_predictions_of_one():
+    once = served(DIVERSE, noise=0.05)
+    often = pd.concat([once] * (BLOCK_ROWS // len(once) + 1), ignore_index=True)
+    fitted, same = physical_base.fit(once, "period_us"), physical_base.fit(often, "period_us")
+    np.testing.assert_allclose(same.coefficients, fitted.coefficients, rtol=1e-6)
+    np.testing.assert_allclose(same.predict(often)[-len(once) :], fitted.predict(once), rtol=1e-6)
 
 
 def test_known_coefficients_are_recovered_through_the_noise_with_the_usual_pull():

@@ -17,10 +17,14 @@ import pytest
 from builders import Server, Steps
 from processes import h3
 
-from h3.common.config import SourceConfig
+from h3.common.config import Fold, SourceConfig, TrainConfig
 from h3.common.errors import InputError
+from h3.common.progress import Progress
+from h3.evaluation.one_fold import run_fold
 from h3.sources.load import load
 from h3.steps import partitions, schema
+
+LOWO = Fold(name="b", kind="lowo", holdout="general")
 
 
 def filled(path: Path, tables: list[pd.DataFrame]) -> dict:
@@ -36,12 +40,64 @@ def tables() -> list[pd.DataFrame]:
     return [Steps(seed=n).run(name, rows=300).table() for n, name in enumerate(names)]
 
 
-def test_parts_are_the_same_table_with_the_same_digest_as_one_file(tables, tmp_path):
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    """The table in the types of its columns; a folder is read with what repeats kept once."""
+    return pd.DataFrame({each.name: schema.as_dtype(table[each.name], each) for each in schema.COLUMNS})
+
+
+def test_parts_are_the_same_table_as_one_file(tables, tmp_path):
     index = filled(tmp_path / "steps", tables)
     whole = pd.concat(tables, ignore_index=True)
     read, record = partitions.read(tmp_path / "steps", None)
-    pd.testing.assert_frame_equal(read, schema.check(whole, "whole"))
-    assert index["digest"] == record["digest"] == schema.digest(schema.check(whole, "whole"))
+    pd.testing.assert_frame_equal(plain(read), schema.check(whole, "whole"))
+    assert index["digest"] == record["digest"]
+
+
+def test_a_step_takes_the_memory_of_what_differs_from_step_to_step(tables, tmp_path):
+    filled(tmp_path / "steps", [pd.concat([table] * 10, ignore_index=True) for table in tables])
+    read, _ = partitions.read(tmp_path / "steps", None)
+    whole = schema.check(pd.concat(tables * 10, ignore_index=True), "whole")
+    assert 3 * read.memory_usage(deep=True).sum() < whole.memory_usage(deep=True).sum()
+
+
+def test_what_a_log_does_not_tell_in_one_part_is_null_beside_another(tables, tmp_path):
+    tables[1]["running_reqs"] = 7.0
+    filled(tmp_path / "steps", tables)
+    read, _ = partitions.read(tmp_path / "steps", None)
+    pd.testing.assert_frame_equal(plain(read), schema.check(pd.concat(tables, ignore_index=True), "whole"))
+
+
+def test_more_experiments_than_a_byte_counts_keep_their_names(tmp_path):
+    one = Steps(seed=1).run("llama-2-7b", rows=2).table()
+    many = [one.assign(experiment=f"run-{number:03d}") for number in range(300)]
+    filled(tmp_path / "steps", many)
+    read, _ = partitions.read(tmp_path / "steps", None)
+    assert read["experiment"].tolist() == [f"run-{number:03d}" for number in range(300) for _ in range(2)]
+
+
+@pytest.mark.parametrize("fold", [Fold(name="a", kind="lomo", holdout="codellama-34b"), LOWO])
+def test_a_fold_on_a_folder_ends_with_the_numbers_of_one_on_a_file(tmp_path, fold):
+    steps = Steps(seed=0)
+    for number, name in enumerate(("llama-2-7b", "llama-2-70b", "codellama-34b", "mixtral-8x7b-v0-1")):
+        for workload in ("general", "codegen", "roleplay"):
+            steps = steps.run(name, rows=60 + number, workload=workload)
+    table = schema.check(steps.table(), "steps")
+    filled(tmp_path / "steps", [rows for _, rows in table.groupby("experiment")])
+    table = table.sort_values("experiment", kind="stable")
+    schema.write(table, schema.empty_rejects(), tmp_path / "one.parquet", {})
+    results = []
+    for name in ("steps", "one.parquet"):
+        source = SourceConfig(name="steps", path=str(tmp_path / name))
+        known = {
+            "model": {"name": "xgboost_residual"},
+            "features": {"name": "scale_free"},
+            "tune": {"trials": 3},
+        }
+        config = TrainConfig.model_validate({"source": source, "fold": fold, **known})
+        results.append(run_fold(load(source), config, Progress("fold")).result)
+    first, second = (each.model_dump(exclude={"left_out", "assumptions"}) for each in results)
+    assert first.pop("data_digest") != "" and second.pop("data_digest") != ""
+    assert first == second
 
 
 def test_a_folder_is_read_as_a_source(tables, tmp_path):
@@ -55,7 +111,7 @@ def test_of_an_experiment_of_more_rows_every_kth_is_read_and_said(tables, tmp_pa
     read, record = partitions.read(tmp_path / "steps", 75)
     assert sorted(set(record["every"].values())) == [4] and len(record["every"]) == 3
     expected = pd.concat([table.iloc[::4] for table in tables], ignore_index=True)
-    pd.testing.assert_frame_equal(read, schema.check(expected, "expected"))
+    pd.testing.assert_frame_equal(plain(read), schema.check(expected, "expected"))
 
 
 def test_which_rows_of_an_experiment_are_read_does_not_depend_on_the_others(tables, tmp_path):
@@ -64,7 +120,7 @@ def test_which_rows_of_an_experiment_are_read_does_not_depend_on_the_others(tabl
     filled(tmp_path / "beside", [tables[0], tables[1]])
     kept = [partitions.read(tmp_path / name, 100)[0] for name in ("alone", "beside")]
     mine = [table[table["model"] == "llama-2-70b"].reset_index(drop=True) for table in kept]
-    pd.testing.assert_frame_equal(*mine)
+    pd.testing.assert_frame_equal(*map(plain, mine))
     assert len(mine[0]) == 100
 
 
@@ -132,7 +188,7 @@ def test_ingest_into_a_folder_says_what_ingest_into_a_file_says(logs, tmp_path):
     assert one.stdout.splitlines()[0].split(":")[0] == many.stdout.splitlines()[0].split(":")[0]
     table, _ = schema.read(tmp_path / "steps.parquet")
     read, _ = partitions.read(tmp_path / "steps", None)
-    pd.testing.assert_frame_equal(read, table)
+    pd.testing.assert_frame_equal(plain(read), table)
 
 
 def test_an_ingest_that_is_killed_leaves_no_table(logs, tmp_path):
@@ -158,7 +214,7 @@ def test_an_ingest_that_is_killed_leaves_no_table(logs, tmp_path):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from h3.common.config import SourceConfig
+from h3.common.config import Fold, SourceConfig, TrainConfig
 from h3.ingest import IngestConfig, ingest
 source = SourceConfig(name="requests", path=sys.argv[1:], sample_every=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

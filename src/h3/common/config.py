@@ -77,7 +77,7 @@ class SourceConfig(Strict):
     model_configs: str | None = None
     sample_every: int = Field(10, ge=1)
     max_failed_ratio: float = Field(0.1, ge=0, le=1)
-    most_rows: int | None = Field(15_000, ge=100)
+    most_rows: int | None = Field(None, ge=100)
     max_file_gb: float = Field(2.0, gt=0)
     max_file_ratio: float = Field(200.0, ge=1)
     seed: int = Field(0, ge=0)

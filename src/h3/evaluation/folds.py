@@ -60,7 +60,7 @@ def make_split(table: pd.DataFrame, fold: Fold) -> Split:
 
 
 def _only_model(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    kept = table[_names(table, "model") == catalog.comparable("model", name)]
+    kept = table[np.asarray(_names(table, "model") == catalog.comparable("model", name))]
     if kept.empty:
         raise InputError(
             f"model {name!r} is not in the data; there are {', '.join(sorted(table['model'].unique()))}"
@@ -76,16 +76,16 @@ def held_rows(table: pd.DataFrame, group: str, name: str) -> np.ndarray:
     give the held-out times away.
     """
     names = _names(table, group)
-    own = names == catalog.comparable(group, name)
+    own = np.asarray(names == catalog.comparable(group, name))
     if group != "model" or own.all() or not own.any():
         return own
     return shapes.alike(table, own, names)
 
 
-def _names(table: pd.DataFrame, group: str) -> np.ndarray:
-    """The group of each row, shape (rows,), as names are compared."""
+def _names(table: pd.DataFrame, group: str) -> pd.Series:
+    """The group of each row as names are compared."""
     spelled = {name: catalog.comparable(group, name) for name in table[group].unique()}
-    return np.asarray(table[group].map(spelled).to_numpy(object))
+    return table[group].map(spelled)
 
 
 def _resolve(table: pd.DataFrame, fold: Fold) -> str:
@@ -107,7 +107,7 @@ def without_targets(table: pd.DataFrame) -> pd.DataFrame:
 
 def check_disjoint(train: pd.DataFrame, test: pd.DataFrame) -> None:
     """Raises if an experiment has rows on both sides."""
-    both = set(train["experiment"]) & set(test["experiment"])
+    both = set(train["experiment"].unique()) & set(test["experiment"].unique())
     if both:
         raise AssertionError(f"leak: experiments on both sides of a fold: {sorted(both)}")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from h3.steps import physics
+from h3.steps.blocks import blocks
 from h3.steps.priors import PRIOR
 from h3.steps.weights import row_weights
 
@@ -32,7 +33,9 @@ class Base:
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Predicted period in us, shape (rows,)."""
-        return self.of_terms(physics.terms_us(inputs))
+        return np.concatenate(
+            [self.of_terms(physics.terms_us(inputs.iloc[rows])) for rows in blocks(len(inputs))]
+        )
 
     def of_terms(self, terms: pd.DataFrame) -> np.ndarray:
         """Predicted period in us from terms already computed (physics.terms_us), shape (rows,)."""
@@ -71,11 +74,23 @@ def fit(
     observed = train[target].to_numpy(float)
     weights = row_weights(train) if weights is None else weights
     root = np.sqrt(weights / weights.sum())
-    design = physics.terms_us(train).to_numpy() * (root / observed)[:, None]
     prior, scale = np.array([PRIOR[name] for name in physics.TERMS]).T
     prior = prior if centre is None else centre.coefficients
     pull = np.sqrt(strength) / scale
-    stacked = np.vstack([np.column_stack([design, root]), np.column_stack([np.diag(pull), pull * prior])])
-    reduced = np.asarray(np.linalg.qr(stacked, mode="r"))
+    reduced = _reduced(train, root, observed, np.column_stack([np.diag(pull), pull * prior]))
     coefficients, _ = nnls(reduced[:, :-1], reduced[:, -1])
     return Base(coefficients)
+
+
+def _reduced(train: pd.DataFrame, root: np.ndarray, observed: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """The triangular factor of the weighted terms beside `root`, with the rows of the prior below, shape
+    (terms + 1, terms + 1): as good as all rows to least squares (tall and skinny QR: Demmel et al. 2012,
+    doi:10.1137/080731992).
+    """
+    factor = np.empty((0, prior.shape[1]))
+    for rows in blocks(len(train)):
+        design = physics.terms_us(train.iloc[rows]).to_numpy() * (root[rows] / observed[rows])[:, None]
+        last = prior if rows.stop == len(train) else prior[:0]
+        stacked = np.vstack([factor, np.column_stack([design, root[rows]]), last])
+        factor = np.asarray(np.linalg.qr(stacked, mode="r"))
+    return factor

@@ -19,6 +19,7 @@ from h3.models.boosted import Boosted, contributions
 from h3.models.physical_base import Base
 from h3.models.support import Support
 from h3.steps import features, physics
+from h3.steps.blocks import blocks
 
 if TYPE_CHECKING:
     import xgboost as xgb
@@ -43,6 +44,21 @@ class Numbers:
     def table(self) -> pd.DataFrame:
         """Everything as columns: features, base_us, trust, margin, us."""
         return self.features.assign(base_us=self.base_us, trust=self.trust, margin=self.margin, us=self.us)
+
+
+def features_and_base(
+    names: str, drop_groups: tuple[str, ...], base: Base, table: pd.DataFrame
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Features of a set, float32 of shape (rows, features), and the base's us, shape (rows,), of the same
+    physics.
+    """
+    matrix = np.empty((len(features.manifest(names, drop_groups)), len(table)), np.float32)
+    base_us = np.empty(len(table))
+    for rows in blocks(len(table)):
+        terms = physics.terms_us(table.iloc[rows])
+        built = features.build(names, table.iloc[rows], drop_groups, terms)
+        matrix[:, rows], base_us[rows] = built.to_numpy().T, base.of_terms(terms)
+    return pd.DataFrame(matrix.T, index=table.index, columns=built.columns, copy=False), base_us
 
 
 @dataclass(frozen=True)
@@ -71,10 +87,9 @@ class FittedResidual:
 
     def numbers(self, inputs: pd.DataFrame) -> Numbers:
         """The prediction and what it is made of; the physics is computed once for base and features."""
-        terms = physics.terms_us(inputs)
-        matrix = features.build(self.features, inputs, self.drop_groups, terms)
+        matrix, base_us = features_and_base(self.features, self.drop_groups, self.base, inputs)
         trust = self.support.trust(matrix, inputs)
-        return Numbers(matrix, self.base.of_terms(terms), trust, self.boosted.margin(matrix))
+        return Numbers(matrix, base_us, trust, self.boosted.margin(matrix))
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Predicted target in us, shape (rows,)."""

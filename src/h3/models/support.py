@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from h3.steps import catalog, schema
+from h3.steps import catalog, schema, shapes
 
 DEPLOYMENT_COLUMNS = ("hardware", "tensor_parallelism", *schema.ARCHITECTURE_NAMES)
 
@@ -42,8 +42,9 @@ class Support:
         """Ranges and deployments of a training matrix and its step table; a feature that is null throughout
         has the range 0 to 0.
         """
-        values = np.nan_to_num(matrix.to_numpy(np.float32))
-        return cls(values.min(axis=0), values.max(axis=0), deployments_of(train) if known_only else None)
+        ends = [_ends(matrix[name].to_numpy(np.float32)) for name in matrix]
+        low, high = np.array(ends, np.float32).reshape(-1, 2).T
+        return cls(low, high, deployments_of(train) if known_only else None)
 
     def trust(self, matrix: pd.DataFrame | np.ndarray, inputs: pd.DataFrame) -> np.ndarray:
         """1 inside the training ranges, 0 from one range width outside on, linear between; shape (rows,).
@@ -90,7 +91,7 @@ def listed(inputs: pd.DataFrame, deployments: tuple[Deployed, ...]) -> np.ndarra
 def deployments_of(table: pd.DataFrame) -> tuple[Deployed, ...]:
     """The distinct deployments of a step table, in the order of their values."""
     names = list(DEPLOYMENT_COLUMNS)
-    rows = table[names].drop_duplicates()
+    _, rows = shapes.distinct(table, names)
     rows = pd.DataFrame({name: _values(rows, name) for name in names}).drop_duplicates().sort_values(names)
     return tuple({str(name): value for name, value in row.items()} for row in rows.to_dict("records"))
 
@@ -105,3 +106,8 @@ def _values(table: pd.DataFrame, name: str) -> np.ndarray:
         if len(codes)
         else np.empty(0, object)
     )
+
+
+def _ends(column: np.ndarray) -> tuple[np.float32, np.float32]:
+    known = np.nan_to_num(column)
+    return known.min(), known.max()

@@ -27,9 +27,9 @@ from h3.models.engines import engine
 from h3.models.engines.rows import Rows
 from h3.models.physical_base import Base
 from h3.models.protocol import Context
-from h3.models.residual import FittedResidual
+from h3.models.residual import FittedResidual, features_and_base
 from h3.models.support import Support
-from h3.steps import base_shares, features, physics
+from h3.steps import base_shares, features
 from h3.steps.weights import shape_groups
 
 # Fewer models show a few levels, which anything that differs between them "explains".
@@ -97,9 +97,8 @@ def _ready(train: pd.DataFrame, context: Context, params: Params, levels: bool) 
         else physical_base.constant(train, context.target, weight)
     )
     names, dropped = base_shares.NAME if levels else context.features.name, context.features.drop_groups
-    terms = physics.terms_us(train)
-    matrix = features.build(names, train, dropped, terms)
-    label = np.log(train[context.target].to_numpy(float) / fitted_base.of_terms(terms))
+    matrix, base_us = features_and_base(names, dropped, fitted_base, train)
+    label = np.log(train[context.target].to_numpy(float) / base_us)
     if not levels and not params.known_only and context.group == "model" and context.ablation.base:
         label = label - _model_levels(train, label, weight)
     data = Rows(matrix, label, weight)
@@ -123,9 +122,12 @@ def _model_levels(train: pd.DataFrame, label: np.ndarray, weight: np.ndarray) ->
     How far the base misses a training model on the whole says nothing about a model never seen; trees that
     are to serve such a one learn only how the miss varies from step to step.
     """
-    frame = pd.DataFrame({"model": train["model"].to_numpy(), "weighted": label * weight, "weight": weight})
-    sums = frame.groupby("model")[["weighted", "weight"]].transform("sum")
-    return (sums["weighted"] / sums["weight"]).to_numpy()
+    model = train["model"].array
+    weighted, weights = (
+        pd.Series(values).groupby(model, observed=True).transform("sum").to_numpy()
+        for values in (label * weight, weight)
+    )
+    return np.asarray(weighted / weights)
 
 
 def learning_curve(
@@ -137,10 +139,10 @@ def learning_curve(
     The first value is the base alone, so that "no trees" is always among the candidates.
     """
     ready = _ready(train, context.in_memory(), usual, usual.levels)
-    terms = physics.terms_us(held_out)
-    matrix = features.build(ready.features, held_out, context.features.drop_groups, terms)
+    dropped = context.features.drop_groups
+    matrix, base_us = features_and_base(ready.features, dropped, ready.base, held_out)
     trust, data = ready.support.trust(matrix, held_out), xgb.DMatrix(matrix)
-    label = np.log(held_out[context.target].to_numpy(float) / ready.base.of_terms(terms))
+    label = np.log(held_out[context.target].to_numpy(float) / base_us)
     weight = weights_of(held_out, context)
 
     def curve(params: Params) -> np.ndarray:

@@ -7,6 +7,7 @@ A new source is a file with a function like these and a line in LOADERS (CONTRIB
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from h3.sources.traces import steps as traces
 from h3.steps import catalog, hardware_file, partitions, schema
 
 Progress = Callable[[str], None] | None
+_read: dict[str, Ingested] = {}  # at most one: by the state of its source
 
 
 def _steps(source: SourceConfig, progress: Progress = None) -> Ingested:
@@ -70,6 +72,33 @@ def load(source: SourceConfig, progress: Progress = None) -> Ingested:
     """
     hardware_file.named(source.assume.hardware)
     return loader(source)(source, progress)
+
+
+def load_once(source: SourceConfig, progress: Progress = None) -> Ingested:
+    """The same; folds that run one after the other in a process share what was read, while configuration and
+    files are as they were.
+    """
+    key = _state(source)
+    if key not in _read:
+        _read.clear()
+        _read[key] = load(source, progress)
+    return _read[key]
+
+
+def _state(source: SourceConfig) -> str:
+    """What a table follows from: configuration, working directory, and size and time of every file."""
+    paths = [source.path] if isinstance(source.path, str) else source.path or []
+    given = [Path(path) for path in (*paths, source.model_configs, source.assume.hardware) if path]
+    found = sorted({file for path in given for file in (path, *path.glob("*"), *path.glob("*/*"))})
+    files = [(str(file), status.st_size, status.st_mtime_ns) for file in found if (status := _status(file))]
+    return f"{source.model_dump_json()} {Path.cwd()} {files}"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def parts(source: SourceConfig, progress: Progress = None) -> Iterator[Ingested]:

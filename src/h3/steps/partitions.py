@@ -4,9 +4,10 @@ it comes, so that one experiment is in memory at a time, and appears whole or no
     with writing(Path("steps")) as folder:
         folder.add(table, rejects)              # experiment after experiment
         index = folder.close({"source": "requests"})
-    table, record = read(Path("steps"), most_rows=15_000)
+    table, record = read(Path("steps"), most_rows=None)
 
-The digest is that of the same rows in one table.
+Each part has the digest of its rows, and the folder that of its parts' digests: rows are read once, to write
+them or to use them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 from h3.common import files
 from h3.common.errors import InputError
 from h3.steps import schema, stored
+from h3.steps.compact import Growing
 
 INDEX = "steps.json"
 
@@ -52,7 +54,8 @@ class Folder:
             table = schema.check(table, str(self.path))
             names = sorted(table["experiment"].unique())
             _write(table, self.path / f"{number}.parquet")
-            self.parts.append({"file": f"{number}.parquet", "rows": len(table), "experiments": names})
+            part = {"file": f"{number}.parquet", "rows": len(table), "experiments": names}
+            self.parts.append({**part, "digest": schema.digest(table)})
 
     def close(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """Write the index; its content. Raises InputError if there is no row."""
@@ -61,7 +64,7 @@ class Folder:
         index = {
             **metadata,
             "format_version": schema.FORMAT_VERSION,
-            "digest": digest([self.path / part["file"] for part in self.parts]),
+            "digest": _digest(self.parts),
             "rows": sum(part["rows"] for part in self.parts),
             "parts": self.parts,
             "rejected": self.rejected,
@@ -85,16 +88,9 @@ def writing(path: Path) -> Iterator[Folder]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def digest(paths: list[Path]) -> str:
-    """schema.digest of the parts as one table, a column at a time."""
-    sha = hashlib.sha256()
-    for column in schema.COLUMNS:
-        sha.update(f"{column.name}:{column.dtype}".encode())
-        for path in paths:
-            values = pq.read_table(path, columns=[column.name]).to_pandas()[column.name]
-            known = schema.as_dtype(values, column)
-            sha.update(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes())
-    return sha.hexdigest()[:32]
+def _digest(parts: list[dict[str, Any]]) -> str:
+    """First 32 hex digits of the sha256 over the parts' digests, in order."""
+    return hashlib.sha256("".join(str(part.get("digest")) for part in parts).encode()).hexdigest()[:32]
 
 
 def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -111,15 +107,18 @@ def read(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, Any
     rows = sum(stored.check(each, "a part of a step table") for each in paths)
     if not rows or rows != index["rows"]:
         raise InputError(f"{path}: {rows} rows, {INDEX} says {index['rows']}; expected what h3 wrote")
+    if _digest(index["parts"]) != index["digest"]:
+        raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
+    growing = Growing(rows)
+    every: dict[str, int] = {}
     try:
-        if digest(paths) != index["digest"]:
-            raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
-        parts = [_thinned(each, most_rows) for each in paths]
+        for part in index["parts"]:
+            table, steps = _part(path, part, most_rows)
+            growing.add(table)
+            every |= steps
     except stored.DAMAGED as error:
         raise stored.unreadable(path, error) from None
-    table = schema.check(pd.concat([part for part, _ in parts], ignore_index=True), str(path))
-    every = {name: step for _, thinned in parts for name, step in thinned.items()}
-    return table, {**index, "every": every} if every else index
+    return growing.table(), {**index, "every": every} if every else index
 
 
 def _index(path: Path) -> dict[str, Any]:
@@ -131,11 +130,12 @@ def _index(path: Path) -> dict[str, Any]:
         whole = isinstance(index, dict) and all(
             isinstance(index.get(key), kind) for key, kind in known.items()
         )
-        names = [Path(str(part["file"])).name for part in index["parts"]] if whole else []
+        parts = index["parts"] if whole else []
+        names = [Path(str(part["file"])).name for part in parts]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         said = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: no step table ({said}); expected a folder with {INDEX}") from None
-    if not whole or names != [part["file"] for part in index["parts"]]:
+    if not whole or names != [part["file"] for part in parts]:
         raise InputError(f"{path}/{INDEX}: not an index of steps; expected what h3.ingest wrote")
     if index.get("format_version") != schema.FORMAT_VERSION:
         found = index.get("format_version")
@@ -143,20 +143,22 @@ def _index(path: Path) -> dict[str, Any]:
     return index
 
 
-def _thinned(path: Path, most_rows: int | None) -> tuple[pd.DataFrame, dict[str, int]]:
-    """A part, and by experiment of how many rows one was kept where that is not 1."""
-    names = pq.read_table(path, columns=["experiment"]).to_pandas()["experiment"]
+def _part(
+    folder: Path, part: Mapping[str, Any], most_rows: int | None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows of a part that are used, and by experiment of how many rows one is where that is not 1; raises
+    InputError where its rows are not those of its digest.
+    """
+    path = folder / part["file"]
+    table = pq.read_table(path).to_pandas()
+    if schema.digest(table) != part.get("digest"):
+        raise InputError(f"{path}: rows of another digest than {INDEX} says; expected what h3 wrote")
+    names = table["experiment"]
     number, size = names.groupby(names).cumcount(), names.groupby(names).transform("size")
     every = np.maximum(1, -(-size.to_numpy() // (most_rows or len(names))))
-    kept = np.asarray(number.to_numpy() % every == 0)
-    if kept.all():
-        return pq.read_table(path).to_pandas(), {}
-    batches, at = [], 0
-    for batch in pq.ParquetFile(path).iter_batches():
-        batches.append(batch.filter(pa.array(kept[at : at + batch.num_rows])))
-        at += batch.num_rows
-    steps = dict(zip(names, every.tolist(), strict=True))
-    return pa.Table.from_batches(batches).to_pandas(), {name: k for name, k in steps.items() if k > 1}
+    steps = {name: k for name, k in zip(names, every.tolist(), strict=True) if k > 1}
+    kept = table[number.to_numpy() % every == 0].reset_index(drop=True)
+    return schema.check(kept, str(path)), steps
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

@@ -12,6 +12,8 @@ its group. The tensor-parallel degree is no size: a copy that was served at anot
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -23,10 +25,27 @@ ROUNDING = 1e-9
 
 def groups(table: pd.DataFrame) -> np.ndarray:
     """Number of each row's shape, from 0 in order of appearance, near ones as one; int of shape (rows,)."""
-    number = table.groupby(list(schema.SHAPE_NAMES), sort=False, dropna=False).ngroup().to_numpy()
-    _, first = np.unique(number, return_index=True)
-    sizes = table[list(schema.SHAPE_NAMES)].iloc[first].to_numpy(float)
+    number, first = distinct(table, schema.SHAPE_NAMES)
+    sizes = first[list(schema.SHAPE_NAMES)].to_numpy(float)
     return _joined(np.nan_to_num(sizes, nan=-1.0))[number] if len(table) else number
+
+
+def distinct(table: pd.DataFrame, names: Iterable[str]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Rows that differ in the columns of these names: the number of each row's kind, from 0 in order of
+    appearance, int of shape (rows,), and the first row of each kind. Takes little memory beside the table.
+    """
+    number = np.zeros(len(table), int)
+    for name in names:
+        own = numbers(table[name])
+        number = pd.factorize(number * (own.max(initial=0) + 1) + own)[0]
+    return number, table.iloc[np.unique(number, return_index=True)[1]]
+
+
+def numbers(values: pd.Series) -> np.ndarray:
+    """Number of each row's value, from 0 in order of appearance, null as one of them; int, shape (rows,)."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.cat.codes
+    return np.asarray(pd.factorize(values, use_na_sentinel=False)[0])
 
 
 def _joined(sizes: np.ndarray) -> np.ndarray:
@@ -50,16 +69,16 @@ def _near(sizes: np.ndarray, one: np.ndarray) -> np.ndarray:
     return np.asarray(apart.all(axis=1))
 
 
-def alike(table: pd.DataFrame, own: np.ndarray, name: np.ndarray) -> np.ndarray:
+def alike(table: pd.DataFrame, own: np.ndarray, name: pd.Series) -> np.ndarray:
     """Rows of the models that step like those of the rows `own`, and of every model of one name with such a
     row; bool of shape (rows,).
 
     name: of each row's model, as names are compared.
     """
-    shape, held, name = groups(table), own, pd.factorize(name)[0]
+    shape, held, model = groups(table), own, numbers(name)
     while True:
         more = np.isin(shape, shape[held])
-        more = np.isin(name, name[more])
+        more = np.isin(model, model[more])
         if (more == held).all():
             return held
         held = more

@@ -20,21 +20,27 @@ def row_weights(table: pd.DataFrame) -> np.ndarray:
     A row's composition is known for one step of the gap that its period averages, so a long gap says less
     about it.
     """
-    row = 1.0 / table["gap_steps"].to_numpy(float)
-    per_experiment = pd.Series(row).groupby(table["experiment"].to_numpy()).transform("sum").to_numpy()
-    model = _models(table)
-    experiments = table.groupby(model)["experiment"].nunique()
-    weights = row / per_experiment / pd.Series(model).map(experiments).to_numpy(float)
-    return weights * len(table) / weights.sum()
+    weights = 1.0 / table["gap_steps"].to_numpy(float)
+    experiment, model = shapes.numbers(table["experiment"]), shape_groups(table)
+    named = table["experiment"].array
+    weights /= pd.Series(weights).groupby(named, observed=True).transform("sum").to_numpy()
+    weights /= _experiments(model, experiment)[model]
+    total = weights.sum()
+    weights *= len(table)
+    weights /= total
+    return weights
 
 
-def _models(table: pd.DataFrame) -> np.ndarray:
-    """The model of each row, shape (rows,); models that step alike have the name of the first."""
-    if not set(schema.SHAPE_NAMES) <= set(table.columns):
-        return table["model"].to_numpy()
-    return table["model"].groupby(shapes.groups(table)).transform("first").to_numpy()
+def _experiments(model: np.ndarray, experiment: np.ndarray) -> np.ndarray:
+    """How many experiments each model has, shape (models,)."""
+    pairs = np.unique(model * (experiment.max(initial=0) + 1) + experiment)
+    return np.bincount(pairs // (experiment.max(initial=0) + 1))
 
 
 def shape_groups(table: pd.DataFrame) -> np.ndarray:
     """Number of each row's model, from 0, models that step alike as one; int of shape (rows,)."""
-    return np.asarray(pd.factorize(_models(table))[0])
+    if not set(schema.SHAPE_NAMES) <= set(table.columns):
+        return shapes.numbers(table["model"])
+    shape = shapes.groups(table)
+    first = np.unique(shape, return_index=True)[1]
+    return shapes.numbers(table["model"].iloc[first])[shape]  # of one name: one model

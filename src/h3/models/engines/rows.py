@@ -20,9 +20,11 @@ class Rows:
     weight: np.ndarray | None = None
 
     @cached_property
-    def dmatrix(self) -> xgb.DMatrix:
-        """All rows in memory, as every trial of a search trains on them."""
-        return xgb.DMatrix(self.matrix, label=self.label, weight=self.weight)
+    def dmatrix(self) -> xgb.QuantileDMatrix:
+        """All rows in memory, as every trial of a search trains on them: in bins, a byte a value, which gives
+        the trees of xgboost.DMatrix without sorting the values once more for each.
+        """
+        return xgb.QuantileDMatrix(self.matrix, label=self.label, weight=self.weight)
 
     def __len__(self) -> int:
         return len(self.matrix)

@@ -252,8 +252,6 @@ def _hat(busy_us: np.ndarray, knots: int, knot_us: float) -> sparse.csr_array:
     position = busy_us / knot_us
     left = np.clip(position.astype(int), 0, knots - 2)
     share = position - left
-    rows = np.arange(len(busy_us))
-    data = np.concatenate([1 - share, share])
-    return sparse.csr_array(
-        (data, (np.concatenate([rows, rows]), np.concatenate([left, left + 1]))), shape=(len(rows), knots)
-    )
+    data, columns = np.stack([1 - share, share], axis=1), np.stack([left, left + 1], axis=1)
+    starts = 2 * np.arange(len(busy_us) + 1)
+    return sparse.csr_array((data.ravel(), columns.ravel(), starts), shape=(len(busy_us), knots))

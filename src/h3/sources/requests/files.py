@@ -25,7 +25,7 @@ from h3.sources.requests.formats import inference_perf
 from h3.sources.requests.formats.content import load
 from h3.sources.requests.formats.raw import Raw, Reject
 from h3.sources.requests.formats.table import recognise
-from h3.steps import schema
+from h3.steps import limits, schema
 
 TRACEV2_COLUMNS = (
     "request_id",
@@ -65,7 +65,8 @@ REQUIRED = (
     "last_chunk_time_us",
     "status",
 )
-NUMBERS = ("prompt_tokens", "output_tokens", "arrival_us", "first_us", "last_us")
+TIMES = ("arrival_us", "first_us", "last_us")
+NUMBERS = ("prompt_tokens", "output_tokens", *TIMES)
 # What is read of a line, beside the number of the line.
 READ = (*REQUIRED, "prefix_group", "prefix_length", "server_input_tokens", "send_time_us")
 MOST_BROKEN = 100_000
@@ -109,6 +110,7 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
     whole = [(raw[c] >= 0) & (raw[c] == np.floor(raw[c])) for c in ("prompt_tokens", "output_tokens")]
     rules = {
         "not_finite": ~np.isfinite(raw[list(NUMBERS)].to_numpy(float)).all(axis=1),
+        "not_in_this_century": (raw[list(TIMES)].abs() > limits.CENTURY_US).any(axis=1).to_numpy(),
         "not_whole_tokens": ~(whole[0] & whole[1]).to_numpy(),
         "no_prompt_tokens": (raw["prompt_tokens"] < 1).to_numpy(),
         "no_output_tokens": (raw["output_tokens"] < 1).to_numpy(),

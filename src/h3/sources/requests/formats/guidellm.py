@@ -17,6 +17,7 @@ TITLE = "GuideLLM (benchmarks.json)"
 SCHEMAS = (1, 2)
 STATES = ("successful", "errored", "incomplete")
 AGAIN = "run guidellm again and keep all requests (no sampling of them)"
+MOST_REQUESTS = 10**12  # more is no number of requests
 Entry = tuple[bool, Any]
 
 
@@ -47,7 +48,8 @@ def read(name: str, content: Content) -> Raw:
         for number, benchmark in enumerate(report["benchmarks"], start=1)
         for entry in _entries(content, number, benchmark)
     ]
-    return gather(name, content, enumerate(entries, start=1), _row)
+    requests, rejects, failed = gather(name, content, enumerate(entries, start=1), _row)
+    return requests, rejects, failed + sum(map(_unlisted, report["benchmarks"]))
 
 
 def _entries(content: Content, number: int, benchmark: Any) -> Iterator[Entry]:
@@ -63,9 +65,15 @@ def _entries(content: Content, number: int, benchmark: Any) -> Iterator[Entry]:
         if well and made is not None and len(entries) < made:
             raise InputError(f"{where} lists {len(entries)} of {made} successful requests; {AGAIN}")
         yield from ((well, entry) for entry in entries)
-        # Failed requests that are not listed count all the same.
-        if not well and made is not None:
-            yield from [(False, None)] * (made - len(entries))
+
+
+def _unlisted(benchmark: dict[str, Any]) -> int:
+    """How many failed requests the benchmark counts and does not list."""
+    found = 0
+    for status in STATES[1:]:
+        listed = benchmark["requests"].get(status)
+        found += max(0, (_total(benchmark, status) or 0) - len(listed if isinstance(listed, list) else []))
+    return found
 
 
 def _total(benchmark: dict[str, Any], status: str) -> int | None:
@@ -73,7 +81,7 @@ def _total(benchmark: dict[str, Any], status: str) -> int | None:
     metrics = benchmark.get("metrics")
     totals = metrics.get("request_totals") if isinstance(metrics, dict) else None
     made = totals.get(status) if isinstance(totals, dict) else None
-    return made if isinstance(made, int) else None
+    return made if isinstance(made, int) and 0 <= made <= MOST_REQUESTS else None
 
 
 def _row(entry: Entry) -> Row | None:

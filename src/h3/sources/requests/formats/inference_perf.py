@@ -8,7 +8,7 @@ import numpy as np
 
 from h3.common.errors import InputError
 from h3.sources.requests.formats.content import Content
-from h3.sources.requests.formats.raw import Raw, Row, exact, gather
+from h3.sources.requests.formats.raw import Raw, Row, exact, gather, numbers
 
 TITLE = "inference-perf (per_request_lifecycle_metrics.json)"
 
@@ -33,7 +33,7 @@ def _row(entry: Any) -> Row | None:
     if isinstance(entry, dict) and entry.get("error"):
         return None
     info = entry["info"]
-    times = np.asarray(info.get("output_token_times") or [], dtype=float) * 1e6
+    times = numbers(info.get("output_token_times") or []) * 1e6
     arrival, end = float(entry["start_time"]) * 1e6, float(entry["end_time"]) * 1e6
     first, last = (times[0], times[-1]) if len(times) else (np.nan, end)
     tokens = float(info["output_tokens"])
