@@ -84,14 +84,13 @@ def write(folder: Path, kind: str, values: list[Any]) -> None:
 
 
 def places(value: Any, above: Place = ()) -> Iterator[Place]:
-    """Where a value stands, of lists the first and the last entry only."""
+    """Where a value stands, of lists the first entry only."""
     yield above
     if isinstance(value, dict):
         for key, each in value.items():
             yield from places(each, (*above, key))
     if isinstance(value, list) and value:
-        for at in {0, len(value) - 1}:
-            yield from places(value[at], (*above, at))
+        yield from places(value[0], (*above, 0))
 
 
 def replaced(values: list[Any], place: Place, by: Any) -> list[Any]:

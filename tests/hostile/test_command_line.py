@@ -44,6 +44,14 @@ CASES = [
     (("train", "fold=lomo_mixtral", "resume=maybe"), "resume='maybe': Input should be a valid boolean"),
     (("sync", "from=x"), "unknown key 'from'; expected one of to"),
 ]
+# Refused before there is a job: nothing else is printed.
+GARBLED = [
+    (("predict", "bundle=${nothing}"), "config: Interpolation key 'nothing' not found"),
+    (
+        ("predict", "bundle=\\"),
+        "config: bundle='\\' cannot be read; expected KEY=VALUE, special characters in",
+    ),
+]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), CASES)
@@ -53,6 +61,13 @@ def test_a_command_that_is_none_is_one_line_and_status_2(tmp_path, arguments, ex
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert expected in error
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "expected"), GARBLED)
+def test_a_value_that_is_none_is_all_that_is_said(tmp_path, arguments, expected):
+    done = h3(tmp_path, *arguments)
+    (error,) = done.stderr.splitlines()
+    assert done.returncode == 2 and error.startswith(f"error: {expected}")
 
 
 def test_a_reader_that_goes_away_ends_a_command_without_a_word(tmp_path):

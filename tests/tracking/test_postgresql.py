@@ -89,8 +89,8 @@ def tracking(tmp_path_factory) -> Iterator[Tracking]:
 
 @pytest.fixture(scope="module")
 def swept(tracking) -> Tracking:
-    """Two sweeps at once, the first that the server sees, and each with two folds at a time."""
-    sweep = ["-m", f"fold={','.join(FOLDS)}", *QUICK, "hydra/launcher=laptop", "hydra.launcher.n_jobs=2"]
+    """Two sweeps at once, the first that the server sees."""
+    sweep = ["-m", f"fold={','.join(FOLDS)}", *QUICK]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "h3.train", *sweep, f"seed={seed}"],

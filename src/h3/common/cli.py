@@ -55,7 +55,9 @@ def run(
     _reported.clear()
     secrets.keep_out_of_logs()
     try:
-        _compose_and_run(_reporting(main), config_name, prepared(arguments, literal, renamed or {}))
+        _compose_and_run(
+            _reporting(main, config_name), config_name, prepared(arguments, literal, renamed or {})
+        )
         interrupts.check()
         if _reported:
             fail("\nerror: ".join(_reported))
@@ -98,7 +100,7 @@ def _prepared(argument: str, literal: Sequence[str], renamed: Mapping[str, str])
     return argument
 
 
-def _reporting(main: Job) -> Job:
+def _reporting(main: Job, config_name: str) -> Job:
     """The job with input errors collected, so that the other jobs of a sweep go on."""
     process = os.getpid()
 
@@ -113,6 +115,11 @@ def _reporting(main: Job) -> Job:
             if os.getpid() != process:
                 raise
             report(_unreachable(error) if isinstance(error, OSError) else str(error))
+            return None
+        except OmegaConfBaseException as error:
+            if os.getpid() != process:
+                raise InputError(_explain(error, config_name)) from None
+            report(_explain(error, config_name))
             return None
 
     return job
@@ -172,6 +179,9 @@ def _explain(error: Exception, config_name: str) -> str:
         there = ", ".join(_keys_beside(unknown[1], config_name))
         added = f"+{unknown[1]}=VALUE, which adds it"
         return f"config: unknown key {unknown[1]!r}; expected {f'one of {there}' if there else added}"
+    garbled = re.match(r"Lexer\w+: (.*?) \^ See", text)
+    if garbled:
+        return f"config: {garbled[1]} cannot be read; expected KEY=VALUE, special characters in quotes"
     return f"config: {text}"
 
 

@@ -74,15 +74,16 @@ class Store:
                     return found
 
     def finish_parent(self, parent: str, failed: bool = False, stopped: str = "") -> list[FoldRow]:
-        """Close a parent run with its fold table: KILLED if it was stopped, FAILED if it or any child failed.
-        Children that still run are KILLED: theirs were processes of this sweep. Returns the table's rows.
+        """Close a parent run with its table, folds by name: KILLED if it was stopped, FAILED if it or any
+        child failed. Children that still run are KILLED: theirs were processes of this sweep. Returns the
+        table's rows.
         """
         for run in self.children(parent):
             if run.info.status == "RUNNING":
                 self.close(run.info.run_id, "KILLED", stopped or "its process ended before the fold did")
         children = self.children(parent)
         failed = failed or any(run.info.status != "FINISHED" for run in children)
-        rows = [_row(run) for run in children]
+        rows = sorted((_row(run) for run in children), key=lambda row: (row.fold, row.model))
         content = [row.model_dump(exclude={"moe"}) for row in rows]
         table = markdown(rows)
         with reported(self.uri):

@@ -110,7 +110,6 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
     whole = [(raw[c] >= 0) & (raw[c] == np.floor(raw[c])) for c in ("prompt_tokens", "output_tokens")]
     rules = {
         "not_finite": ~np.isfinite(raw[list(NUMBERS)].to_numpy(float)).all(axis=1),
-        "not_in_this_century": (raw[list(TIMES)].abs() > limits.CENTURY_US).any(axis=1).to_numpy(),
         "not_whole_tokens": ~(whole[0] & whole[1]).to_numpy(),
         "no_prompt_tokens": (raw["prompt_tokens"] < 1).to_numpy(),
         "no_output_tokens": (raw["output_tokens"] < 1).to_numpy(),
@@ -120,6 +119,7 @@ def _usable(raw: pd.DataFrame, name: str, path: Path) -> tuple[pd.DataFrame, lis
         "no_time_between_tokens": (
             ((raw["output_tokens"] > 1) & (raw["last_us"] <= raw["first_us"])).to_numpy()
         ),
+        "not_in_this_century": (raw[list(TIMES)].abs() > limits.CENTURY_US).all(axis=1).to_numpy(),
     }
     reason = np.full(len(raw), "", dtype=object)
     for code, broken in rules.items():
