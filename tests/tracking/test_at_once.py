@@ -26,13 +26,13 @@ def test_four_sweeps_at_once_beside_a_server_are_all_whole(tmp_path):
     with mlflow_server(store, free_port(), wait=False) as server:
         for folder in folders:
             folder.mkdir()
-        asked = ("-m", "fold=lowo_general,lomo_mixtral", "debug=quick", "source.workers=1", "tune.trials=1")
+        asked = ("-m", "fold=lomo_mixtral", "debug=quick", "source.workers=1", "tune.trials=1")
         sweeps = [started(folder, *asked, **uri) for folder in folders]
         for folder, sweep in zip(folders, sweeps, strict=True):
             assert sweep.wait(timeout=200) == 0, (folder / "printed").read_text()
         assert server.poll() is None, (store / "server.log").read_text()
     known = runs(store, "mlflow.db")
-    assert [run["status"] for run in known] == ["FINISHED"] * 12
+    assert [run["status"] for run in known] == ["FINISHED"] * 8
     assert sum(run["role"] == "sweep" for run in known) == 4
 
 
