@@ -1,5 +1,5 @@
-"""Places that cannot be written: below a file, where a folder should be. One line that names the place, status 2,
-and what was there before is as it was.
+"""Places that cannot be written: below a file, where a folder should be. One line that names the place,
+status 2, and what was there before is as it was.
 """
 
 from __future__ import annotations
