@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: a process that is asked to stop says why, closes what it has open, and ends.
 
 interrupts.listen()                         # once, at the start of a command
-interrupts.reason(error)                    # "Ctrl-C", "SIGTERM", or "" for an error that is none
+interrupts.reason(error)                    # "Ctrl-C", "SIGTERM", or "" for an error that comes of neither
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def check() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What asked to stop, if that is what an exception stands for; "" for any other."""
+    """What asked to stop, if that is what an exception stands for or comes of; "" for any other."""
     if isinstance(error, KeyboardInterrupt):
         return asked() or "Ctrl-C"
     stops = isinstance(error, SystemExit) and error.code in STATUS.values()
-    return (asked() or "SIGTERM") if stops else ""
+    return asked() or ("SIGTERM" if stops else "")
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
