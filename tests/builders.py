@@ -40,6 +40,15 @@ if TYPE_CHECKING:
 EVIDENCE = Evidence.none("for tests")
 CONSTANTS = Overheads(queueing_us=9300.0, post_decode_us=1850.0)  # of a request, without steps
 USUAL_TP = {"llama-2-7b": 1, "llama-2-70b": 4, "codellama-34b": 2, "mixtral-8x7b-v0-1": 2}
+LLAMA_CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+}
 HUGGINGFACE = {
     "llama-2-7b": "meta-llama/Llama-2-7b-hf",
     "llama-2-70b": "meta-llama/Llama-2-70b-hf",

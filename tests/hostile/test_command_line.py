@@ -8,17 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import LLAMA_CONFIG
 from processes import h3
 
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-}
 CASES = [
     (
         ("train", "--nonsense"),
@@ -71,7 +63,7 @@ def test_a_value_that_is_none_is_all_that_is_said(tmp_path, arguments, expected)
 
 
 def test_a_reader_that_goes_away_ends_a_command_without_a_word(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_CONFIG))
     asked = f"{sys.executable} -m h3.predict config=config.json bundle=shipped batch=1:256:1 | head -1"
     done = subprocess.run(
         ["bash", "-c", asked], cwd=Path(tmp_path), capture_output=True, text=True, check=False

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from builders import Server, source
+from builders import LLAMA_CONFIG, Server, source
 
 from h3.common.errors import InputError
 from h3.sources.experiment import describe, find
@@ -187,33 +187,30 @@ def test_a_log_that_is_no_file_is_named(folder):
         steps.load(source("requests", folder.parent))
 
 
-LLAMA = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-}
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
 NO_SIZE = [0, -1, 1.5, "32", True, [32], {"a": 1}, 10**400, 2**31 - 1, 1e300]
 MOE = {"num_local_experts": 8, "num_experts_per_tok": 2}
 ARCHITECTURES = [
-    *((LLAMA | {key: value}, rf"{key}=") for key in SIZES for value in NO_SIZE),
-    *((LLAMA | {"num_key_value_heads": value}, "num_key_value_heads=") for value in (0, -8, 64, 5, "8", 8.0)),
+    *((LLAMA_CONFIG | {key: value}, rf"{key}=") for key in SIZES for value in NO_SIZE),
     *(
-        (LLAMA | MOE | {"num_local_experts": value}, "num_local_experts=")
+        (LLAMA_CONFIG | {"num_key_value_heads": value}, "num_key_value_heads=")
+        for value in (0, -8, 64, 5, "8", 8.0)
+    ),
+    *(
+        (LLAMA_CONFIG | MOE | {"num_local_experts": value}, "num_local_experts=")
         for value in ("8", 8.0, -8, [8], 10**9)
     ),
-    *((LLAMA | MOE | {"num_experts_per_tok": value}, "num_experts_per_tok=") for value in ("2", 2.0, 9, -1)),
-    (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 2**30}}, "bits=1073741824"),
-    (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 0}}, "bits=0"),
-    (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": "4"}}, "bits='4'"),
-    (LLAMA | {"quantization_config": [1]}, "quantization_config="),
-    (LLAMA | {"torch_dtype": "float7"}, "torch_dtype='float7'"),
-    (LLAMA | {"layer_types": "full"}, "layer_types="),
-    (LLAMA | {"head_dim": 10**8}, "head_dim="),
+    *(
+        (LLAMA_CONFIG | MOE | {"num_experts_per_tok": value}, "num_experts_per_tok=")
+        for value in ("2", 2.0, 9, -1)
+    ),
+    (LLAMA_CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 2**30}}, "bits=1073741824"),
+    (LLAMA_CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 0}}, "bits=0"),
+    (LLAMA_CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": "4"}}, "bits='4'"),
+    (LLAMA_CONFIG | {"quantization_config": [1]}, "quantization_config="),
+    (LLAMA_CONFIG | {"torch_dtype": "float7"}, "torch_dtype='float7'"),
+    (LLAMA_CONFIG | {"layer_types": "full"}, "layer_types="),
+    (LLAMA_CONFIG | {"head_dim": 10**8}, "head_dim="),
 ]
 
 

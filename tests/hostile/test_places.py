@@ -8,19 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
+from builders import LLAMA_CONFIG
 from processes import h3
 
 FOLD = ("train", "fold=lowo_general", "debug=quick", "tune.trials=1")
 PREDICT = ("predict", "config=config.json", "bundle=shipped")
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 32,
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-}
 # A command, and the key whose place is below a file.
 PLACES = {
     "cache": (FOLD, "source.cache_dir"),
@@ -38,7 +30,7 @@ PLACES = {
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_CONFIG))
     (tmp_path / "file").write_text("mine")
     return tmp_path
 
