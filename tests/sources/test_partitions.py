@@ -20,6 +20,7 @@ from processes import h3
 from h3.common.config import Fold, SourceConfig, TrainConfig
 from h3.common.errors import InputError
 from h3.common.progress import Progress
+from h3.evaluation import folds
 from h3.evaluation.one_fold import run_fold
 from h3.sources.load import load
 from h3.steps import partitions, schema
@@ -65,6 +66,18 @@ def test_what_a_log_does_not_tell_in_one_part_is_null_beside_another(tables, tmp
     filled(tmp_path / "steps", tables)
     read, _ = partitions.read(tmp_path / "steps", None)
     pd.testing.assert_frame_equal(plain(read), schema.check(pd.concat(tables, ignore_index=True), "whole"))
+
+
+@pytest.mark.parametrize("held", ["codellama-34b", "llama-2-70b"])
+def test_no_side_of_a_fold_on_a_folder_holds_a_value_of_the_other(tables, tmp_path, held):
+    """A category that no row has would tell a held-out model's sizes."""
+    filled(tmp_path / "steps", tables)
+    read, _ = partitions.read(tmp_path / "steps", None)
+    split = folds.make_split(read, Fold(name="a", kind="lomo", holdout=held))
+    inner = folds.inner_folds(split.train, "model")
+    for side in (split.train, split.inputs, split.truth, *(part for fold in inner for part in fold[1:])):
+        for name in side.columns[side.dtypes == "category"]:
+            assert set(side[name].cat.categories) == set(side[name].dropna()), name
 
 
 def test_more_experiments_than_a_byte_counts_keep_their_names(tmp_path):

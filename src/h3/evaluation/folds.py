@@ -17,6 +17,7 @@ import pandas as pd
 from h3.common.config import Fold
 from h3.common.errors import InputError
 from h3.steps import catalog, schema, shapes
+from h3.steps.compact import rows_of
 
 TARGET_NAMES = tuple(column.name for column in schema.TARGETS)
 
@@ -54,7 +55,7 @@ def make_split(table: pd.DataFrame, fold: Fold) -> Split:
             f"fold {fold.name}: {fold.group} {holdout!r} is all the data; expected another {fold.group} to"
             " train on"
         )
-    train, test = table[~held].reset_index(drop=True), table[held].reset_index(drop=True)
+    train, test = rows_of(table, ~held), rows_of(table, held)
     check_disjoint(train, test)
     return Split(train, without_targets(test), test[["experiment", *TARGET_NAMES]], holdout)
 
@@ -124,7 +125,7 @@ def inner_folds(train: pd.DataFrame, group: str) -> list[InnerFold]:
         held = held_rows(train, group, name)
         if held.all() or any(name in set(part[group]) for _, _, part in parts):
             continue  # held out with a model of the same shape before
-        inner_train, inner_test = train[~held].reset_index(drop=True), train[held].reset_index(drop=True)
+        inner_train, inner_test = rows_of(train, ~held), rows_of(train, held)
         check_disjoint(inner_train, inner_test)
         parts.append((name, inner_train, inner_test))
     return parts

@@ -48,6 +48,16 @@ class Growing:
         return pd.DataFrame(known, copy=False)
 
 
+def rows_of(table: pd.DataFrame, mask: np.ndarray) -> pd.DataFrame:
+    """The rows of a boolean mask, numbered anew; a category that none of them has is gone, so that nothing
+    tells what other rows hold.
+    """
+    rows = table[mask].reset_index(drop=True)
+    for name in rows.columns[rows.dtypes == "category"]:
+        rows[name] = rows[name].cat.remove_unused_categories()
+    return rows
+
+
 class _Plain:
     """A column with a number of its own in each row."""
 
